@@ -1,0 +1,166 @@
+"""Argument checks that all kernels share.
+
+Each check returns the checked value or raises a `ValueError` that names the argument, the
+rule and the value, as in ``region must be uint8. Got int64.``
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def check_array(
+    name: str,
+    value: object,
+    *,
+    dtypes: Collection[str],
+    ndim: Collection[int],
+    finite: bool = True,
+) -> NDArray[Any]:
+    """Return ``value`` if it is a non-empty array of one of the dtypes and dimensions.
+
+    Parameters
+    ----------
+    name : str
+        What the caller calls the argument.
+    value : object
+        The argument; anything but a NumPy array is refused.
+    dtypes : collection of str
+        Names of the dtypes allowed, such as ``("uint8", "float32")``.
+    ndim : collection of int
+        Numbers of dimensions allowed.
+    finite : bool, default True
+        Whether a floating array may hold only finite values.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument, the rule and the value that breaks it.
+    """
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"{name} must be a NumPy array. Got {type(value).__name__}.")
+    if value.dtype.name not in dtypes or not value.dtype.isnative:
+        raise ValueError(f"{name} must be {' or '.join(dtypes)}. Got {value.dtype}.")
+    if value.ndim not in ndim:
+        wanted = " or ".join(str(n) for n in ndim)
+        raise ValueError(f"{name} must have {wanted} dimensions. Got shape {value.shape}.")
+    if value.size == 0:
+        raise ValueError(f"{name} must not be empty. Got shape {value.shape}.")
+    if finite and value.dtype.kind == "f" and not np.isfinite(value).all():
+        bad = value[~np.isfinite(value)].flat[0]
+        raise ValueError(f"{name} must be finite. Got {bad}.")
+    return value
+
+
+def check_image(
+    name: str,
+    value: object,
+    *,
+    dtypes: Collection[str] = ("uint8", "float32"),
+    channels: Collection[int] = (1, 3),
+    minimum_size: int = 1,
+) -> NDArray[Any]:
+    """Return ``value`` if it is an (H, W) or (H, W, C) image, finite and large enough."""
+    image = check_array(name, value, dtypes=dtypes, ndim=(2, 3))
+    if image.ndim == 3 and image.shape[2] not in channels:
+        wanted = " or ".join(str(c) for c in channels)
+        raise ValueError(f"{name} must have {wanted} channels. Got shape {image.shape}.")
+    _check_size(name, image.shape, image.shape[:2], minimum_size)
+    return image
+
+
+def check_gray(
+    name: str,
+    value: object,
+    *,
+    dtypes: Collection[str] = ("uint8", "float32"),
+    minimum_size: int = 1,
+) -> NDArray[Any]:
+    """Return ``value`` if it is an (H, W) image or an (N, H, W) batch of them, and finite."""
+    images = check_array(name, value, dtypes=dtypes, ndim=(2, 3))
+    _check_size(name, images.shape, images.shape[-2:], minimum_size)
+    return images
+
+
+def check_flow(name: str, value: object, *, dtypes: Collection[str] = ("float32",)) -> NDArray[Any]:
+    """Return ``value`` if it is an (H, W, 2) flow or an (N, H, W, 2) batch of them, and finite."""
+    flow = check_array(name, value, dtypes=dtypes, ndim=(3, 4))
+    if flow.shape[-1] != 2:
+        raise ValueError(
+            f"{name} must hold (x, y) in its last dimension, of length 2. Got shape {flow.shape}."
+        )
+    return flow
+
+
+def check_same_shape(name: str, value: NDArray[Any], other: str, reference: NDArray[Any]) -> None:
+    """Refuse two arrays whose shapes differ."""
+    if value.shape != reference.shape:
+        raise ValueError(
+            f"{name} must have the shape of {other}, {reference.shape}. Got {value.shape}."
+        )
+
+
+def check_integer(
+    name: str, value: object, *, minimum: int | None = None, maximum: int | None = None
+) -> int:
+    """Return ``value`` as an int if it is an integer within [minimum, maximum]."""
+    if isinstance(value, bool | np.bool) or not isinstance(value, Integral):
+        raise ValueError(f"{name} must be an integer. Got {value!r}.")
+    _check_limits(name, value, minimum, maximum)
+    return int(value)
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
+    """Return ``value`` as a float if it is a finite number within the limits.
+
+    ``minimum`` and ``maximum`` are part of the range, ``above`` and ``below`` are not.
+    """
+    if (
+        isinstance(value, bool | np.bool)
+        or not isinstance(value, Real)
+        or not math.isfinite(number := float(value))
+    ):
+        raise ValueError(f"{name} must be a finite number. Got {value!r}.")
+    _check_limits(name, value, minimum, maximum)
+    if above is not None and number <= above:
+        raise ValueError(f"{name} must be above {above}. Got {value!r}.")
+    if below is not None and number >= below:
+        raise ValueError(f"{name} must be below {below}. Got {value!r}.")
+    return number
+
+
+def check_choice(name: str, value: str, options: Collection[str]) -> str:
+    """Return ``value`` if it is one of the options."""
+    if value not in options:
+        raise ValueError(f"{name} must be one of {sorted(options)}. Got {value!r}.")
+    return value
+
+
+def _check_limits(name: str, value: Any, minimum: float | None, maximum: float | None) -> None:
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}. Got {value!r}.")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{name} must be at most {maximum}. Got {value!r}.")
+
+
+def _check_size(
+    name: str, shape: tuple[int, ...], size: tuple[int, ...], minimum_size: int
+) -> None:
+    if min(size) < minimum_size:
+        raise ValueError(
+            f"{name} must be at least {minimum_size}x{minimum_size} pixels. Got shape {shape}."
+        )
