@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import overload
+from typing import TypedDict, overload
 
 from apexflow.errors import ApexflowError, ClipError
 
@@ -27,12 +27,22 @@ class Clip:
     onset, apex, offset : int or None
         Frame numbers as annotated: the number in an image's file name, or the position
         in a video counted from 0. None where the data set does not say.
+    apex_source : str
+        How the apex is known: "annotated"; "middle" of onset and offset; "difference" or
+        "flow", to be estimated (or estimated) from the aligned frames.
     emotion : str
-        The canonical spelling of the annotated emotion; empty when there is none.
+        The canonical spelling of the annotated emotion; empty when there is none. Several
+        are joined by "&".
+    emotion_text : str
+        The emotion as the table writes it.
     label : int or None
         The class for training, given by a protocol or by the annotation table.
     action_units : str
         The action units as annotated.
+    origin : str
+        The annotation's file and row, for messages.
+    corrections : tuple of str
+        What was corrected in the annotation, each with old value, new value and source.
     extra : tuple of (str, str)
         Further annotation columns, kept as text.
     """
@@ -45,9 +55,13 @@ class Clip:
     onset: int | None = None
     apex: int | None = None
     offset: int | None = None
+    apex_source: str = "annotated"
     emotion: str = ""
+    emotion_text: str = ""
     label: int | None = None
     action_units: str = ""
+    origin: str = ""
+    corrections: tuple[str, ...] = ()
     extra: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -69,8 +83,9 @@ class Clip:
         return "/".join(self.key)
 
 
-_TEXT_COLUMNS = ("dataset", "subject", "clip", "path", "emotion", "action_units")
-_NUMBER_COLUMNS = ("onset", "apex", "offset", "label")
+class _Encoding(TypedDict):
+    encoding: str
+    errors: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +100,15 @@ class Catalog(Sequence[Clip]):
 
     def __init__(self, clips: Iterable[Clip]) -> None:
         object.__setattr__(self, "clips", tuple(clips))
-        seen: set[tuple[str, str, str]] = set()
+        seen: dict[tuple[str, str, str], Clip] = {}
         for clip in self.clips:
             if clip.key in seen:
-                raise ApexflowError(f"two clips have the key {clip}: keys must be unique")
-            seen.add(clip.key)
+                where = " and ".join(c.origin for c in (seen[clip.key], clip) if c.origin)
+                raise ApexflowError(
+                    f"two clips have the key {clip}{f' ({where})' if where else ''}: "
+                    "keys must be unique; delete or rename one"
+                )
+            seen[clip.key] = clip
 
     @overload
     def __getitem__(self, index: int) -> Clip: ...
@@ -127,44 +146,56 @@ class Catalog(Sequence[Clip]):
         )
 
     def to_csv(self, path: str | Path) -> None:
-        """Write one row a clip; `from_csv` reads it back."""
+        """Write one row a clip; `from_csv` reads it back unchanged."""
         extra = tuple(dict.fromkeys(name for clip in self.clips for name, _ in clip.extra))
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
+        with Path(path).open("w", newline="", **_ENCODING) as file:
             writer = csv.writer(file)
-            writer.writerow([*_TEXT_COLUMNS, *_NUMBER_COLUMNS, "root", *extra])
+            writer.writerow([*_COLUMNS, *(_EXTRA + name for name in extra)])
             for clip in self.clips:
-                numbers = ("" if n is None else n for n in _numbers(clip))
                 more = dict(clip.extra)
-                root = "" if clip.root is None else str(clip.root)
-                writer.writerow([*_texts(clip), *numbers, root, *(more.get(n, "") for n in extra)])
+                writer.writerow([*_cells(clip), *(more.get(name, "") for name in extra)])
 
     @classmethod
     def from_csv(cls, path: str | Path) -> Catalog:
-        """Read a catalog that `to_csv` wrote."""
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            known = (*_TEXT_COLUMNS, *_NUMBER_COLUMNS, "root")
-            missing = [name for name in known if name not in (reader.fieldnames or ())]
-            if missing:
-                raise ApexflowError(
-                    f"{path}: no column {', '.join(missing)}; is it a catalog that apexflow wrote?"
-                )
-            return cls(_clip_from_row(row, known) for row in reader)
+        """Read a catalog that `to_csv` wrote.
+
+        Raises
+        ------
+        ApexflowError
+            The file cannot be read, or is not such a catalog.
+        """
+        try:
+            with Path(path).open(newline="", **_ENCODING) as file:
+                reader = csv.DictReader(file, restval="", strict=True)
+                missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+                if missing:
+                    raise ApexflowError(
+                        f"{path}: no column {', '.join(missing)}; is it a catalog that "
+                        "apexflow wrote?"
+                    )
+                return cls(_clip_from_row(row) for row in reader)
+        except (OSError, UnicodeError, ValueError, csv.Error) as error:
+            raise ApexflowError(
+                f"{path}: cannot be read as a catalog that apexflow wrote ({error})"
+            ) from None
 
 
 _SHOWN_CLIPS = 20
+# A path on disk need not be valid UTF-8; it comes back as it was.
+_ENCODING: _Encoding = {"encoding": "utf-8", "errors": "surrogateescape"}
+_EXTRA = "extra:"
+_NUMBERS = ("onset", "apex", "offset", "label")
+_RENAMED = {"name": "clip", "source": "path"}
+_COLUMNS = tuple(_RENAMED.get(f.name, f.name) for f in fields(Clip) if f.name != "extra")
 
 
-def _texts(clip: Clip) -> tuple[str, ...]:
-    return (clip.dataset, clip.subject, clip.name, clip.source, clip.emotion, clip.action_units)
+def _cells(clip: Clip) -> list[str]:
+    values = (getattr(clip, field.name) for field in fields(clip) if field.name != "extra")
+    return ["" if v is None else "\n".join(v) if isinstance(v, tuple) else str(v) for v in values]
 
 
-def _numbers(clip: Clip) -> tuple[int | None, ...]:
-    return (clip.onset, clip.apex, clip.offset, clip.label)
-
-
-def _clip_from_row(row: dict[str, str], known: tuple[str, ...]) -> Clip:
-    onset, apex, offset, label = (int(row[n]) if row[n] else None for n in _NUMBER_COLUMNS)
+def _clip_from_row(row: dict[str, str]) -> Clip:
+    onset, apex, offset, label = (int(row[n]) if row[n] else None for n in _NUMBERS)
     return Clip(
         dataset=row["dataset"],
         subject=row["subject"],
@@ -174,8 +205,16 @@ def _clip_from_row(row: dict[str, str], known: tuple[str, ...]) -> Clip:
         onset=onset,
         apex=apex,
         offset=offset,
+        apex_source=row["apex_source"],
         emotion=row["emotion"],
+        emotion_text=row["emotion_text"],
         label=label,
         action_units=row["action_units"],
-        extra=tuple((n, v) for n, v in row.items() if n not in known and v),
+        origin=row["origin"],
+        corrections=tuple(row["corrections"].split("\n")) if row["corrections"] else (),
+        extra=tuple(
+            (name.removeprefix(_EXTRA), value)
+            for name, value in row.items()
+            if name is not None and name.startswith(_EXTRA) and value
+        ),
     )

@@ -1,0 +1,107 @@
+"""What every data set's reader shares: its description and the last steps to a catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from apexflow.catalog import Catalog, Clip
+from apexflow.engine.readers.tree import Tree, find_annotations
+from apexflow.errors import ApexflowError
+
+ApexChoice = Literal["annotated", "middle", "difference", "flow"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One further keyword of a reader, as the command line offers it."""
+
+    name: str
+    help: str
+    choices: tuple[str, ...] = ()
+    default: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """A data set: how it is called, laid out, and read.
+
+    Attributes
+    ----------
+    name : str
+        The name on the command line, and `Clip.dataset`.
+    title : str
+        The name that people use.
+    layout : str
+        What is expected on disk and in the table.
+    annotations : tuple of str
+        The usual names of the annotation file, best first.
+    read : callable
+        ``read(root, annotations, *, apex, corrections, **options) -> Catalog``.
+    rows : callable
+        ``rows(root, annotations, **options) -> list of Clip``: the same rows before
+        corrections, apex and the check for unique keys; for an audit.
+    options : tuple of Option
+        Further keywords of ``read`` and ``rows``.
+    needs_annotations : bool
+        False where the folders alone can be the annotation.
+    """
+
+    name: str
+    title: str
+    layout: str
+    annotations: tuple[str, ...]
+    read: Callable[..., Catalog]
+    rows: Callable[..., list[Clip]]
+    options: tuple[Option, ...] = ()
+    needs_annotations: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a data set lies: its folders (None without a root) and its table."""
+
+    tree: Tree | None
+    table: Path
+
+    @property
+    def root(self) -> Path | None:
+        """The data set's folder, None when annotations alone are read."""
+        return self.tree.root if self.tree else None
+
+
+def place(
+    root: str | Path | None,
+    annotations: str | Path | None,
+    names: Iterable[str],
+    title: str,
+    layout: str,
+) -> Place:
+    """Check the root and find the table, before anything is read."""
+    tree = None if root is None else Tree(root, layout)
+    table = (
+        find_annotations(None if root is None else Path(root), names, title)
+        if annotations is None
+        else Path(annotations)
+    )
+    return Place(tree, table)
+
+
+def finish(clips: Iterable[Clip], *, apex: str = "annotated") -> Catalog:
+    """Choose the apex and give the catalog with its keys checked."""
+    if apex not in get_args(ApexChoice):
+        raise ApexflowError(f"apex must be one of {', '.join(get_args(ApexChoice))}. Got {apex!r}.")
+    return Catalog(choose_apex(clip, apex) for clip in clips)
+
+
+def choose_apex(clip: Clip, apex: str) -> Clip:
+    """Return the clip with its apex as annotated, in the middle, or still to be estimated."""
+    if apex == "annotated":
+        return clip
+    if apex != "middle":
+        return replace(clip, apex=None, apex_source=apex)
+    if clip.onset is None or clip.offset is None:
+        return replace(clip, apex=None, apex_source="middle")
+    return replace(clip, apex=(clip.onset + clip.offset) // 2, apex_source="middle")

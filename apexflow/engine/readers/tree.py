@@ -1,0 +1,87 @@
+"""The folders of a data set on disk: listed lazily, once each, without opening a frame."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from apexflow.errors import ApexflowError
+
+VIDEO_SUFFIXES = (".avi", ".mov", ".mp4")
+
+
+class Tree:
+    """Names of the folders below a root.
+
+    Raises
+    ------
+    ApexflowError
+        The root does not exist, is not a folder, or is empty.
+    """
+
+    def __init__(self, root: str | Path, layout: str = "") -> None:
+        self.root = Path(root)
+        self._folders: dict[str, tuple[str, ...]] = {}
+        hint = f"; expected {layout}" if layout else ""
+        if not self.root.exists():
+            raise ApexflowError(f"{self.root}: no such folder{hint}")
+        if not self.root.is_dir():
+            raise ApexflowError(f"{self.root}: not a folder{hint}")
+        try:
+            empty = next(os.scandir(self.root), None) is None
+        except OSError as error:
+            raise ApexflowError(f"{self.root}: cannot be listed ({error.strerror})") from None
+        if empty:
+            raise ApexflowError(f"{self.root}: the folder is empty{hint}")
+
+    def folders(self, relative: str = "") -> tuple[str, ...]:
+        """Return the sorted names of the folders in a folder; none when it is missing."""
+        if relative not in self._folders:
+            try:
+                with os.scandir(self.root / relative) as entries:
+                    names = sorted(e.name for e in entries if e.is_dir())
+            except OSError:
+                names = []
+            self._folders[relative] = tuple(names)
+        return self._folders[relative]
+
+    def child(self, parent: str, matches: Callable[[str], bool], exact: str) -> str | None:
+        """Return the one folder of ``parent`` that is meant, as a path relative to root.
+
+        An exact name wins; otherwise exactly one name must match, since a guess between
+        two folders could give a clip the frames of another.
+        """
+        names = self.folders(parent)
+        found = [exact] if exact in names else [name for name in names if matches(name)]
+        return join(parent, found[0]) if len(found) == 1 else None
+
+
+def join(*parts: str) -> str:
+    """Join relative path parts with forward slashes, skipping empty ones."""
+    return "/".join(part for part in parts if part)
+
+
+def subject_number(text: str) -> int | None:
+    """Return the number that a subject or its folder is known by: "006", "sub06", "s6" -> 6."""
+    match = re.fullmatch(r"(?:[A-Za-z]+[ ._-]?(?:NO\.)?)?([0-9]{1,9})", text, re.IGNORECASE)
+    return int(match[1]) if match else None
+
+
+def find_annotations(root: Path | None, names: Iterable[str], title: str) -> Path:
+    """Return the annotation file that lies in ``root``, or beside it, under a usual name."""
+    names = tuple(names)
+    if root is None:
+        raise ApexflowError(f"{title}: without a root folder, name the annotation file")
+    for folder in (root, root.absolute().parent):
+        try:
+            present = {entry.name.casefold(): entry for entry in folder.iterdir()}
+        except OSError:
+            continue
+        for name in names:
+            if name.casefold() in present:
+                return present[name.casefold()]
+    raise ApexflowError(
+        f"{root}: no annotation file in or beside it ({', '.join(names)}); name it explicitly"
+    )
