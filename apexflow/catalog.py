@@ -29,7 +29,8 @@ class Clip:
         in a video counted from 0. None where the data set does not say.
     apex_source : str
         How the apex is known: "annotated"; "middle" of onset and offset; "difference" or
-        "flow", to be estimated (or estimated) from the aligned frames.
+        "flow", to be estimated (or estimated) from the aligned frames; empty when the
+        data set does not say.
     emotion : str
         The canonical spelling of the annotated emotion; empty when there is none. Several
         are joined by "&".

@@ -1,6 +1,9 @@
 """Data sets in, catalogs out: one file a data set, and the table and folder reading they share.
 
-Every reader has one shape, ``read_NAME(root, annotations, *, apex, …) -> Catalog``.
+Every reader has one shape, ``read_NAME(root, annotations, *, apex, …) -> Catalog``. A row
+whose frames cannot be used stays in the catalog, for the run to report that clip alone; a
+table or root that cannot be read raises `ApexflowError`. `READERS` describes them all, for
+the command line.
 """
 
 from __future__ import annotations
@@ -8,10 +11,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from apexflow.engine.readers.casme2 import CASME2, read_casme2
+from apexflow.engine.readers.casme3 import CASME3, read_casme3
+from apexflow.engine.readers.casme_sq import CASME_SQ, read_casme_sq
+from apexflow.engine.readers.fourdme import FOURDME, read_4dme
+from apexflow.engine.readers.mmew import MMEW, read_mmew
 from apexflow.engine.readers.reader import Option, Reader
 from apexflow.engine.readers.samm import SAMM, read_samm
+from apexflow.engine.readers.smic import SMIC, read_smic
 from apexflow.engine.readers.table import TABLE, read_table
 
-READERS: Mapping[str, Reader] = MappingProxyType({r.name: r for r in (SAMM, TABLE)})
+READERS: Mapping[str, Reader] = MappingProxyType(
+    {reader.name: reader for reader in (SAMM, CASME2, SMIC, CASME_SQ, CASME3, MMEW, FOURDME, TABLE)}
+)
 
-__all__ = ["READERS", "Option", "Reader", "read_samm", "read_table"]
+__all__ = [
+    "READERS",
+    "Option",
+    "Reader",
+    "read_4dme",
+    "read_casme2",
+    "read_casme3",
+    "read_casme_sq",
+    "read_mmew",
+    "read_samm",
+    "read_smic",
+    "read_table",
+]

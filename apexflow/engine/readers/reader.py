@@ -99,7 +99,7 @@ def finish(clips: Iterable[Clip], *, apex: str = "annotated") -> Catalog:
 def choose_apex(clip: Clip, apex: str) -> Clip:
     """Return the clip with its apex as annotated, in the middle, or still to be estimated."""
     if apex == "annotated":
-        return clip
+        return clip if clip.apex is not None else replace(clip, apex_source="")
     if apex != "middle":
         return replace(clip, apex=None, apex_source=apex)
     if clip.onset is None or clip.offset is None:

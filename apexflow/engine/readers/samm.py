@@ -26,6 +26,7 @@ _COLUMNS = (
     Column("action_units", ("Action Units", "AUs"), required=False),
     Column("emotion", ("Estimated Emotion", "Emotion")),
 )
+_CLIP = re.compile(r"([0-9]{1,3})_([0-9]+)_([0-9]+)")
 _LAYOUT = """\
 ROOT/006/006_1_2/006_05562.jpg: a folder a subject, a folder a clip, numbered frames.
 The table is samm.csv (comma or semicolon) or SAMM_Micro_FACS_Codes_v2.xlsx, with the
@@ -102,7 +103,7 @@ def _subject(row: Row) -> str:
 
 def _clip_name(text: str) -> str:
     """Give 6_1_2 (a spreadsheet's doing) its zeros back."""
-    match = re.fullmatch(r"([0-9]{1,3})_([0-9]+)_([0-9]+)", text)
+    match = _CLIP.fullmatch(text)
     return f"{int(match[1]):03d}_{match[2]}_{match[3]}" if match else text
 
 
@@ -115,9 +116,14 @@ def _source(tree: Tree | None, subject: str, name: str) -> str:
         return _clip_name(folder.strip()) == name
 
     number = int(subject)
-    folder = tree.child("", lambda n: subject_number(n) == number, subject)
+    base = tree.base(_is_samm_folder)
+    folder = tree.child(base, lambda n: subject_number(n) == number, subject)
     found = tree.child(folder, same_clip, name) if folder else None
-    return found or tree.child("", same_clip, name) or expected
+    return found or tree.child(base, same_clip, name) or join(base, expected)
+
+
+def _is_samm_folder(name: str) -> bool:
+    return subject_number(name) is not None or _CLIP.fullmatch(name) is not None
 
 
 SAMM = Reader(

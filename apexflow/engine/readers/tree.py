@@ -9,7 +9,7 @@ from pathlib import Path
 
 from apexflow.errors import ApexflowError
 
-VIDEO_SUFFIXES = (".avi", ".mov", ".mp4")
+_WIDEST = 2_000  # folders looked into for the base of the data set
 
 
 class Tree:
@@ -56,6 +56,31 @@ class Tree:
         names = self.folders(parent)
         found = [exact] if exact in names else [name for name in names if matches(name)]
         return join(parent, found[0]) if len(found) == 1 else None
+
+    def base(self, belongs: Callable[[str], bool]) -> str:
+        """Return the folder, at most two levels down, whose folders are the data set's own.
+
+        Archives unpack into a folder of their own ("CASME2_RAW_selected/sub01"). With
+        no such folder the root itself is the base, so that clips are reported missing one
+        by one.
+
+        Raises
+        ------
+        ApexflowError
+            Two folders qualify, for example a raw and a cropped tree side by side.
+        """
+        level = [""]
+        for _ in range(3):
+            found = [f for f in level if any(belongs(name) for name in self.folders(f))]
+            if len(found) > 1:
+                raise ApexflowError(
+                    f"{self.root}: both {found[0]} and {found[1]} hold the data set's folders; "
+                    "give one of them as the root"
+                )
+            if found:
+                return found[0]
+            level = [join(f, name) for f in level for name in self.folders(f)][:_WIDEST]
+        return ""
 
 
 def join(*parts: str) -> str:
