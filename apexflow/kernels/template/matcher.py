@@ -1,0 +1,187 @@
+"""Zero-mean normalised cross-correlation: the best position of a template, exactly."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexflow.kernels._validate import check_image
+from apexflow.kernels.template.spectrum import Spectrum
+from apexflow.kernels.template.sums import CENTRE, window_sums
+
+MAXIMUM_SIZE = 1 << 23
+"""Most values a template may have; up to here all sums of products fit 64 bits."""
+
+
+class Match(NamedTuple):
+    """The best position of a template: its upper left corner in the region, and the score."""
+
+    y: int
+    x: int
+    score: float
+
+
+def match_template(region: NDArray[np.uint8], template: NDArray[np.uint8]) -> Match:
+    """Find the position at which a template correlates best with a region.
+
+    The score is the zero-mean normalised cross-correlation [1]_ as OpenCV's
+    ``TM_CCOEFF_NORMED`` defines it: each channel is freed of its mean under the window, and
+    products and norms are summed over the channels. The position is the maximum of the exact
+    score (integer arithmetic, no rounding); among equal scores the first in row-major order.
+    Where the window or the template is flat, the score is 0.
+
+    Parameters
+    ----------
+    region : (H, W) or (H, W, C) uint8, C = 1 or 3
+        The image searched.
+    template : (h, w) or (h, w, C) uint8
+        The patch to find, no larger than the region, with as many channels and at most
+        8,388,608 values.
+
+    Returns
+    -------
+    Match
+        ``y``, ``x`` of the window's upper left pixel and ``score`` within [-1, 1].
+
+    Raises
+    ------
+    ValueError
+        If an argument is no such array, or the template is larger than the region.
+
+    See Also
+    --------
+    TemplateMatcher : the same for many regions, much faster.
+
+    References
+    ----------
+    .. [1] J. P. Lewis, "Fast Normalized Cross-Correlation", Vision Interface, 1995.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> region = np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)
+    >>> match_template(region, region[12:40, 20:50])
+    Match(y=12, x=20, score=1.0)
+    """
+    return TemplateMatcher(template).match(region)
+
+
+class TemplateMatcher:
+    """One template, prepared to be found in many regions.
+
+    Parameters
+    ----------
+    template : (h, w) or (h, w, C) uint8, C = 1 or 3
+        The patch to find, of at most 8,388,608 values. A copy is kept.
+
+    Raises
+    ------
+    ValueError
+        If ``template`` is no such array.
+
+    Notes
+    -----
+    A matcher remembers spectra and earlier frames to be fast; results never depend on what it
+    remembers. It may be shared by threads, which then wait for each other: give each thread
+    its own.
+    """
+
+    def __init__(self, template: NDArray[np.uint8]) -> None:
+        check_image("template", template, dtypes=("uint8",))
+        if template.size > MAXIMUM_SIZE:
+            raise ValueError(
+                f"template must have at most {MAXIMUM_SIZE} values. Got shape {template.shape}."
+            )
+        self._template = np.array(_with_channels(template), order="C")
+        centred = self._template.astype(np.int64) - CENTRE
+        self._area = self._template.shape[0] * self._template.shape[1]
+        self._sums = centred.sum((0, 1))
+        self._norm = self._area * int((centred**2).sum()) - int((self._sums**2).sum())
+        self._spectrum: Spectrum | None = None
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[TemplateMatcher], tuple[NDArray[np.uint8]]]:
+        return TemplateMatcher, (self._template,)
+
+    def match(self, region: NDArray[np.uint8]) -> Match:
+        """Find the template's best position in a region.
+
+        Parameters
+        ----------
+        region : (H, W) or (H, W, C) uint8
+            The image searched: at least as large as the template, with as many channels.
+
+        Returns
+        -------
+        Match
+            As `match_template` gives it.
+
+        Raises
+        ------
+        ValueError
+            If ``region`` is no such array.
+        """
+        check_image("region", region, dtypes=("uint8",))
+        region = _with_channels(region)
+        height, width, channels = self._template.shape
+        if region.shape[2] != channels:
+            raise ValueError(
+                f"region must have as many channels as template, {channels}. "
+                f"Got shape {region.shape}."
+            )
+        if region.shape[0] < height or region.shape[1] < width:
+            raise ValueError(
+                f"region must be at least as large as template, ({height}, {width}). "
+                f"Got shape {region.shape}."
+            )
+        if self._norm == 0:
+            return Match(0, 0, 0.0)
+        with self._lock:
+            return self._search(region)
+
+    def _search(self, region: NDArray[np.uint8]) -> Match:
+        if self._spectrum is None or self._spectrum.shape != region.shape[:2]:
+            self._spectrum = Spectrum(self._template, region.shape[:2])
+        correlation = self._spectrum.correlate(region)
+        sums, squares = window_sums(region, *self._template.shape[:2])
+        products = self._area * correlation - sums @ self._sums
+        norms = self._area * squares - (sums**2).sum(2)
+        best = _first_maximum(products.ravel(), norms.ravel())
+        y, x = divmod(best, products.shape[1])
+        return Match(y, x, _score(int(products[y, x]), int(norms[y, x]), self._norm))
+
+
+def _with_channels(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return image if image.ndim == 3 else image[..., None]
+
+
+def _score(product: int, norm: int, template_norm: int) -> float:
+    # The root of the integer product is exact where it is whole: a copy scores 1.0.
+    return product / math.sqrt(norm * template_norm) if norm else 0.0
+
+
+def _first_maximum(products: NDArray[np.int64], norms: NDArray[np.int64]) -> int:
+    """Return the first index of the largest ``products / sqrt(norms)``, compared exactly."""
+    scores = np.divide(products, np.sqrt(norms), out=np.zeros(products.size), where=norms > 0)
+    top = scores.max()
+    near = np.flatnonzero(scores >= top - abs(top) * 1e-12)
+    if near.size > 1:  # equal numbers need no comparison: keep the first of each
+        pairs = np.stack([products[near], norms[near]])
+        near = near[np.sort(np.unique(pairs, axis=1, return_index=True)[1])]
+    best = int(near[0])
+    for index in map(int, near[1:]):
+        if _exceeds(int(products[index]), int(norms[index]), int(products[best]), int(norms[best])):
+            best = index
+    return best
+
+
+def _exceeds(product: int, norm: int, than_product: int, than_norm: int) -> bool:
+    """Whether product / sqrt(norm) > than_product / sqrt(than_norm), in exact integers."""
+    # A flat window has norm 0 and product 0: any norm serves to give it the score 0.
+    left = product * abs(product) * max(than_norm, 1)
+    right = than_product * abs(than_product) * max(norm, 1)
+    return left > right

@@ -1,0 +1,250 @@
+"""The template search against an independent brute force in exact integers."""
+
+from __future__ import annotations
+
+import pickle
+from fractions import Fraction
+from functools import partial
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.lib.stride_tricks import sliding_window_view
+
+from apexflow.kernels import Match, TemplateMatcher, match_template
+
+
+def brute_force(region: np.ndarray, template: np.ndarray) -> tuple[int, int, float]:
+    """Compare sign(score) * score ** 2 as fractions, position by position."""
+    height, width = template.shape[:2]
+    windows = sliding_window_view(region.astype(np.int64), (height, width), axis=(0, 1))
+    windows = windows.reshape(*windows.shape[:2], -1, height * width)
+    flat = np.moveaxis(template.reshape(height, width, -1), 2, 0).astype(np.int64)
+    flat = flat.reshape(-1, height * width)
+    area = height * width
+    products = area * np.einsum("yxcn,cn->yx", windows, flat) - windows.sum(-1) @ flat.sum(-1)
+    norms = area * (windows**2).sum((2, 3)) - (windows.sum(-1) ** 2).sum(-1)
+    norm = area * int((flat**2).sum()) - int((flat.sum(-1) ** 2).sum())
+    best, best_square = (0, 0), Fraction(-2)
+    for y, x in np.ndindex(products.shape):
+        product, scale = int(products[y, x]), int(norms[y, x]) * norm
+        square = Fraction(product * abs(product), scale) if scale else Fraction(0)
+        if square > best_square:
+            best, best_square = (y, x), square
+    root = float(abs(best_square)) ** 0.5
+    return (*best, root if best_square >= 0 else -root)
+
+
+def assert_exact(match: Match, region: np.ndarray, template: np.ndarray) -> None:
+    y, x, score = brute_force(region, template)
+    assert (match.y, match.x) == (y, x)
+    assert match.score == pytest.approx(score, abs=1e-12)
+
+
+def textured(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """A smooth random texture with some sensor noise."""
+    image = cv2.GaussianBlur(rng.normal(0, 1, shape), (0, 0), 3)
+    image = 128 + 40 * image / image.std() + rng.normal(0, 2, shape)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+@st.composite
+def searches(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """A region and a template: any sizes, few or many gray levels, cut out or unrelated."""
+    height, width = draw(st.integers(1, 24)), draw(st.integers(1, 24))
+    h, w = draw(st.integers(1, height)), draw(st.integers(1, width))
+    channels = draw(st.sampled_from([(), (1,), (3,)]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    levels = draw(st.sampled_from([np.array([0, 255]), np.array([7, 8, 9]), np.arange(256)]))
+    region = rng.choice(levels, (height, width, *channels)).astype(np.uint8)
+    if draw(st.booleans()):
+        y, x = draw(st.integers(0, height - h)), draw(st.integers(0, width - w))
+        return region, region[y : y + h, x : x + w]
+    return region, rng.choice(levels, (h, w, *channels)).astype(np.uint8)
+
+
+@given(searches())
+def test_any_search_equals_brute_force(search):
+    region, template = search
+    match = match_template(region, template)
+    assert_exact(match, region, template)
+    assert all(type(value) is kind for value, kind in zip(match, (int, int, float), strict=True))
+
+
+@given(st.lists(searches(), min_size=2, max_size=4))
+def test_a_matcher_never_depends_on_what_it_has_seen(several):
+    matcher = TemplateMatcher(several[0][1])
+    h, w = several[0][1].shape[:2]
+    for region, _ in several:
+        if (
+            region.shape[2:] == several[0][1].shape[2:]
+            and min(region.shape[0] - h, region.shape[1] - w) >= 0
+        ):
+            assert_exact(matcher.match(region), region, several[0][1])
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_score_is_the_one_of_opencv(channels):
+    rng = np.random.default_rng(1)
+    region = textured(rng, 70, 90, *channels)
+    template = textured(rng, 40, 50, *channels)
+    scores = cv2.matchTemplate(region, template, cv2.TM_CCOEFF_NORMED)
+    match = match_template(region, template)
+    assert (match.y, match.x) == np.unravel_index(scores.argmax(), scores.shape)
+    assert match.score == pytest.approx(scores.max(), abs=1e-5)
+
+
+def test_a_copy_scores_exactly_one():
+    region = textured(np.random.default_rng(2), 60, 70)
+    assert match_template(region, region[5:40, 9:60]) == Match(5, 9, 1.0)
+    assert match_template(region, region) == Match(0, 0, 1.0)
+    # Gain and offset do not matter.
+    assert match_template(region // 2 * 2, region[5:40, 9:60] // 2 + 20) == Match(5, 9, 1.0)
+
+
+@pytest.mark.parametrize("flat", [0, 7, 255])
+def test_flat_windows_and_templates_score_zero(flat):
+    rng = np.random.default_rng(3)
+    texture = rng.integers(0, 256, (8, 9), dtype=np.uint8)
+    flat_image = np.full((20, 20), flat, np.uint8)
+    assert match_template(flat_image, texture) == Match(0, 0, 0.0)
+    assert match_template(flat_image, flat_image[:5, :5]) == Match(0, 0, 0.0)
+    assert match_template(texture, flat_image[:5, :5]) == Match(0, 0, 0.0)
+    # One flat window among windows that correlate negatively is the best.
+    region = np.concatenate([255 - texture, flat_image[:8, :9]], axis=0)
+    assert_exact(match_template(region, texture), region, texture)
+
+
+PATTERNS = {
+    "columns": lambda y, x: x % 5 * 50,
+    "rows": lambda y, x: y % 7 * 30,
+    "checkerboard": lambda y, x: (y + x) % 2 * 255,
+    "lattice": lambda y, x: (3 * y + 5 * x) % 11 * 20,
+    "ramp": lambda y, x: x + 2 * y,
+    "rounded ramp": lambda y, x: (x * 0.37 + y * 0.61).astype(int),
+    "one pixel": lambda y, x: (y == 20) * (x == 17) * 255,
+    "saturated": lambda y, x: (np.hypot(y - 20, x - 22) < 16) * 255,
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("at", [(0, 0), (6, 9), (17, 14)])
+def test_exact_ties_go_to_the_first_in_row_major_order(pattern, at):
+    region = np.fromfunction(PATTERNS[pattern], (40, 44), dtype=int).astype(np.uint8)
+    template = region[at[0] : at[0] + 22, at[1] : at[1] + 25]
+    assert_exact(match_template(region, template), region, template)
+    colours = np.stack([region, 255 - region, region // 2], -1)
+    template = colours[at[0] : at[0] + 22, at[1] : at[1] + 25]
+    assert_exact(match_template(colours, template), colours, template)
+
+
+def test_duplicated_patches_tie():
+    rng = np.random.default_rng(4)
+    region = rng.integers(0, 100, (40, 60), dtype=np.uint8)
+    patch = rng.integers(0, 100, (12, 14), dtype=np.uint8)
+    region[25:37, 3:17] = patch
+    region[10:22, 40:54] = patch * 2 + 30  # the same up to gain and offset, and first
+    assert match_template(region, patch) == Match(10, 40, 1.0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (30, 34), (1, 34), (30, 1), (29, 33)])
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_thin_and_full_templates(shape, channels):
+    rng = np.random.default_rng(5)
+    region = rng.integers(0, 6, (30, 34, *channels), dtype=np.uint8)
+    template = rng.integers(0, 6, (*shape, *channels), dtype=np.uint8)
+    assert_exact(match_template(region, template), region, template)
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_views_and_read_only_arrays_are_used_and_left_alone(channels):
+    rng = np.random.default_rng(6)
+    whole = textured(rng, 80, 90, *channels)
+    template = whole[20:60:2, 70:10:-2]
+    region = whole[::2, ::-2]
+    whole.flags.writeable = region.flags.writeable = template.flags.writeable = False
+    before = whole.copy()
+    assert_exact(match_template(region, template), region, template)
+    planes = np.moveaxis(np.moveaxis(whole, -1, 0).copy(), 0, -1)
+    assert match_template(planes, template) == match_template(whole, template)
+    np.testing.assert_array_equal(whole, before)
+
+
+def test_a_matcher_keeps_its_own_template_and_can_be_pickled():
+    rng = np.random.default_rng(7)
+    region = textured(rng, 50, 60)
+    template = region[10:40, 20:50].copy()
+    matcher = TemplateMatcher(template)
+    template[:] = 0
+    assert matcher.match(region) == Match(10, 20, 1.0)
+    assert pickle.loads(pickle.dumps(matcher)).match(region) == Match(10, 20, 1.0)
+
+
+GOOD = np.zeros((20, 30), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("region", "template", "message"),
+    [
+        (GOOD, GOOD[:0], r"template must not be empty. Got shape \(0, 30\)"),
+        (GOOD[:, :0], GOOD, "region must not be empty"),
+        (GOOD.astype(np.float32), GOOD, "region must be uint8. Got float32"),
+        (GOOD, GOOD.astype(np.int64), "template must be uint8. Got int64"),
+        (GOOD[0], GOOD, "region must have 2 or 3 dimensions"),
+        (GOOD, [[1]], "template must be a NumPy array. Got list"),
+        (np.zeros((9, 9, 4), np.uint8), GOOD, "region must have 1 or 3 channels"),
+        (np.zeros((20, 30, 3), np.uint8), GOOD, "region must have as many channels as template, 1"),
+        (GOOD[1:], GOOD, r"region must be at least as large as template, \(20, 30\). Got"),
+        (GOOD[:, 1:], GOOD, r"region must be at least as large as template, \(20, 30\). Got"),
+        (GOOD, np.zeros((2**12, 2**11 + 1), np.uint8), "template must have at most 8388608"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name_rule_and_value(region, template, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        match_template(region, template)
+
+
+def clip(rng: np.random.Generator, frames: int, *shape: int):
+    """Frames of a texture that drifts by parts of a pixel, with noise and changing light."""
+    scene = textured(rng, *shape).astype(np.float64)
+    at = np.cumsum(rng.normal(0, 0.2, (frames, 2)), axis=0)
+    for number, (dy, dx) in enumerate(at):
+        move = np.array([[1, 0, dx], [0, 1, dy]])
+        moved = cv2.warpAffine(scene, move, shape[1::-1], flags=cv2.INTER_CUBIC, borderMode=2)
+        lit = moved * (1 + 0.03 * np.sin(number)) + 3 * np.cos(number)
+        yield np.clip(np.rint(lit + rng.normal(0, 2, shape)), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_all_frames_of_a_clip(channels):
+    rng = np.random.default_rng(8)
+    frames = list(clip(rng, 12, 70, 80, *channels))
+    matcher = TemplateMatcher(frames[6][12:58, 15:65])
+    for frame in frames:
+        assert_exact(matcher.match(frame), frame, frames[6][12:58, 15:65])
+
+
+def test_cuts_flashes_and_clipped_regions_within_a_clip():
+    rng = np.random.default_rng(9)
+    frames = list(clip(rng, 3, 70, 80))
+    template = frames[1][12:58, 15:65]
+    noise = partial(rng.integers, 0, 256, (70, 80), dtype=np.uint8)
+    disturbed = [
+        frames[0],
+        frames[1],
+        noise(),
+        frames[2],
+        np.full_like(frames[0], 255),
+        frames[1],
+        255 - frames[1],
+        frames[0][:60, 10:],
+        frames[1][:60, 10:],
+        textured(rng, 70, 80),
+        frames[2],
+        frames[2] // 200 * 255,
+    ]
+    matcher = TemplateMatcher(template)
+    for frame in disturbed:
+        assert_exact(matcher.match(frame), frame, template)
