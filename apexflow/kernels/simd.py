@@ -1,0 +1,296 @@
+"""Explicit vectors of 16 lanes for Numba kernels.
+
+Numba leaves vectorisation to LLVM, which gives up on loops whose arrays may overlap or whose
+loads depend on data. The types here compile to LLVM's own vector operations, ``<16 x float>``
+and ``<16 x double>``, which it maps to whatever the CPU has: one AVX-512 register, two of
+AVX2, four of SSE or NEON. Nothing here is specific to a CPU.
+
+Inside an ``njit`` function::
+
+    a = load(array, i)              # 16 values of a C-contiguous float32 or float64 array
+    b = splat(np.float32(2))        # one value in all lanes
+    c = select(a < b, a * b, muladd(a, a, b))
+    store(array, i, c)
+
+``+ - * /``, unary ``-`` and ``< <=`` work on two vectors of one type; comparisons give a mask,
+which knows ``& |`` and goes into `select` and `any_lane`. ``i`` counts elements from the start
+of the array, whatever its shape, and is not checked: the caller guarantees that ``i`` to
+``i + 15`` lie inside.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.core.datamodel import PrimitiveModel
+from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, register_model
+
+LANES = 16
+
+
+class Vector(types.Type):  # type: ignore[misc]
+    """The Numba type of 16 numbers, or of 16 truth values (a mask)."""
+
+    def __init__(self, dtype: types.Type) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"Vector({dtype}, {LANES})")
+
+
+F32 = Vector(types.float32)
+F64 = Vector(types.float64)
+MASK = Vector(types.boolean)
+
+_ELEMENT = {F32: ir.FloatType(), F64: ir.DoubleType(), MASK: ir.IntType(1)}
+_LLVM = {vector: ir.VectorType(element, LANES) for vector, element in _ELEMENT.items()}
+_SUFFIX = {F32: f"v{LANES}f32", F64: f"v{LANES}f64"}
+_VECTOR_OF = {types.float32: F32, types.float64: F64}
+
+
+@register_model(Vector)
+class _VectorModel(PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, _LLVM[vector])
+
+
+def _constant(vector: Vector, values: list[float]) -> ir.Constant:
+    return ir.Constant(_LLVM[vector], values)
+
+
+def _call(builder: Any, name: str, result: Vector, args: list[Any]) -> Any:
+    """Call the LLVM intrinsic ``name`` for vectors of this type."""
+    function_type = ir.FunctionType(_LLVM[result], [arg.type for arg in args])
+    function = builder.module.globals.get(f"{name}.{_SUFFIX[result]}")
+    if function is None:
+        function = ir.Function(builder.module, function_type, f"{name}.{_SUFFIX[result]}")
+    return builder.call(function, args)
+
+
+def _define_operator(
+    symbol: Callable[..., Any],
+    arity: int,
+    build: Callable[..., Any],
+    operands: tuple[Vector, ...],
+    result: Vector | None = None,
+) -> None:
+    """Give a Python operator its meaning for vectors: ``build(builder, *values)``."""
+    signatures = [signature(result or vector, *[vector] * arity) for vector in operands]
+    infer_global(symbol)(type("VectorOperator", (ConcreteTemplate,), {"cases": signatures}))
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return build(builder, *args)
+
+    for vector in operands:
+        lower_builtin(symbol, *[vector] * arity)(lower)
+
+
+def _compare(sign: str) -> Callable[..., Any]:
+    return lambda builder, a, b: builder.fcmp_ordered(sign, a, b)
+
+
+_define_operator(operator.add, 2, lambda builder, a, b: builder.fadd(a, b), (F32, F64))
+_define_operator(operator.sub, 2, lambda builder, a, b: builder.fsub(a, b), (F32, F64))
+_define_operator(operator.mul, 2, lambda builder, a, b: builder.fmul(a, b), (F32, F64))
+_define_operator(operator.truediv, 2, lambda builder, a, b: builder.fdiv(a, b), (F32, F64))
+_define_operator(operator.neg, 1, lambda builder, a: builder.fneg(a), (F32, F64))
+_define_operator(operator.lt, 2, _compare("<"), (F32, F64), MASK)
+_define_operator(operator.le, 2, _compare("<="), (F32, F64), MASK)
+_define_operator(operator.and_, 2, lambda builder, a, b: builder.and_(a, b), (MASK,))
+_define_operator(operator.or_, 2, lambda builder, a, b: builder.or_(a, b), (MASK,))
+
+
+def _pointer(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Return the address of element ``args[1]`` of array ``args[0]`` as a vector's address."""
+    array = context.make_array(sig.args[0])(context, builder, args[0])
+    element = builder.gep(array.data, [args[1]])
+    return builder.bitcast(element, _LLVM[_VECTOR_OF[sig.args[0].dtype]].as_pointer())
+
+
+def _is_contiguous(array: Any) -> bool:
+    return isinstance(array, types.Array) and array.layout == "C" and array.dtype in _VECTOR_OF
+
+
+@intrinsic
+def load(typing: Any, array: Any, i: Any) -> Any:
+    """Read elements i to i + 15 of a C-contiguous array."""
+    if not (_is_contiguous(array) and isinstance(i, types.Integer)):
+        return None
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        # Arrays are aligned to their elements, not to vectors.
+        return builder.load(_pointer(context, builder, sig, args), align=array.dtype.bitwidth // 8)
+
+    return _VECTOR_OF[array.dtype](array, types.intp), build
+
+
+@intrinsic
+def store(typing: Any, array: Any, i: Any, value: Any) -> Any:
+    """Write elements i to i + 15 of a C-contiguous array."""
+    if not (_is_contiguous(array) and array.mutable and value is _VECTOR_OF[array.dtype]):
+        return None
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.store(
+            args[2], _pointer(context, builder, sig, args), align=array.dtype.bitwidth // 8
+        )
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), build
+
+
+@intrinsic
+def splat(typing: Any, value: Any) -> Any:
+    """Return a vector with one float32 or float64 in all lanes."""
+    if value not in _VECTOR_OF:
+        return None
+    vector = _VECTOR_OF[value]
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        one = builder.insert_element(_undefined(vector), args[0], ir.Constant(ir.IntType(32), 0))
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        return builder.shuffle_vector(one, _undefined(vector), everywhere)
+
+    return vector(value), build
+
+
+def _undefined(vector: Vector) -> ir.Constant:
+    return ir.Constant(_LLVM[vector], ir.Undefined)
+
+
+@intrinsic
+def ramp(typing: Any) -> Any:
+    """Return the float32 vector 0, 1, ..., 15."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _constant(F32, [float(i) for i in range(LANES)])
+
+    return F32(), build
+
+
+@intrinsic
+def widen(typing: Any, value: Any) -> Any:
+    """Convert float32 to float64, exactly."""
+    if value is not F32:
+        return None
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.fpext(args[0], _LLVM[F64])
+
+    return F64(F32), build
+
+
+@intrinsic
+def narrow(typing: Any, value: Any) -> Any:
+    """Convert float64 to float32, rounding to nearest."""
+    if value is not F64:
+        return None
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.fptrunc(args[0], _LLVM[F32])
+
+    return F32(F64), build
+
+
+@intrinsic
+def muladd(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return a * b + c, rounded once where the CPU can fuse it and twice elsewhere."""
+    if not (a in _SUFFIX and a is b and b is c):
+        return None
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _call(builder, "llvm.fmuladd", a, list(args))
+
+    return a(a, b, c), build
+
+
+def _unary(name: str, doc: str) -> Any:
+    def function(typing: Any, a: Any) -> Any:
+        if a not in _SUFFIX:
+            return None
+
+        def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return _call(builder, name, a, list(args))
+
+        return a(a), build
+
+    function.__doc__ = doc
+    return intrinsic(function)
+
+
+sqrt = _unary("llvm.sqrt", "Return the square root of each lane.")
+floor = _unary("llvm.floor", "Return the largest integer not above each lane.")
+absolute = _unary("llvm.fabs", "Return each lane without its sign.")
+
+
+def _extremum(sign: str, doc: str) -> Any:
+    def function(typing: Any, a: Any, b: Any) -> Any:
+        if not (a in _SUFFIX and a is b):
+            return None
+
+        def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            # A comparison and a choice is one instruction (minps, maxps); llvm.minnum is four.
+            return builder.select(builder.fcmp_ordered(sign, *args), *args)
+
+        return a(a, b), build
+
+    function.__doc__ = doc
+    return intrinsic(function)
+
+
+minimum = _extremum("<", "Return a where a < b, else b.")
+maximum = _extremum(">", "Return a where a > b, else b.")
+
+
+@intrinsic
+def select(typing: Any, mask: Any, a: Any, b: Any) -> Any:
+    """Return a where the mask is set, else b."""
+    if not (mask is MASK and a in _SUFFIX and a is b):
+        return None
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.select(*args)
+
+    return a(mask, a, b), build
+
+
+@intrinsic
+def any_lane(typing: Any, mask: Any) -> Any:
+    """Return whether the mask is set in any lane."""
+    if mask is not MASK:
+        return None
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bits = builder.bitcast(args[0], ir.IntType(LANES))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+
+    return types.boolean(mask), build
+
+
+def _reduction(sign: str, doc: str) -> Any:
+    def function(typing: Any, a: Any) -> Any:
+        if a not in _SUFFIX:
+            return None
+
+        def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            # Fold the upper half onto the lower one until one lane is left.
+            value = args[0]
+            for half in (8, 4, 2, 1):
+                order = [(i + half) % LANES for i in range(LANES)]
+                moved = builder.shuffle_vector(
+                    value, value, ir.Constant(ir.VectorType(ir.IntType(32), LANES), order)
+                )
+                value = builder.select(builder.fcmp_ordered(sign, value, moved), value, moved)
+            return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
+        return a.dtype(a), build
+
+    function.__doc__ = doc
+    return intrinsic(function)
+
+
+lowest = _reduction("<", "Return the smallest lane of a vector without NaN.")
+highest = _reduction(">", "Return the largest lane of a vector without NaN.")

@@ -1,0 +1,161 @@
+"""Each vector operation against NumPy on the same 16 numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba import njit
+
+from apexflow.kernels import simd
+
+Vectors = np.ndarray[Any, np.dtype[Any]]
+
+DTYPES = (np.float32, np.float64)
+
+
+@njit
+def apply_arithmetic(a: Vectors, b: Vectors, c: Vectors, out: Vectors) -> None:
+    u, v, w = simd.load(a, 0), simd.load(b, 0), simd.load(c, 0)
+    simd.store(out, 0, u + v)
+    simd.store(out, 16, u - v)
+    simd.store(out, 32, u * v)
+    simd.store(out, 48, u / v)
+    simd.store(out, 64, -u)
+    simd.store(out, 80, simd.minimum(u, v))
+    simd.store(out, 96, simd.maximum(u, v))
+    simd.store(out, 112, simd.select(u < v, u, w))
+    simd.store(out, 128, simd.select(u <= v, u, w))
+    simd.store(out, 144, simd.select((u < v) & (u < w), u, w))
+    simd.store(out, 160, simd.select((u < v) | (u < w), u, w))
+    simd.store(out, 176, simd.floor(u))
+    simd.store(out, 192, simd.absolute(u))
+    simd.store(out, 208, simd.sqrt(simd.absolute(u)))
+
+
+def expected_arithmetic(a: Vectors, b: Vectors, c: Vectors) -> list[Vectors]:
+    return [
+        a + b,
+        a - b,
+        a * b,
+        a / b,
+        -a,
+        np.minimum(a, b),
+        np.maximum(a, b),
+        np.where(a < b, a, c),
+        np.where(a <= b, a, c),
+        np.where((a < b) & (a < c), a, c),
+        np.where((a < b) | (a < c), a, c),
+        np.floor(a),
+        np.abs(a),
+        np.sqrt(np.abs(a)),
+    ]
+
+
+def numbers(seed: int, dtype: type, count: int = 3) -> list[Vectors]:
+    """Vectors that share some values, so that comparisons meet ties."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(0, 100, 24).astype(dtype)
+    return [rng.choice(values, 16) for _ in range(count)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_arithmetic_equals_numpy_bit_for_bit(dtype: type, seed: int) -> None:
+    a, b, c = numbers(seed, dtype)
+    expected = np.concatenate(expected_arithmetic(a, b, c))
+    out = np.empty_like(expected)
+    apply_arithmetic(a, b, c, out)
+    np.testing.assert_array_equal(out, expected)
+
+
+@njit
+def apply_muladd(a: Vectors, b: Vectors, c: Vectors, out: Vectors) -> None:
+    simd.store(out, 0, simd.muladd(simd.load(a, 0), simd.load(b, 0), simd.load(c, 0)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_muladd_rounds_once_or_twice(dtype: type) -> None:
+    a, b, c = numbers(1, dtype)
+    out = np.empty_like(a)
+    apply_muladd(a, b, c, out)
+    exact = a.astype(np.longdouble) * b + c
+    unit = np.finfo(dtype).eps * (np.abs(a * b) + np.abs(c))
+    assert (np.abs(out - exact) <= unit).all()
+
+
+@njit
+def apply_reductions(a: Vectors, limit: Any) -> tuple[Any, Any, bool]:
+    u = simd.load(a, 0)
+    return simd.lowest(u), simd.highest(u), simd.any_lane(u < simd.splat(limit))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_reductions_find_the_extremes(dtype: type, seed: int) -> None:
+    a = numbers(seed, dtype, 1)[0]
+    lowest, highest, below = apply_reductions(a, a.min())
+    assert (lowest, highest, below) == (a.min(), a.max(), False)
+    assert apply_reductions(a, np.nextafter(a.min(), dtype(np.inf)))[2]
+
+
+@njit
+def copy_shifted(source: Vectors, target: Vectors, i: int, j: int) -> None:
+    simd.store(target, j, simd.load(source, i))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_load_and_store_take_any_offset_and_read_only_arrays(dtype: type) -> None:
+    source = np.arange(60, dtype=dtype).reshape(3, 20)
+    source.flags.writeable = False
+    target = np.zeros(40, dtype)
+    copy_shifted(source, target, 7, 3)
+    expected = np.zeros(40, dtype)
+    expected[3:19] = np.arange(7, 23)
+    np.testing.assert_array_equal(target, expected)
+
+
+@njit
+def apply_conversions(a: Vectors, wide: Vectors, back: Vectors, ramp: Vectors) -> None:
+    w = simd.widen(simd.load(a, 0))
+    simd.store(wide, 0, w * w)
+    simd.store(back, 0, simd.narrow(w * w))
+    simd.store(ramp, 0, simd.ramp())
+
+
+def test_conversions_are_exact_upwards_and_rounded_downwards() -> None:
+    a = numbers(2, np.float32, 1)[0]
+    wide, back, ramp = np.empty(16), np.empty(16, np.float32), np.empty(16, np.float32)
+    apply_conversions(a, wide, back, ramp)
+    np.testing.assert_array_equal(wide, a.astype(np.float64) ** 2)
+    np.testing.assert_array_equal(back, (a.astype(np.float64) ** 2).astype(np.float32))
+    np.testing.assert_array_equal(ramp, np.arange(16))
+
+
+def strided(a: Vectors) -> Any:
+    return simd.load(a, 0)
+
+
+def stored_as_other_type(a: Vectors) -> None:
+    simd.store(a, 0, simd.widen(simd.load(a, 0)))
+
+
+@pytest.mark.parametrize(
+    ("function", "array"),
+    [
+        (strided, np.zeros((40, 2), np.float32)[:, 0]),
+        (strided, np.zeros(40, np.int32)),
+        (stored_as_other_type, np.zeros(40, np.float32)),
+    ],
+)
+def test_wrong_types_do_not_compile(function: Callable[..., Any], array: Vectors) -> None:
+    from numba import TypingError
+
+    with pytest.raises(TypingError):
+        njit(function)(array)
