@@ -27,8 +27,6 @@ _NAMES = {
     "loso": "apexflow.training.folds",
 }
 
-__all__ = sorted([*_MODULES, *_NAMES, "__version__"])
-
 if TYPE_CHECKING:
     from apexflow import catalog, engine, errors, kernels, storage, training
     from apexflow.catalog import Catalog, Clip
@@ -50,4 +48,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted([*_MODULES, *_NAMES, "__version__"])

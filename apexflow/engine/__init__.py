@@ -1,0 +1,1 @@
+"""What happens, in which order, where: data sets in, tasks out."""

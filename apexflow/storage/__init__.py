@@ -1,0 +1,1 @@
+"""The store: its format, writing, checking, reading, exporting."""

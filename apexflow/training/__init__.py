@@ -1,0 +1,1 @@
+"""What reads the store to learn: folds, metrics, reference models."""

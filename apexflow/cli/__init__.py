@@ -1,0 +1,75 @@
+"""The command line: a thin layer on the public functions, loaded command by command."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from apexflow import __version__
+from apexflow.errors import ApexflowError
+
+EXIT_SOME_FAILED = 1
+EXIT_CANNOT_RUN = 2
+EXIT_INTERRUPTED = 130
+
+# name: (module, function). A command's module loads when it is named, or for --help.
+_COMMANDS = {
+    "demo": ("apexflow.cli.demo", "demo"),
+    "process": ("apexflow.cli.process", "process"),
+    "info": ("apexflow.cli.store", "info"),
+    "verify": ("apexflow.cli.store", "verify"),
+    "export": ("apexflow.cli.store", "export"),
+    "report": ("apexflow.cli.store", "report"),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a command's module only when the command is wanted."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, function = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), function)
+        return command
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 all well, 1 some clips failed or damage was found, 2 cannot run.",
+)
+@click.version_option(__version__, prog_name="apexflow")
+def cli() -> None:
+    """Turn raw micro-expression data sets into training-ready optical flow.
+
+    Begin with `apexflow demo`: it makes a small data set, runs everything and writes a report,
+    with no data, no network and no GPU.
+    """
+
+
+def main() -> None:
+    """Run the command line: errors in one line on standard error, and an exit status."""
+    # Decoders report damage on their own; a clip's failure says it once, with its name.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ApexflowError as error:
+        click.echo(f"apexflow: error: {error}", err=True)
+        sys.exit(EXIT_CANNOT_RUN)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("apexflow: stopped; the same command goes on from here", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has closed it, as `| head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

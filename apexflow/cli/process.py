@@ -1,0 +1,112 @@
+"""``apexflow process``: one subcommand for each data set that there is a reader for."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from apexflow.cli import EXIT_SOME_FAILED
+from apexflow.engine.readers import READERS, Reader
+
+
+@click.group()
+def process() -> None:
+    """Process a data set into a store: faces held still, flow, maps.
+
+    `apexflow process NAME --help` says how each data set is expected to lie on disk. Running
+    the same command again goes on where the last run ended.
+    """
+
+
+def reader_parameters(reader: Reader) -> list[click.Parameter]:
+    """Return the arguments and options by which a data set is read."""
+    options: list[click.Parameter] = [
+        click.Argument(["root"], metavar="ROOT", type=click.Path()),
+        click.Option(
+            ["--annotations"],
+            metavar="FILE",
+            type=click.Path(),
+            help="The annotation table"
+            + (
+                f"; without it, {', '.join(reader.annotations)} in ROOT or beside it."
+                if reader.annotations
+                else "."
+            ),
+            required=not reader.annotations and reader.needs_annotations,
+        ),
+    ]
+    for option in reader.options:
+        kind = click.Choice(option.choices) if option.choices else click.STRING
+        options.append(
+            click.Option(
+                [f"--{option.name.replace('_', '-')}"],
+                type=kind,
+                default=option.default,
+                show_default=option.default is not None,
+                help=option.help,
+            )
+        )
+    return options
+
+
+def _run_parameters() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["-o", "--output"], metavar="STORE", required=True, help="The Zarr store to fill."
+        ),
+        click.Option(
+            ["--recipe"],
+            metavar="NAME|FILE",
+            default="default",
+            show_default=True,
+            help="What to make of each clip: a recipe's name (default, seed-samm) or a TOML file.",
+        ),
+        click.Option(
+            ["--workers"],
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="Clips at a time; the number of cores by default. 0 works in this process.",
+        ),
+        click.Option(
+            ["--scheduler"],
+            metavar="ADDRESS",
+            help="Use the workers of a Dask scheduler: tcp://HOST:8786 or its JSON file.",
+        ),
+        click.Option(["--quiet"], is_flag=True, help="No progress, only the summary."),
+    ]
+
+
+def _command(reader: Reader) -> click.Command:
+    def run(**values: Any) -> None:
+        from apexflow.engine.run import process as run_process
+
+        names = (option.name for option in reader.options)
+        options = {name: values[name] for name in names if values[name] is not None}
+        catalog = reader.read(values["root"], values["annotations"], **options)
+        summary = run_process(
+            catalog,
+            values["output"],
+            recipe=values["recipe"],
+            workers=values["workers"],
+            scheduler=values["scheduler"],
+            progress=not values["quiet"],
+        )
+        click.echo(summary)
+        if summary.failed:
+            sys.exit(EXIT_SOME_FAILED)
+
+    # \b keeps click from filling the lines of the layout.
+    text = f"{reader.title}: process it into a store.\n\n\b\n{reader.layout}"
+    return click.Command(
+        reader.name,
+        callback=run,
+        params=[*reader_parameters(reader), *_run_parameters()],
+        help=text,
+        short_help=reader.title,
+    )
+
+
+for _reader in READERS.values():
+    process.add_command(_command(_reader))

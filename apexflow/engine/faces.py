@@ -1,0 +1,140 @@
+"""Where the face is: one detection per clip, on the recipe's template frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+import cv2
+import numpy as np
+
+from apexflow.engine.frames import Image
+from apexflow.errors import ClipError
+
+if TYPE_CHECKING:
+    from apexflow.engine.recipe import Face as FaceOptions
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A face in pixels of the image: box (x0, y0, x1, y1), five landmarks, confidence.
+
+    The landmarks are the left and right eye, the nose, the left and right mouth corner as
+    seen in the image; empty where the detector gives none.
+    """
+
+    box: tuple[float, float, float, float]
+    landmarks: tuple[Point, ...]
+    confidence: float
+
+
+class FaceDetector(Protocol):
+    """Finds the largest face of an image."""
+
+    def detect(self, image: Image) -> Face:
+        """Return the face in an (H, W) gray or (H, W, 3) BGR uint8 image.
+
+        Raises `ClipError` when there is none.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class FixedBox:
+    """The same box (x0, y0, x1, y1) in every clip; None for the whole image."""
+
+    box: tuple[int, int, int, int] | None = None
+
+    def detect(self, image: Image) -> Face:
+        height, width = image.shape[:2]
+        x0, y0, x1, y1 = self.box or (0, 0, width, height)
+        if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+            raise ClipError(f"fixed box {self.box} is not inside the {width}x{height} image")
+        return Face((x0, y0, x1, y1), (), 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class MtcnnDetector:
+    """MTCNN as in facenet-pytorch, with the weights of its wheel.
+
+    Zhang et al. 2016, "Joint Face Detection and Alignment Using Multitask Cascaded
+    Convolutional Networks", doi:10.1109/LSP.2016.2603342.
+
+    Parameters
+    ----------
+    min_face_size : int
+        Smallest face looked for, in pixels of the image that the network sees.
+    image_side : int
+        A frame whose longer side exceeds this is reduced to it before detection; the
+        answer is in pixels of the frame. 0 leaves it at full size.
+    """
+
+    min_face_size: int = 20
+    image_side: int = 0
+
+    def detect(self, image: Image) -> Face:
+        small, scale = _reduced(image, self.image_side)
+        rgb = cv2.cvtColor(small, cv2.COLOR_GRAY2RGB if small.ndim == 2 else cv2.COLOR_BGR2RGB)
+        with _one_torch_thread():
+            boxes, confidences, landmarks = _mtcnn(self.min_face_size).detect(rgb, landmarks=True)
+        if boxes is None:
+            raise ClipError(
+                f"MTCNN found no face of {self.min_face_size} px or more in a "
+                f"{small.shape[1]}x{small.shape[0]} image"
+            )
+        return Face(
+            tuple((np.asarray(boxes[0], np.float64) * scale).tolist()),
+            tuple(map(tuple, (np.asarray(landmarks[0], np.float64) * scale).tolist())),
+            float(confidences[0]),
+        )
+
+
+def make_detector(options: FaceOptions) -> FaceDetector:
+    """Return the detector that a recipe asks for."""
+    if options.detector == "fixed":
+        return FixedBox(options.box)
+    return MtcnnDetector(options.min_face_size, options.image_side)
+
+
+@cache
+def _mtcnn(min_face_size: int) -> Any:
+    from facenet_pytorch import MTCNN
+
+    return MTCNN(
+        image_size=224,
+        margin=20,
+        min_face_size=min_face_size,
+        keep_all=False,
+        post_process=False,
+        device="cpu",
+    )
+
+
+def _reduced(image: Image, side: int) -> tuple[Image, float]:
+    longer = max(image.shape[:2])
+    if side == 0 or longer <= side:
+        return image, 1.0
+    scale = longer / side
+    size = round(image.shape[1] / scale), round(image.shape[0] / scale)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Keep torch to this thread: the clips beside this one have the other cores.
+
+    It also makes the box independent of the number of cores: sums split over threads round
+    differently.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,95 @@
+"""Clips, frames/s and time left of a run, on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from apexflow.engine.task import Outcome
+
+# Without a terminal (a log file, a batch job) a line now and then says as much as a bar.
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Progress of a run: a bar on a terminal, a line every ten seconds elsewhere.
+
+    Rates count this run's clips alone, so that they are right after a resumption.
+    """
+
+    def __init__(self, *, total: int, skipped: int, show: bool) -> None:
+        self._total = total
+        self._skipped = skipped
+        self._show = show
+        self._clips = self._failed = self._frames = 0
+        self._bar: Any = None
+        self._task: Any = None
+        self._started = self._last_line = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._show and sys.stderr.isatty():
+            self._bar = _make_bar()
+            self._bar.start()
+            self._task = self._bar.add_task("clips", total=self._total, rate="", failed="")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, outcome: Outcome) -> None:
+        """Count one finished clip."""
+        self._clips += 1
+        self._failed += outcome.failed
+        self._frames += outcome.frames
+        if self._bar is not None:
+            failed = f"{self._failed} failed" if self._failed else ""
+            rate = f"{self._frames / self._elapsed:.0f} frames/s"
+            self._bar.update(self._task, advance=1, rate=rate, failed=failed)
+        elif self._show and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            print(self._line(), file=sys.stderr, flush=True)
+
+    @property
+    def _elapsed(self) -> float:
+        return max(time.monotonic() - self._started, 1e-3)
+
+    def _line(self) -> str:
+        left = self._elapsed / self._clips * (self._total - self._clips)
+        return (
+            f"{self._clips}/{self._total} clips ({self._skipped} finished before), "
+            f"{self._failed} failed, {self._frames / self._elapsed:.0f} frames/s, "
+            f"{left:.0f} s left"
+        )
+
+
+def _make_bar() -> Any:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("[red]{task.fields[failed]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )

@@ -1,0 +1,190 @@
+"""A clip as a unit of work: what a worker gets, does and answers."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import cv2
+
+from apexflow.catalog import Clip
+from apexflow.engine.process import STAGES, ClipResult, process_clip
+from apexflow.engine.recipe import Recipe
+from apexflow.errors import ApexflowError, ClipError
+from apexflow.storage.format import (
+    DONE,
+    FAILED,
+    NO_NUMBER,
+    ClipRecord,
+    ClipRow,
+    Layout,
+    Slot,
+)
+from apexflow.storage.store import ClipArrays, Store, Target, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One clip to be processed into its slot."""
+
+    clip: Clip
+    slot: Slot
+    recipe: Recipe
+    target: Target
+    redo: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one task: small, whatever the clip's size."""
+
+    clip: str
+    status: str
+    message: str = ""
+    frames: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        return self.status == FAILED
+
+
+def run_task(task: Task) -> Outcome:
+    """Process one clip and commit it, done or failed.
+
+    Whatever goes wrong with the clip is its own record; only a store that cannot be written
+    raises, as `ApexflowError`.
+    """
+    one_thread_each()
+    store = _store(task.target)
+    if task.redo:
+        store.forget(task.slot)
+    try:
+        result = process_clip(task.clip, task.recipe)
+    except ClipError as error:
+        return fail(store, task, str(error))
+    except Exception as error:  # a defect met on one clip must not cost the others
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{where.name}, line {where.lineno}"
+        return fail(store, task, f"unexpected {type(error).__name__} in {place}: {error}")
+    _commit(store, task.slot, _done_record(task.clip, result), _arrays(task.recipe, result), result)
+    return Outcome(str(task.clip), DONE, "", len(result.plan.numbers), result.seconds)
+
+
+def fail(store: Store, task: Task, reason: str) -> Outcome:
+    """Commit a clip's failure with its reason."""
+    record = ClipRecord(**_key(task.clip), status=FAILED, message=reason)
+    _commit(store, task.slot, record, None, None)
+    return Outcome(str(task.clip), FAILED, reason)
+
+
+def clip_row(clip: Clip, frame_capacity: int) -> ClipRow:
+    """Return the clip as the store's table has it."""
+    return ClipRow(
+        **_key(clip),
+        source=clip.source,
+        emotion=clip.emotion,
+        action_units=clip.action_units,
+        details=json.dumps(dict(clip.extra), ensure_ascii=False) if clip.extra else "",
+        label=_number(clip.label),
+        onset=_number(clip.onset),
+        apex=_number(clip.apex),
+        offset=_number(clip.offset),
+        frame_capacity=frame_capacity,
+    )
+
+
+def _number(value: int | None) -> int:
+    return NO_NUMBER if value is None else value
+
+
+def layout(recipe: Recipe) -> Layout:
+    """Return what a recipe makes of each clip, in the store's terms."""
+    return Layout(
+        crop=(recipe.crop.height, recipe.crop.width),
+        keep_frames=recipe.frames.keep,
+        windows=recipe.windows,
+        flow_dtype=recipe.flow.dtype,
+        maps={name: wanted.size for name, wanted in recipe.maps.items()},
+        stages=STAGES,
+    )
+
+
+@lru_cache(maxsize=1)
+def one_thread_each() -> None:
+    """Keep OpenCV's own thread pool from fighting over the cores with the other clips."""
+    cv2.setNumThreads(1)
+
+
+@contextmanager
+def opencv_threads_restored() -> Iterator[None]:
+    """Leave OpenCV's number of threads in this process as it was."""
+    before = cv2.getNumThreads()
+    one_thread_each.cache_clear()
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def _store(target: Target) -> Store:
+    return _opened(target) if isinstance(target, str) else open_store(target, mode="r+")
+
+
+@lru_cache(maxsize=8)
+def _opened(target: str) -> Store:
+    return open_store(target, mode="r+")
+
+
+def _commit(
+    store: Store,
+    slot: Slot,
+    record: ClipRecord,
+    arrays: ClipArrays | None,
+    result: ClipResult | None,
+) -> None:
+    try:
+        store.commit(slot, record, arrays, {} if result is None else result.seconds)
+    except OSError as error:
+        raise ApexflowError(
+            f"cannot write to {store.name}: {error.strerror or error}; the clips finished so far "
+            f"are safe, and the same command goes on from there"
+        ) from None
+
+
+def _key(clip: Clip) -> dict[str, Any]:
+    return {"dataset": clip.dataset, "subject": clip.subject, "clip": clip.name}
+
+
+def _done_record(clip: Clip, result: ClipResult) -> ClipRecord:
+    aligned, face = result.aligned, result.face
+    return ClipRecord(
+        **_key(clip),
+        status=DONE,
+        fingerprint=result.plan.fingerprint,
+        frame_numbers=aligned.numbers,
+        files=result.files,
+        shift=tuple((float(x), float(y)) for x, y in aligned.shift),
+        score=tuple(float(value) for value in aligned.score),
+        template_frame=result.plan.template,
+        box=tuple(float(value) for value in result.box),
+        landmarks=face.landmarks,
+        confidence=face.confidence,
+    )
+
+
+def _arrays(recipe: Recipe, result: ClipResult) -> ClipArrays:
+    frames = result.aligned.crops if recipe.frames.keep else None
+    return ClipArrays(frames, result.flow, result.maps)
+
+
+def worker_versions() -> dict[str, str]:
+    """Return what must agree between the process that starts a run and its workers."""
+    import apexflow
+
+    return {"apexflow": apexflow.__version__}

@@ -1,0 +1,508 @@
+"""One store: creating, reserving slots, committing clips, reading the table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import Store as ZarrStore
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.errors import GroupNotFoundError
+
+from apexflow.errors import ApexflowError
+from apexflow.storage.format import (
+    COLUMN_CHUNK,
+    CSV_COLUMNS,
+    FORMAT,
+    FRAME_CHUNK,
+    NO_NUMBER,
+    NUMBER_COLUMNS,
+    RESULT_FLOAT_COLUMNS,
+    RESULT_NUMBER_COLUMNS,
+    RESULT_TEXT_COLUMNS,
+    TEXT_COLUMNS,
+    ClipRecord,
+    ClipRow,
+    Layout,
+    Slot,
+)
+
+Target = str | Path | ZarrStore
+Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipArrays:
+    """The pixels of one clip, as its slot takes them.
+
+    Attributes
+    ----------
+    frames : uint8 (n, height, width) or None
+        Aligned crops; None when the recipe keeps none.
+    flow : dict of window to float (2, height, width)
+    maps : dict of name to uint8 (height, width, 3)
+    """
+
+    frames: NDArray[np.uint8] | None
+    flow: Mapping[str, NDArray[np.floating[Any]]]
+    maps: Mapping[str, NDArray[np.uint8]]
+
+
+class Store:
+    """A store of format 1, opened for reading or for writing.
+
+    Use `create_store` and `open_store`. Any number of workers may hold one open and write
+    clips at a time, each its own slot; reserving slots and finalising is one process's work.
+    """
+
+    def __init__(self, group: zarr.Group, name: str) -> None:
+        self.group = group
+        self.name = name
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return dict(self.group.attrs)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout.from_dict(self.attributes["layout"])
+
+    @property
+    def recipe_hash(self) -> str:
+        return str(self.attributes["recipe_hash"])
+
+    @property
+    def clip_count(self) -> int:
+        """Number of clips in the table: rows beyond it were never committed."""
+        return int(self._attrs_now("clips")["count"])
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last run reached its end, so that the columns hold every result."""
+        return bool(self._attrs_now("clips")["complete"])
+
+    def array(self, path: str) -> zarr.Array[Any]:
+        """Return an array of the store by its path, such as ``maps/hsv``."""
+        if path not in self._arrays:
+            found = self.group.get(path)
+            if not isinstance(found, zarr.Array):
+                raise ApexflowError(f"{self.name}: no array {path} in this store")
+            self._arrays[path] = found
+        return self._arrays[path]
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return one column of the table, a row a clip."""
+        return np.asarray(self.array(f"clips/{name}")[: self.clip_count])
+
+    def keys(self) -> list[Key]:
+        """Return (data set, subject, clip) of each row."""
+        columns = (self.column(name).tolist() for name in ("dataset", "subject", "clip"))
+        return list(zip(*columns, strict=True))
+
+    def record(self, index: int) -> ClipRecord | None:
+        """Return the commit record of a row; None when the clip was never finished."""
+        (text,) = np.asarray(self.array("clips/record")[index : index + 1]).tolist()
+        return _parse_record(text)
+
+    def records(self) -> list[ClipRecord | None]:
+        """Return the commit record of every row."""
+        return [_parse_record(text) for text in self.column("record").tolist()]
+
+    # Writing: one process reserves and finalises, workers commit.
+
+    def reserve(self, rows: Sequence[ClipRow]) -> list[Slot]:
+        """Give each clip its own rows of every array, and write what is known beforehand.
+
+        A clip that the store knows keeps its slot, unless it has outgrown it. The number of
+        rows is committed last: a reservation that was cut short never happened.
+        """
+        table = self._table()
+        slots = _allocate(table, rows)
+        columns = {
+            name: [getattr(row, name) for row in table.rows]
+            for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS)
+            if name != "frame_start"
+        }
+        columns["frame_start"] = table.frame_start
+        self._resize(len(table.rows), table.frame_total)
+        for name, values in columns.items():
+            self._write_column(name, values)
+        self._set_clip_attrs(count=len(table.rows))
+        return slots
+
+    def begin(self) -> None:
+        """Mark the store as being written."""
+        self._set_clip_attrs(complete=False)
+
+    def forget(self, slot: Slot) -> None:
+        """Take back a clip's commit record, before its slot is written again."""
+        self.array("clips/record")[slot.index : slot.index + 1] = ""
+
+    def commit(
+        self,
+        slot: Slot,
+        record: ClipRecord,
+        arrays: ClipArrays | None,
+        seconds: Mapping[str, float],
+    ) -> None:
+        """Write one clip into its slot; the record last, so that it vouches for the rest."""
+        digests = {} if arrays is None else self._write_arrays(slot, arrays)
+        stages = self.layout.stages
+        row = np.array([[seconds.get(stage, np.nan) for stage in stages]], np.float32)
+        self.array("clips/timings")[slot.index : slot.index + 1] = row
+        complete = replace(record, frame_start=slot.frame_start, digests=digests)
+        self.array("clips/record")[slot.index : slot.index + 1] = complete.to_json()
+
+    def digest(self, path: str, index: int, record: ClipRecord) -> int:
+        """Read one clip's part of an array and return its CRC-32C."""
+        if path != "frames/image":
+            return _crc(self.array(path)[index])
+        return _crc(self.frames(record))
+
+    def frames(self, record: ClipRecord) -> NDArray[np.uint8]:
+        """Read the aligned crops of one clip: uint8 (n, height, width)."""
+        if not self.layout.keep_frames:
+            raise ApexflowError(f"{self.name} keeps no frames; its recipe has frames.keep = false")
+        stop = record.frame_start + len(record.frame_numbers)
+        return np.asarray(self.array("frames/image")[record.frame_start : stop])
+
+    def finalize(self) -> None:
+        """Copy the records into the columns, for everyone who reads without apexflow."""
+        records = self.records()
+        blank = ClipRecord(dataset="", subject="", clip="", status="")
+        present = [record or blank for record in records]
+        for name in RESULT_TEXT_COLUMNS:
+            self._write_column(name, [getattr(record, name) for record in present])
+        self._write_column("frame_count", [len(record.frame_numbers) for record in present])
+        self._write_column("template_frame", [record.template_frame for record in present])
+        for name, (shape, _) in RESULT_FLOAT_COLUMNS.items():
+            values = (getattr(record, name) for record in present)
+            empty = np.full(shape, np.nan, np.float32)
+            self._write_column(name, [empty if v in ((), None) else v for v in values])
+        self._write_frame_columns(present)
+        self._write_csv()
+        self._set_clip_attrs(complete=True)
+
+    def _write_arrays(self, slot: Slot, arrays: ClipArrays) -> dict[str, int]:
+        layout = self.layout
+        digests = {}
+        if layout.keep_frames and arrays.frames is not None:
+            start, crops = slot.frame_start, arrays.frames
+            padded = _whole_chunks(len(crops))
+            rows = np.zeros((padded, *crops.shape[1:]), np.uint8)
+            rows[: len(crops)] = crops
+            self.array("frames/image")[start : start + padded] = rows
+            digests["frames/image"] = _crc(crops)
+        for window, flow in arrays.flow.items():
+            values = flow.astype(layout.flow_dtype)
+            self.array(f"flow/{window}")[slot.index] = values
+            digests[f"flow/{window}"] = _crc(values)
+        for name, image in arrays.maps.items():
+            self.array(f"maps/{name}")[slot.index] = image
+            digests[f"maps/{name}"] = _crc(image)
+        return digests
+
+    def _write_frame_columns(self, records: Sequence[ClipRecord]) -> None:
+        total = self.array("frames/frame_number").shape[0]
+        number = np.full(total, NO_NUMBER, np.int64)
+        shift = np.full((total, 2), np.nan, np.float32)
+        score = np.full(total, np.nan, np.float32)
+        for record in records:
+            rows = slice(record.frame_start, record.frame_start + len(record.frame_numbers))
+            number[rows] = record.frame_numbers
+            if record.frame_numbers:
+                shift[rows], score[rows] = record.shift, record.score
+        self.array("frames/frame_number")[:] = number
+        self.array("frames/shift")[:] = shift
+        self.array("frames/score")[:] = score
+
+    def _write_csv(self) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(CSV_COLUMNS)
+        writer.writerows(zip(*(self.column(name).tolist() for name in CSV_COLUMNS), strict=True))
+        data = np.frombuffer(text.getvalue().encode(), np.uint8)
+        self.group.create_array(
+            "clips.csv", data=data, chunks=data.shape, compressors=None, overwrite=True
+        )
+
+    def _table(self) -> _Table:
+        names = [name for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS) if name != "frame_start"]
+        columns = [self.column(name).tolist() for name in names]
+        rows = [ClipRow(**dict(zip(names, r, strict=True))) for r in zip(*columns, strict=True)]
+        return _Table(rows, self.column("frame_start").tolist())
+
+    def _resize(self, clips: int, frames: int) -> None:
+        layout = self.layout
+        names = (*TEXT_COLUMNS, *NUMBER_COLUMNS, *RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS)
+        columns = [f"clips/{name}" for name in (*names, *RESULT_FLOAT_COLUMNS, "record", "timings")]
+        for path in (*columns, *_flow_paths(layout), *_map_paths(layout)):
+            _grow(self.array(path), clips)
+        kept = ("image",) if layout.keep_frames else ()
+        for name in (*kept, "frame_number", "shift", "score"):
+            _grow(self.array(f"frames/{name}"), frames)
+
+    def _write_column(self, name: str, values: Sequence[Any]) -> None:
+        array = self.array(f"clips/{name}")
+        if len(values):
+            array[: len(values)] = np.asarray(values, array.dtype)
+
+    def _attrs_now(self, path: str) -> dict[str, Any]:
+        return dict(zarr.open_group(self.group.store, path=path, mode="r").attrs)
+
+    def _set_clip_attrs(self, **values: Any) -> None:
+        zarr.open_group(self.group.store, path="clips", mode="r+").attrs.update(values)
+
+
+def create_store(
+    target: Target,
+    *,
+    layout: Layout,
+    recipe: Mapping[str, Any],
+    recipe_hash: str,
+    provenance: Mapping[str, Any],
+) -> Store:
+    """Make an empty store of format 1 at ``target``: a path, a URL or a Zarr store.
+
+    Raises `ApexflowError` when something else is there.
+    """
+    name = target_name(target)
+    try:
+        group = zarr.create_group(_zarr_target(target), attributes={"apexflow": "being created"})
+    except (FileExistsError, zarr.errors.ContainsGroupError, zarr.errors.ContainsArrayError):
+        raise _no_store(name) from None
+    except OSError as error:
+        raise ApexflowError(f"cannot create the store {name}: {error.strerror or error}") from None
+    _make_arrays(group, layout)
+    # Last: a store whose creation was cut short has no format and is made anew.
+    group.attrs.put(
+        {
+            "format": FORMAT,
+            "recipe": dict(recipe),
+            "recipe_hash": recipe_hash,
+            "layout": layout.to_dict(),
+            **provenance,
+        }
+    )
+    return Store(group, name)
+
+
+def open_store(target: Target, *, mode: str = "r") -> Store:
+    """Open a store for reading (``r``) or for writing clips (``r+``).
+
+    Raises `ApexflowError` when there is none, or one of another format.
+    """
+    name = target_name(target)
+    if not store_exists(target):
+        raise ApexflowError(f"no store at {name}; `apexflow process` makes one")
+    try:
+        group = zarr.open_group(_zarr_target(target), mode=mode)  # type: ignore[arg-type]
+    except (GroupNotFoundError, ValueError, KeyError):
+        raise _no_store(name) from None
+    found = group.attrs.get("format")
+    if found is None:
+        raise _no_store(name)
+    if found != FORMAT:
+        raise ApexflowError(
+            f"{name} has store format {found}; this apexflow reads {FORMAT}: use the version of "
+            f"apexflow that wrote it, or another output"
+        )
+    return Store(group, name)
+
+
+def store_exists(target: Target) -> bool:
+    """Whether anything is at ``target``: a file, a folder with entries, a Zarr group."""
+    path = local_path(target)
+    if path is not None:
+        return path.is_file() or (path.is_dir() and any(path.iterdir()))
+    try:
+        zarr.open_group(_zarr_target(target), mode="r")
+    except GroupNotFoundError:
+        return False
+    return True
+
+
+def local_path(target: Target) -> Path | None:
+    """Return the folder of a store on a local disk, None for any other kind of store."""
+    if isinstance(target, ZarrStore):
+        root = getattr(target, "root", None)
+        return root if isinstance(root, Path) else None
+    return None if "://" in str(target) else Path(target)
+
+
+def target_name(target: Target) -> str:
+    """Return what messages call the store."""
+    return str(target)
+
+
+@contextmanager
+def exclusive(target: Target) -> Iterator[None]:
+    """Hold a local store for one run; the operating system frees it when the run dies.
+
+    Raises `ApexflowError` when another run holds it.
+    """
+    import fcntl
+    import os
+
+    path = local_path(target)
+    if path is None:
+        yield
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ApexflowError(
+                f"another run is writing {path}; wait for it, or stop it first"
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def sweep(target: Target) -> int:
+    """Delete what killed writers left half-written; return how many files that was."""
+    path = local_path(target)
+    if path is None:
+        return 0
+    left = list(path.rglob("*.partial"))
+    for file in left:
+        file.unlink(missing_ok=True)
+    return len(left)
+
+
+@dataclass(slots=True)
+class _Table:
+    """The rows of a store while slots are handed out."""
+
+    rows: list[ClipRow]
+    frame_start: list[int]
+
+    @property
+    def frame_total(self) -> int:
+        ends = (
+            start + _whole_chunks(row.frame_capacity)
+            for start, row in zip(self.frame_start, self.rows, strict=True)
+        )
+        return max(ends, default=0)
+
+
+def _allocate(table: _Table, rows: Sequence[ClipRow]) -> list[Slot]:
+    known = {row.key: i for i, row in enumerate(table.rows)}
+    free = table.frame_total
+    slots = []
+    for row in rows:
+        index = known.get(row.key)
+        capacity = _whole_chunks(row.frame_capacity)
+        if index is None:
+            index = len(table.rows)
+            table.rows.append(row)
+            table.frame_start.append(free)
+            free += capacity
+        else:
+            before = _whole_chunks(table.rows[index].frame_capacity)
+            table.rows[index] = replace(row, frame_capacity=max(before, row.frame_capacity))
+            if capacity > before:
+                table.frame_start[index] = free
+                free += capacity
+        slots.append(Slot(index, table.frame_start[index], capacity))
+    return slots
+
+
+def _whole_chunks(frames: int) -> int:
+    return -(-frames // FRAME_CHUNK) * FRAME_CHUNK
+
+
+def _grow(array: zarr.Array[Any], rows: int) -> None:
+    if array.shape[0] < rows:
+        array.resize((rows, *array.shape[1:]))
+
+
+def _crc(values: Any) -> int:
+    return int(google_crc32c.value(np.ascontiguousarray(values).tobytes()))
+
+
+def _flow_paths(layout: Layout) -> tuple[str, ...]:
+    return tuple(f"flow/{window}" for window in layout.windows)
+
+
+def _map_paths(layout: Layout) -> tuple[str, ...]:
+    return tuple(f"maps/{name}" for name in layout.maps)
+
+
+def _parse_record(text: str) -> ClipRecord | None:
+    return ClipRecord.from_json(text) if text else None
+
+
+def _no_store(name: str) -> ApexflowError:
+    return ApexflowError(f"{name} exists and is no apexflow store; choose another output")
+
+
+def _zarr_target(target: Target) -> Any:
+    return str(target) if isinstance(target, Path) else target
+
+
+def _make_arrays(group: zarr.Group, layout: Layout) -> None:
+    clips = group.create_group("clips", attributes={"count": 0, "complete": True})
+    for name in (*TEXT_COLUMNS, *RESULT_TEXT_COLUMNS):
+        _make(clips, name, "str", (), ())
+    for name in (*NUMBER_COLUMNS, *RESULT_NUMBER_COLUMNS):
+        _make(clips, name, "int64", (), (), fill_value=NO_NUMBER)
+    for name, (shape, dims) in RESULT_FLOAT_COLUMNS.items():
+        _make(clips, name, "float32", shape, dims, fill_value=np.nan)
+    # One chunk a clip, uncompressed: the commit is one small file, written whole.
+    _make(clips, "record", "str", (), (), rows=1, compressors=None)
+    stages = len(layout.stages)
+    timings = _make(clips, "timings", "float32", (stages,), ("stage",), rows=1, fill_value=np.nan)
+    timings.attrs["stages"] = list(layout.stages)
+    frames = group.create_group("frames")
+    _make(frames, "frame_number", "int64", (), (), axis="frame", fill_value=NO_NUMBER)
+    _make(frames, "shift", "float32", (2,), ("xy",), axis="frame", fill_value=np.nan)
+    _make(frames, "score", "float32", (), (), axis="frame", fill_value=np.nan)
+    if layout.keep_frames:
+        _make(frames, "image", "uint8", layout.crop, ("y", "x"), axis="frame", rows=FRAME_CHUNK)
+    flow = group.create_group("flow", attributes={"units": "pixels of the crop"})
+    for window in layout.windows:
+        shape, dims = (2, *layout.crop), ("component", "y", "x")
+        _make(flow, window, layout.flow_dtype, shape, dims, rows=1, fill_value=np.nan)
+    maps = group.create_group("maps")
+    for name, size in layout.maps.items():
+        # Maps may differ in size, and xarray wants one size a dimension.
+        _make(maps, name, "uint8", (*size, 3), (f"{name}_y", f"{name}_x", "rgb"), rows=1)
+
+
+def _make(
+    group: zarr.Group,
+    name: str,
+    dtype: str,
+    shape: tuple[int, ...],
+    dims: tuple[str, ...],
+    *,
+    axis: str = "clip",
+    rows: int = COLUMN_CHUNK,
+    fill_value: Any = None,
+    compressors: Any = "default",
+) -> zarr.Array[Any]:
+    size = 4 if dtype == "float32" else 2 if dtype == "float16" else 1
+    # lz4 with bitshuffle costs no measurable time and takes the padding of the last chunk.
+    packed = (BloscCodec(typesize=size, cname="lz4", shuffle="bitshuffle"), Crc32cCodec())
+    return group.create_array(
+        name,
+        shape=(0, *shape),
+        chunks=(rows, *shape),
+        dtype=dtype,
+        fill_value=fill_value,
+        compressors=packed if compressors == "default" else compressors,
+        dimension_names=(axis, *dims),
+    )

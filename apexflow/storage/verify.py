@@ -1,0 +1,111 @@
+"""Checking a store: every array readable, everything as the commit records say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from apexflow.storage.format import (
+    FAILED,
+    NUMBER_COLUMNS,
+    PENDING,
+    RESULT_NUMBER_COLUMNS,
+    RESULT_TEXT_COLUMNS,
+    TEXT_COLUMNS,
+    ClipRecord,
+)
+from apexflow.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something in a store that is not as it was written."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+def verify(store: Store) -> list[Damage]:
+    """Read everything and return what is damaged; an empty list is a sound store.
+
+    Each finished clip's part of each array is read and compared with the checksum in its
+    commit record, so that a changed, truncated or lost chunk is named with its clip.
+    """
+    return list(_damages(store))
+
+
+def _damages(store: Store) -> Iterator[Damage]:
+    unreadable = list(_unreadable_columns(store))
+    yield from unreadable
+    if unreadable:
+        return
+    records = store.records()
+    for index, (key, record) in enumerate(zip(store.keys(), records, strict=True)):
+        name = "/".join(key)
+        if record is None:
+            continue
+        if record.key != key:
+            yield Damage(f"clips/record[{index}]", f"is of {'/'.join(record.key)}, not {name}")
+        elif record.done:
+            yield from _clip_damages(store, index, name, record)
+    if store.complete:
+        yield from _column_damages(store, records)
+
+
+def _unreadable_columns(store: Store) -> Iterator[Damage]:
+    count = store.clip_count
+    names = (*TEXT_COLUMNS, *NUMBER_COLUMNS, *RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS)
+    for name in (*names, "confidence", "box", "landmarks", "timings", "record"):
+        try:
+            column = store.column(name)
+        except Exception as error:  # whatever a damaged chunk or its metadata makes Zarr raise
+            yield Damage(f"clips/{name}", _reason(error))
+            continue
+        if len(column) != count:
+            yield Damage(f"clips/{name}", f"has {len(column)} rows, the table {count}")
+    for name in ("frame_number", "shift", "score"):
+        try:
+            store.array(f"frames/{name}")[:]
+        except Exception as error:
+            yield Damage(f"frames/{name}", _reason(error))
+
+
+def _clip_damages(store: Store, index: int, name: str, record: ClipRecord) -> Iterator[Damage]:
+    for path, wanted in record.digests.items():
+        try:
+            found = store.digest(path, index, record)
+        except Exception as error:
+            yield Damage(f"{path} of clip {name}", _reason(error))
+            continue
+        if found != wanted:
+            yield Damage(
+                f"{path} of clip {name}", f"checksum {found:08x}, written was {wanted:08x}"
+            )
+
+
+def _column_damages(store: Store, records: list[ClipRecord | None]) -> Iterator[Damage]:
+    status = [PENDING if record is None else record.status for record in records]
+    counts = [0 if record is None else len(record.frame_numbers) for record in records]
+    frame_number = np.asarray(store.array("frames/frame_number")[:])
+    written_status, written_count = store.column("status"), store.column("frame_count")
+    for index, (key, record) in enumerate(zip(store.keys(), records, strict=True)):
+        name = "/".join(key)
+        if written_status[index] != status[index]:
+            yield Damage(f"clips/status of clip {name}", "differs from its commit record")
+        if written_count[index] != counts[index]:
+            yield Damage(f"clips/frame_count of clip {name}", "differs from its commit record")
+        if record is not None and record.status != FAILED:
+            rows = slice(record.frame_start, record.frame_start + counts[index])
+            if frame_number[rows].tolist() != list(record.frame_numbers):
+                yield Damage(f"frames/frame_number of clip {name}", "differs from its record")
+
+
+def _reason(error: Exception) -> str:
+    return (
+        f"unreadable ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+    )
