@@ -158,7 +158,9 @@ def _run(
     return sorted(outcomes, key=lambda outcome: order[outcome.clip])
 
 
-def _plan(store: Store, catalog: Catalog, recipe: Recipe, target: Target) -> tuple[list[Task], int]:
+def _plan(
+    store: Store, clips: Sequence[Clip], recipe: Recipe, target: Target
+) -> tuple[list[Task], int]:
     """Give every clip a slot; return the tasks for those that are missing or changed."""
     plans = [_capacity_and_fingerprint(clip, recipe) for clip in clips]
     rows = [clip_row(clip, capacity) for clip, (capacity, _) in zip(clips, plans, strict=True)]
