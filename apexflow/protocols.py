@@ -50,7 +50,7 @@ class Protocol:
         if clip.key in self.exclude:
             return None
         mapping = self.emotions.get(clip.dataset, self.emotions.get(_EVERY, {}))
-        name = mapping.get(clip.emotion)
+        name = mapping.get(clip.emotion) or mapping.get(clip.emotion_text.strip().casefold())
         return None if name is None else self.classes.index(name)
 
     def apply(self, *catalogs: Catalog) -> Catalog:
@@ -168,7 +168,7 @@ def megc2019(
 
     References
     ----------
-    .. [1] J. See, M. H. Yap, J. Li, X. Hong, S.-J. Wang, "MEGC 2019 – The second facial
+    .. [1] J. See, M. H. Yap, J. Li, X. Hong, S.-J. Wang, "MEGC 2019 - The second facial
        micro-expressions grand challenge", FG 2019, doi:10.1109/FG.2019.8756611.
     """
     given = {"samm": samm, "casme2": casme2, "smic": smic}
@@ -219,8 +219,8 @@ def from_toml(path: str | Path) -> Protocol:
         happiness = "positive"
         repression = "negative"
 
-    Emotions in apexflow's canonical spelling ("other", "happiness"); those not named leave
-    their clips out.
+    Emotions in apexflow's canonical spelling ("other", "happiness") or as the data set's table
+    writes them; those not named leave their clips out.
 
     Raises
     ------

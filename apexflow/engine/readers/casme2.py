@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apexflow.catalog import Catalog, Clip
 from apexflow.engine.readers.reader import ApexChoice, Option, Reader, finish, place
@@ -12,6 +13,9 @@ from apexflow.engine.readers.tables import Column, Row, read_rows
 from apexflow.engine.readers.tree import Tree, join, subject_number
 from apexflow.engine.readers.vocabulary import canonical_emotion
 from apexflow.errors import ApexflowError
+
+if TYPE_CHECKING:
+    from apexflow.engine.corrections import CorrectionSource
 
 _NAMES = (
     "CASME2-coding-20140508.xlsx",
@@ -49,6 +53,7 @@ def read_casme2(
     annotations: str | Path | None = None,
     *,
     apex: ApexChoice = "annotated",
+    corrections: CorrectionSource = None,
     objective_classes: str | Path | None = None,
 ) -> Catalog:
     """Read CASME II: 255 clips of 26 subjects in the published table.
@@ -62,6 +67,8 @@ def read_casme2(
         The coding workbook; found by its usual name in or beside ``root``.
     apex : {"annotated", "middle", "difference", "flow"}
         Where the apex comes from. An apex of "/" is unknown.
+    corrections : path, "published" or sequence of Correction, optional
+        See `apexflow.engine.corrections`.
     objective_classes : path, optional
         ``CASME2-ObjectiveClasses.xlsx``; its class becomes the extra "objective class".
 
@@ -77,7 +84,9 @@ def read_casme2(
     ApexflowError
         The root or a table cannot be used. A clip without frames stays in the catalog.
     """
-    return finish(casme2_rows(root, annotations, objective_classes=objective_classes), apex=apex)
+    return finish(
+        casme2_rows(root, annotations, objective_classes=objective_classes), apex, corrections
+    )
 
 
 def casme2_rows(
@@ -182,7 +191,8 @@ CASME2 = Reader(
     title="CASME II",
     layout=_LAYOUT,
     annotations=_NAMES,
+    published={"casme2": (255, 26)},
     read=read_casme2,
     rows=casme2_rows,
-    options=(Option("objective_classes", "CASME2-ObjectiveClasses.xlsx, if it is wanted"),),
+    own_options=(Option("objective_classes", "CASME2-ObjectiveClasses.xlsx, if it is wanted"),),
 )

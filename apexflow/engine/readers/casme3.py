@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from apexflow.catalog import Catalog, Clip
 from apexflow.engine.readers.reader import ApexChoice, Option, Reader, finish, place
@@ -11,6 +11,9 @@ from apexflow.engine.readers.tables import Column, Row, read_rows
 from apexflow.engine.readers.tree import Tree, join, subject_number
 from apexflow.engine.readers.vocabulary import canonical_emotion
 from apexflow.errors import ApexflowError
+
+if TYPE_CHECKING:
+    from apexflow.engine.corrections import CorrectionSource
 
 Part = Literal["A", "C"]
 
@@ -53,6 +56,7 @@ def read_casme3(
     annotations: str | Path | None = None,
     *,
     apex: ApexChoice = "annotated",
+    corrections: CorrectionSource = None,
     part: Part = "A",
 ) -> Catalog:
     """Read CAS(ME)³: 860 clips of 94 subjects in the table of part A.
@@ -66,6 +70,8 @@ def read_casme3(
         The part's workbook; found by its usual name in or beside ``root``.
     apex : {"annotated", "middle", "difference", "flow"}
         Where the apex comes from.
+    corrections : path, "published" or sequence of Correction, optional
+        See `apexflow.engine.corrections`.
     part : {"A", "C"}
         Part B has no annotation.
 
@@ -80,7 +86,7 @@ def read_casme3(
     ApexflowError
         The root or the table cannot be used.
     """
-    return finish(casme3_rows(root, annotations, part=part), apex=apex)
+    return finish(casme3_rows(root, annotations, part=part), apex, corrections)
 
 
 def casme3_rows(
@@ -159,7 +165,8 @@ CASME3 = Reader(
     title="CAS(ME)³",
     layout=_LAYOUT,
     annotations=(*_NAMES["A"], *_NAMES["C"]),
+    published={"casme3": (860, 94)},
     read=read_casme3,
     rows=casme3_rows,
-    options=(Option("part", "part of the data set", ("A", "C"), "A"),),
+    own_options=(Option("part", "part of the data set", ("A", "C"), "A"),),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from apexflow.catalog import Catalog, Clip
 from apexflow.engine.readers.reader import ApexChoice, Option, Reader, finish, place
@@ -13,6 +13,9 @@ from apexflow.engine.readers.tables import Row, read_bare_rows, sheet_rows
 from apexflow.engine.readers.tree import Tree, join, subject_number
 from apexflow.engine.readers.vocabulary import canonical_emotion
 from apexflow.errors import ApexflowError
+
+if TYPE_CHECKING:
+    from apexflow.engine.corrections import CorrectionSource
 
 Expressions = Literal["all", "micro", "macro"]
 
@@ -40,6 +43,7 @@ def read_casme_sq(
     annotations: str | Path | None = None,
     *,
     apex: ApexChoice = "annotated",
+    corrections: CorrectionSource = None,
     expressions: Expressions = "all",
 ) -> Catalog:
     """Read CAS(ME)², the data set that its own folders call CASME_sq.
@@ -52,6 +56,8 @@ def read_casme_sq(
         ``CAS(ME)^2code_final.xlsx``; found by its usual name in or beside ``root``.
     apex : {"annotated", "middle", "difference", "flow"}
         Where the apex comes from.
+    corrections : path, "published" or sequence of Correction, optional
+        See `apexflow.engine.corrections`.
     expressions : {"all", "micro", "macro"}
         Which rows to keep.
 
@@ -66,7 +72,7 @@ def read_casme_sq(
     ApexflowError
         The root or the table cannot be used.
     """
-    return finish(casme_sq_rows(root, annotations, expressions=expressions), apex=apex)
+    return finish(casme_sq_rows(root, annotations, expressions=expressions), apex, corrections)
 
 
 def casme_sq_rows(
@@ -167,5 +173,5 @@ CASME_SQ = Reader(
     annotations=_NAMES,
     read=read_casme_sq,
     rows=casme_sq_rows,
-    options=(Option("expressions", "rows to keep", ("all", "micro", "macro"), "all"),),
+    own_options=(Option("expressions", "rows to keep", ("all", "micro", "macro"), "all"),),
 )

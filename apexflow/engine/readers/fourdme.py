@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apexflow.catalog import Catalog, Clip
 from apexflow.engine.readers.reader import ApexChoice, Reader, finish, place
 from apexflow.engine.readers.tables import Column, Row, read_rows
 from apexflow.engine.readers.tree import Tree, join, subject_number
 from apexflow.engine.readers.vocabulary import canonical_emotion
+
+if TYPE_CHECKING:
+    from apexflow.engine.corrections import CorrectionSource
 
 _NAMES = ("4DME_Labelling_Micro_release v1.xlsx", "4DME_Labelling_Micro_release.xlsx")
 _COLUMNS = (
@@ -31,6 +35,7 @@ def read_4dme(
     annotations: str | Path | None = None,
     *,
     apex: ApexChoice = "annotated",
+    corrections: CorrectionSource = None,
 ) -> Catalog:
     """Read the micro-expressions of 4DME.
 
@@ -43,6 +48,8 @@ def read_4dme(
         ``root``.
     apex : {"annotated", "middle", "difference", "flow"}
         Where the apex comes from.
+    corrections : path, "published" or sequence of Correction, optional
+        See `apexflow.engine.corrections`.
 
     Returns
     -------
@@ -55,7 +62,7 @@ def read_4dme(
     ApexflowError
         The root or the table cannot be used.
     """
-    return finish(fourdme_rows(root, annotations), apex=apex)
+    return finish(fourdme_rows(root, annotations), apex, corrections)
 
 
 def fourdme_rows(root: str | Path | None, annotations: str | Path | None = None) -> list[Clip]:

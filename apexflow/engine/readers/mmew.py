@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apexflow.catalog import Catalog, Clip
 from apexflow.engine.readers.reader import ApexChoice, Reader, finish, place
 from apexflow.engine.readers.tables import Column, Row, read_rows
 from apexflow.engine.readers.tree import Tree, join, subject_number
 from apexflow.engine.readers.vocabulary import canonical_emotion
+
+if TYPE_CHECKING:
+    from apexflow.engine.corrections import CorrectionSource
 
 _NAMES = ("MMEW_Micro_Exp.xlsx", "MMEW_Micro_Exp_v2.xlsx", "MMEW_Micro_Exp.csv")
 _COLUMNS = (
@@ -33,6 +37,7 @@ def read_mmew(
     annotations: str | Path | None = None,
     *,
     apex: ApexChoice = "annotated",
+    corrections: CorrectionSource = None,
 ) -> Catalog:
     """Read the micro-expressions of MMEW: 300 clips of 36 subjects as published.
 
@@ -44,6 +49,8 @@ def read_mmew(
         ``MMEW_Micro_Exp.xlsx``; found by its usual name in or beside ``root``.
     apex : {"annotated", "middle", "difference", "flow"}
         Where the apex comes from.
+    corrections : path, "published" or sequence of Correction, optional
+        See `apexflow.engine.corrections`.
 
     Returns
     -------
@@ -55,7 +62,7 @@ def read_mmew(
     ApexflowError
         The root or the table cannot be used.
     """
-    return finish(mmew_rows(root, annotations), apex=apex)
+    return finish(mmew_rows(root, annotations), apex, corrections)
 
 
 def mmew_rows(root: str | Path | None, annotations: str | Path | None = None) -> list[Clip]:
@@ -116,6 +123,7 @@ MMEW = Reader(
     title="MMEW",
     layout=_LAYOUT,
     annotations=_NAMES,
+    published={"mmew": (300, 36)},
     read=read_mmew,
     rows=mmew_rows,
 )

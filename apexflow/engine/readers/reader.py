@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from apexflow.catalog import Catalog, Clip
 from apexflow.engine.readers.tree import Tree, find_annotations
 from apexflow.errors import ApexflowError
+
+if TYPE_CHECKING:
+    from apexflow.engine.corrections import CorrectionSource
 
 ApexChoice = Literal["annotated", "middle", "difference", "flow"]
 
@@ -22,6 +25,19 @@ class Option:
     help: str
     choices: tuple[str, ...] = ()
     default: str | None = None
+
+
+_APEX = Option(
+    "apex",
+    "where the apex comes from: the table, the middle of onset and offset, or an estimate on "
+    "the aligned frames",
+    get_args(ApexChoice),
+    "annotated",
+)
+_CORRECTIONS = Option(
+    "corrections",
+    "a TOML or CSV file of corrections, or 'published' for those that apexflow ships",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +54,15 @@ class Reader:
         What is expected on disk and in the table.
     annotations : tuple of str
         The usual names of the annotation file, best first.
+    published : mapping of data set to (int, int)
+        Numbers of clips and subjects in the published table.
     read : callable
         ``read(root, annotations, *, apex, corrections, **options) -> Catalog``.
     rows : callable
         ``rows(root, annotations, **options) -> list of Clip``: the same rows before
         corrections, apex and the check for unique keys; for an audit.
-    options : tuple of Option
-        Further keywords of ``read`` and ``rows``.
+    own_options : tuple of Option
+        Further keywords of ``read`` and ``rows`` that only this data set has.
     needs_annotations : bool
         False where the folders alone can be the annotation.
     """
@@ -53,10 +71,16 @@ class Reader:
     title: str
     layout: str
     annotations: tuple[str, ...]
+    published: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     read: Callable[..., Catalog]
     rows: Callable[..., list[Clip]]
-    options: tuple[Option, ...] = ()
+    own_options: tuple[Option, ...] = ()
     needs_annotations: bool = True
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """The keywords of ``read`` beyond root and annotations."""
+        return (*self.own_options, _APEX, _CORRECTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +113,14 @@ def place(
     return Place(tree, table)
 
 
-def finish(clips: Iterable[Clip], *, apex: str = "annotated") -> Catalog:
-    """Choose the apex and give the catalog with its keys checked."""
+def finish(clips: Iterable[Clip], apex: str, corrections: CorrectionSource) -> Catalog:
+    """Correct the annotations, choose the apex, and give the catalog with its keys checked."""
+    from apexflow.engine.corrections import apply_corrections
+
     if apex not in get_args(ApexChoice):
         raise ApexflowError(f"apex must be one of {', '.join(get_args(ApexChoice))}. Got {apex!r}.")
+    if corrections is not None:
+        clips = apply_corrections(clips, corrections)
     return Catalog(choose_apex(clip, apex) for clip in clips)
 
 

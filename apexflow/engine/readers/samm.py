@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apexflow.catalog import Catalog, Clip
 from apexflow.engine.readers.reader import ApexChoice, Reader, finish, place
 from apexflow.engine.readers.tables import Column, Row, read_rows
 from apexflow.engine.readers.tree import Tree, join, subject_number
 from apexflow.engine.readers.vocabulary import canonical_emotion
+
+if TYPE_CHECKING:
+    from apexflow.engine.corrections import CorrectionSource
 
 _NAMES = (
     "samm.csv",
@@ -38,6 +42,7 @@ def read_samm(
     annotations: str | Path | None = None,
     *,
     apex: ApexChoice = "annotated",
+    corrections: CorrectionSource = None,
 ) -> Catalog:
     """Read SAMM: 159 clips of 29 subjects in the published table.
 
@@ -49,6 +54,8 @@ def read_samm(
         ``samm.csv`` or the FACS workbook; found by its usual name in or beside ``root``.
     apex : {"annotated", "middle", "difference", "flow"}
         Where the apex comes from.
+    corrections : path, "published" or sequence of Correction, optional
+        See `apexflow.engine.corrections`.
 
     Returns
     -------
@@ -60,7 +67,7 @@ def read_samm(
     ApexflowError
         The root or the table cannot be used. A clip without frames stays in the catalog.
     """
-    return finish(samm_rows(root, annotations), apex=apex)
+    return finish(samm_rows(root, annotations), apex, corrections)
 
 
 def samm_rows(root: str | Path | None, annotations: str | Path | None = None) -> list[Clip]:
@@ -131,6 +138,7 @@ SAMM = Reader(
     title="SAMM",
     layout=_LAYOUT,
     annotations=_NAMES,
+    published={"samm": (159, 29)},
     read=read_samm,
     rows=samm_rows,
 )

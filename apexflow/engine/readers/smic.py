@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from apexflow.catalog import Catalog, Clip
 from apexflow.engine.readers.reader import ApexChoice, Option, Reader, finish, place
@@ -14,6 +14,9 @@ from apexflow.engine.readers.tables import Column, Row, plain, read_rows
 from apexflow.engine.readers.tree import Tree, join
 from apexflow.engine.readers.vocabulary import canonical_emotion
 from apexflow.errors import ApexflowError
+
+if TYPE_CHECKING:
+    from apexflow.engine.corrections import CorrectionSource
 
 SmicSubset = Literal["HS", "VIS", "NIR", "HS-E", "VIS-E", "NIR-E"]
 
@@ -48,6 +51,7 @@ def read_smic(
     annotations: str | Path | None = None,
     *,
     apex: ApexChoice = "annotated",
+    corrections: CorrectionSource = None,
     subset: SmicSubset | None = None,
     intervals: Literal["first", "all"] = "first",
 ) -> Catalog:
@@ -61,6 +65,8 @@ def read_smic(
         ``SMIC-HS-E_annotation.xlsx``, for the subsets that have a table.
     apex : {"annotated", "middle", "difference", "flow"}
         Where the apex comes from; SMIC annotates none.
+    corrections : path, "published" or sequence of Correction, optional
+        See `apexflow.engine.corrections`.
     subset : {"HS", "VIS", "NIR", "HS-E", "VIS-E", "NIR-E"}, optional
         By default "HS", or "HS-E" when ``annotations`` are given.
     intervals : {"first", "all"}
@@ -80,7 +86,7 @@ def read_smic(
         The root or the table cannot be used.
     """
     rows = smic_rows(root, annotations, subset=subset, intervals=intervals)
-    return finish(rows, apex=apex)
+    return finish(rows, apex, corrections)
 
 
 def smic_rows(
@@ -267,9 +273,10 @@ SMIC = Reader(
     title="SMIC",
     layout=_LAYOUT,
     annotations=_NAMES,
+    published={"smic": (164, 16), "smic-hs-e": (157, 16)},
     read=read_smic,
     rows=smic_rows,
-    options=(
+    own_options=(
         Option("subset", "which recordings", choices=_SUBSETS),
         Option("intervals", "expressions of one row in HS-E", ("first", "all"), "first"),
     ),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
 
 from apexflow.catalog import Catalog, Clip
 from apexflow.engine.readers.reader import ApexChoice, Option, Reader, finish, place
 from apexflow.engine.readers.tables import Column, Row, read_rows
 from apexflow.engine.readers.vocabulary import canonical_emotion
+
+if TYPE_CHECKING:
+    from apexflow.engine.corrections import CorrectionSource
 
 _NAMES = ("annotations.csv", "clips.csv", "labels.csv", "annotations.xlsx")
 _COLUMNS = (
@@ -35,6 +39,7 @@ def read_table(
     annotations: str | Path | None = None,
     *,
     apex: ApexChoice = "annotated",
+    corrections: CorrectionSource = None,
     dataset: str = "table",
 ) -> Catalog:
     """Read any data set from one table: subject, clip, path, onset, apex, offset, label.
@@ -48,6 +53,8 @@ def read_table(
         ``root``.
     apex : {"annotated", "middle", "difference", "flow"}
         Where the apex comes from.
+    corrections : path, "published" or sequence of Correction, optional
+        See `apexflow.engine.corrections`.
     dataset : str
         `Clip.dataset` of the rows, unless the table has a column of that name.
 
@@ -61,7 +68,7 @@ def read_table(
     ApexflowError
         The root or the table cannot be used, or a path leaves the root.
     """
-    return finish(table_rows(root, annotations, dataset=dataset), apex=apex)
+    return finish(table_rows(root, annotations, dataset=dataset), apex, corrections)
 
 
 def table_rows(
@@ -121,5 +128,5 @@ TABLE = Reader(
     annotations=_NAMES,
     read=read_table,
     rows=table_rows,
-    options=(Option("dataset", "name of the data set, where the table has no such column"),),
+    own_options=(Option("dataset", "name of the data set, where the table has no such column"),),
 )

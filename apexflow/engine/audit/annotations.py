@@ -1,0 +1,162 @@
+"""Rules that a table breaks on its own, without a look at the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from apexflow.catalog import Clip
+from apexflow.engine.audit.findings import Finding
+from apexflow.engine.corrections import Correction, decided, proposals, published_corrections
+from apexflow.engine.readers import Reader
+from apexflow.engine.readers.action_units import parse_action_units
+from apexflow.engine.readers.vocabulary import canonical_emotion, unknown_emotions
+
+
+def check_annotations(reader: Reader, clips: Sequence[Clip]) -> Iterator[Finding]:
+    """Yield what is wrong with the rows."""
+    yield from _count(reader, clips)
+    yield from _duplicates(clips)
+    published = published_corrections()
+    apexes = any(clip.apex is not None for clip in clips)
+    for clip in clips:
+        yield from _order(clip, published)
+        yield from _missing_moments(clip, apexes)
+        yield from _emotion(clip)
+        yield from _action_units(clip)
+        yield from _intervals(clip)
+
+
+def _count(reader: Reader, clips: Sequence[Clip]) -> Iterator[Finding]:
+    found = len(clips), len({clip.subject for clip in clips})
+    dataset = clips[0].dataset if clips else reader.name
+    expected = reader.published.get(dataset)
+    if expected is not None and found != expected:
+        yield Finding(
+            severity="note",
+            rule="count",
+            clip="",
+            where=dataset,
+            message=f"{found[0]} clips of {found[1]} subjects; the published data set has "
+            f"{expected[0]} of {expected[1]}",
+        )
+
+
+def _duplicates(clips: Sequence[Clip]) -> Iterator[Finding]:
+    first: dict[tuple[str, str, str], Clip] = {}
+    for clip in clips:
+        twin = first.setdefault(clip.key, clip)
+        if twin is not clip:
+            same = (clip.onset, clip.apex, clip.offset) == (twin.onset, twin.apex, twin.offset)
+            yield Finding.of(
+                "error",
+                "duplicate-row",
+                clip,
+                f"{'the same row' if same else 'another row'} as {twin.origin}",
+                proposal="delete one of the rows" if same else "rename or delete one of them",
+            )
+
+
+def _order(clip: Clip, published: Sequence[Correction]) -> Iterator[Finding]:
+    onset, apex, offset = clip.onset, clip.apex, clip.offset
+    known = [number for number in (onset, apex, offset) if number is not None]
+    if known != sorted(known):
+        yield Finding.of(
+            "error",
+            "order",
+            clip,
+            f"onset {onset}, apex {apex}, offset {offset} are out of order",
+            proposal=_published(clip, published),
+        )
+    elif onset is not None and onset == offset:
+        yield Finding.of("error", "no-motion", clip, f"onset and offset are both {onset}")
+    elif onset is not None and apex is not None and apex == onset:
+        yield Finding.of(
+            "warning",
+            "apex-at-onset",
+            clip,
+            f"apex and onset are both {onset}: no motion between them",
+            proposal=_published(clip, published) or "estimate the apex: middle, difference, flow",
+        )
+    elif onset is not None and apex == onset + 1:
+        yield Finding.of(
+            "warning", "apex-near-onset", clip, f"apex {apex} is one frame after onset {onset}"
+        )
+    elif _published(clip, published):
+        yield Finding.of(
+            "warning",
+            "published-correction",
+            clip,
+            "a published correction differs",
+            proposal=_published(clip, published),
+        )
+
+
+def _published(clip: Clip, published: Sequence[Correction]) -> str:
+    found = proposals(clip, published)
+    sure = [str(c) for c in found if c in decided(found)]
+    if sure or not found:
+        return "; ".join(sure)
+    return "undecided, choose one: " + "; ".join(map(str, found))
+
+
+def _missing_moments(clip: Clip, apexes: bool) -> Iterator[Finding]:
+    if clip.onset is None or clip.offset is None:
+        name = "onset" if clip.onset is None else "offset"
+        yield Finding.of("warning", "moment-unknown", clip, f"the {name} is unknown")
+    if apexes and clip.apex is None:
+        yield Finding.of(
+            "warning",
+            "moment-unknown",
+            clip,
+            "the apex is unknown",
+            proposal="estimate it: middle, difference, flow",
+        )
+
+
+def _emotion(clip: Clip) -> Iterator[Finding]:
+    unknown = unknown_emotions(clip.emotion)
+    if unknown:
+        yield Finding.of(
+            "warning", "emotion-unknown", clip, f"no known emotion: {', '.join(unknown)}"
+        )
+    written = canonical_emotion(clip.emotion_text)
+    if written != clip.emotion:
+        yield Finding.of(
+            "warning",
+            "emotion-conflict",
+            clip,
+            f"the table says {clip.emotion_text!r}, the clip's name {clip.emotion!r}, "
+            "which is used",
+        )
+
+
+def _action_units(clip: Clip) -> Iterator[Finding]:
+    unparsed = parse_action_units(clip.action_units).unparsed
+    if unparsed:
+        texts = ", ".join(map(repr, unparsed))
+        yield Finding.of("note", "action-units", clip, f"no action unit: {texts}")
+
+
+def _intervals(clip: Clip) -> Iterator[Finding]:
+    """Check the up to three intervals of a row of SMIC's tables."""
+    extra = dict(clip.extra)
+    written = extra.get("intervals", "").split()
+    first, last = int(extra.get("first frame", 0)), int(extra.get("last frame", 10**12))
+    seen: set[str] = set()
+    for interval in written:
+        onset, offset = (None if n == "None" else int(n) for n in interval.split("-"))
+        if onset is None or offset is None:
+            message = f"interval {interval} is incomplete"
+        elif interval in seen:
+            message = f"interval {interval} is repeated"
+        elif not onset <= offset:
+            message = f"interval {interval} is out of order"
+        elif onset < first or offset > last:
+            message = f"interval {interval} is outside the video, {first}-{last}"
+        elif seen and onset < min(int(text.partition("-")[0]) for text in seen):
+            message = f"interval {interval} stands after a later one"
+        else:
+            message = ""
+        seen.add(interval)
+        if message:
+            yield Finding.of("warning", "interval", clip, message)
