@@ -17,7 +17,13 @@ _NAMES = {
     "Clip": "apexflow.catalog",
     "ApexflowError": "apexflow.errors",
     "ClipError": "apexflow.errors",
+    "read_4dme": "apexflow.engine.readers",
+    "read_casme2": "apexflow.engine.readers",
+    "read_casme3": "apexflow.engine.readers",
+    "read_casme_sq": "apexflow.engine.readers",
+    "read_mmew": "apexflow.engine.readers",
     "read_samm": "apexflow.engine.readers",
+    "read_smic": "apexflow.engine.readers",
     "read_table": "apexflow.engine.readers",
     "Recipe": "apexflow.engine.recipe",
     "RunSummary": "apexflow.engine.run",
@@ -28,10 +34,19 @@ _NAMES = {
 }
 
 if TYPE_CHECKING:
-    from apexflow import catalog, engine, errors, kernels, storage, training
+    from apexflow import catalog, engine, errors, kernels, protocols, storage, training
     from apexflow.catalog import Catalog, Clip
     from apexflow.engine.process import process_clip
-    from apexflow.engine.readers import read_samm, read_table
+    from apexflow.engine.readers import (
+        read_4dme,
+        read_casme2,
+        read_casme3,
+        read_casme_sq,
+        read_mmew,
+        read_samm,
+        read_smic,
+        read_table,
+    )
     from apexflow.engine.recipe import Recipe
     from apexflow.engine.run import RunSummary, process
     from apexflow.errors import ApexflowError, ClipError

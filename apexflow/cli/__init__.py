@@ -18,6 +18,7 @@ EXIT_INTERRUPTED = 130
 # name: (module, function). A command's module loads when it is named, or for --help.
 _COMMANDS = {
     "demo": ("apexflow.cli.demo", "demo"),
+    "audit": ("apexflow.cli.audit", "audit"),
     "process": ("apexflow.cli.process", "process"),
     "info": ("apexflow.cli.store", "info"),
     "verify": ("apexflow.cli.store", "verify"),
