@@ -1,0 +1,26 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both make the environment
+# .venv first, and make it again only when the dependencies change.
+
+PYTHON ?= python3
+VENV := .venv
+DEMO := demo
+
+.PHONY: demo test lint types
+
+demo: $(VENV)/installed
+	$(VENV)/bin/apexflow demo $(DEMO)
+
+test: lint types
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/installed
+	$(VENV)/bin/mypy
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
