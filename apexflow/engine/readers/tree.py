@@ -30,7 +30,8 @@ class Tree:
         if not self.root.is_dir():
             raise ApexflowError(f"{self.root}: not a folder{hint}")
         try:
-            empty = next(os.scandir(self.root), None) is None
+            with os.scandir(self.root) as entries:
+                empty = next(entries, None) is None
         except OSError as error:
             raise ApexflowError(f"{self.root}: cannot be listed ({error.strerror})") from None
         if empty:
