@@ -1,0 +1,70 @@
+"""Small data sets with known motion, made once a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from apexflow.catalog import Catalog
+from apexflow.engine.readers import read_samm
+from apexflow.engine.recipe import Recipe
+from apexflow.engine.synthetic import ClipTruth, write_samm
+
+
+@pytest.fixture(scope="session")
+def samm_truths(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[ClipTruth]]:
+    """A SAMM-shaped folder: 3 subjects, 5 sound clips of 9 frames, 2 with a faulty apex."""
+    root = tmp_path_factory.mktemp("samm")
+    truths = write_samm(root, subjects=3, clips=5, frames=9, size=(160, 200), quality=95)
+    return root, truths
+
+
+@pytest.fixture(scope="session")
+def samm_root(samm_truths: tuple[Path, list[ClipTruth]]) -> Path:
+    return samm_truths[0]
+
+
+@pytest.fixture
+def catalog(samm_root: Path) -> Catalog:
+    return read_samm(samm_root)
+
+
+@pytest.fixture(scope="session")
+def small_recipe() -> Recipe:
+    """The default recipe on small frames: a fixed box needs no detector."""
+    return small(Recipe.load("default"))
+
+
+def small(recipe: Recipe, **changes: object) -> Recipe:
+    values = recipe.to_dict()
+    values["face"] |= {"detector": "fixed", "box": [60, 30, 140, 130]}
+    values["alignment"]["margin"] = 6
+    values["crop"] |= {"height": 64, "width": 64}
+    return Recipe.from_dict(values | changes)
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Callable[[str], Path]:
+    """Write a TOML recipe for the command line."""
+
+    def write(text: str = "") -> Path:
+        path = tmp_path / "recipe.toml"
+        path.write_text(SMALL_TOML + text, encoding="utf-8")
+        return path
+
+    return write
+
+
+SMALL_TOML = """\
+base = "default"
+[face]
+detector = "fixed"
+box = [60, 30, 140, 130]
+[alignment]
+margin = 6
+[crop]
+height = 64
+width = 64
+"""

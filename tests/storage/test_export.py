@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from apexflow import process
+from apexflow.engine.readers import read_samm
+from apexflow.engine.recipe import Recipe
+from apexflow.errors import ApexflowError
+from apexflow.storage.export import export_gifs, export_maps, export_normalized
+from apexflow.storage.format import DONE, ClipRecord
+from apexflow.storage.store import Store, open_store
+from tests.conftest import small
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, samm_root: Path, small_recipe: Recipe) -> Store:
+    path = tmp_path_factory.mktemp("export") / "samm.zarr"
+    process(read_samm(samm_root), path, recipe=small_recipe, workers=0, progress=False)
+    return open_store(path)
+
+
+def test_maps_have_the_published_names_and_the_stores_pixels(store: Store, tmp_path: Path) -> None:
+    assert export_maps(store, tmp_path) == 5
+    for index, record in enumerate(store.records()):
+        assert record is not None
+        path = tmp_path / f"sub{record.subject}_{record.clip}.png"
+        assert path.exists() == record.done
+        if record.done:
+            rgb = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+            np.testing.assert_array_equal(rgb, store.array("maps/hsv")[index])
+
+
+def test_the_aligned_tree_has_the_names_of_the_input(
+    store: Store, samm_root: Path, tmp_path: Path
+) -> None:
+    assert export_normalized(store, tmp_path) == 45
+    written = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.jpg")}
+    given = {path.relative_to(samm_root) for path in samm_root.rglob("*.jpg")}
+    assert written < given
+    assert {path.parts[1] for path in given - written} == {"028_4_1", "032_3_1"}
+    image = cv2.imread(str(tmp_path / next(iter(written))), cv2.IMREAD_GRAYSCALE)
+    assert image.shape == (64, 64)
+
+
+def test_animations_show_onset_apex_and_offset(store: Store, tmp_path: Path) -> None:
+    assert export_gifs(store, tmp_path) == 5
+    with Image.open(next(tmp_path.glob("*.gif"))) as gif:
+        assert gif.n_frames == 3
+
+
+def test_frames_that_were_not_kept_cannot_be_exported(samm_root: Path, tmp_path: Path) -> None:
+    values = Recipe.load("default").to_dict()
+    recipe = small(Recipe.from_dict(values | {"frames": {"which": "windows", "keep": False}}))
+    path = tmp_path / "samm.zarr"
+    process(read_samm(samm_root), path, recipe=recipe, workers=0, progress=False)
+    with pytest.raises(ApexflowError, match="keeps no frames"):
+        export_normalized(open_store(path), tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["../../escape", "/etc/passwd", "a/b", "..", "a\\b", "a\0b", ""])
+def test_names_in_a_hostile_store_write_nowhere_else(
+    samm_root: Path, small_recipe: Recipe, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "samm.zarr"
+    process(read_samm(samm_root)[:1], path, recipe=small_recipe, workers=0, progress=False)
+    store = open_store(path, mode="r+")
+    record = store.record(0)
+    assert record is not None
+    assert record.status == DONE
+    changed = ClipRecord.from_json(record.to_json().replace(f'"{record.clip}"', _quoted(name)))
+    store.array("clips/record")[0:1] = changed.to_json()
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(ApexflowError, match="no plain file name"):
+        export_maps(open_store(path), tmp_path / "out" / "maps")
+    assert {p for p in tmp_path.rglob("*") if p not in before and p.is_file()} == set()
+
+
+def _quoted(name: str) -> str:
+    import json
+
+    return json.dumps(name)
+
+
+def test_a_folder_that_cannot_be_made(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ApexflowError, match="cannot make folder"):
+        export_maps(store, tmp_path / "file")
