@@ -84,6 +84,7 @@ class _Sheet:
     rows: list[tuple[int, tuple[str, ...]]]
     merged: list[tuple[int, int, int, int, str]] = field(default_factory=list)
     formulas: frozenset[tuple[int, int]] = frozenset()
+    broken: str = ""
 
 
 def read_rows(
@@ -108,12 +109,16 @@ def read_rows(
     """
     best: tuple[int, _Sheet, int, dict[int, str]] | None = None
     for candidate in _sheets(Path(path), sheet):
+        if not candidate.rows:
+            continue
         found = _find_header(candidate, columns)
         if best is None or found[0] > best[0]:
             best = (found[0], candidate, found[1], found[2])
     if best is None:
         raise ApexflowError(f"{path}: the table is empty")
     _, table, header_at, names = best
+    if table.broken:
+        raise ApexflowError(f"{table.label} {table.broken}")
     missing = [c for c in columns if c.required and c.name not in names.values()]
     if missing:
         wanted = ", ".join(repr(c.spellings[0]) for c in missing)
@@ -135,6 +140,8 @@ def read_bare_rows(path: str | Path, names: Sequence[str], required: int) -> lis
         table = next((s for s in sheets if s.rows), None)
     if table is None or not table.rows:
         raise ApexflowError(f"{path}: the table is empty")
+    if table.broken:
+        raise ApexflowError(f"{table.label} {table.broken}")
     _refuse_doubtful_cells(table, -1, dict(enumerate(names)))
     rows = []
     for number, cells in table.rows:
@@ -181,10 +188,11 @@ def _sheets(path: Path, sheet: str | None, *, keep_hidden: bool = False) -> Iter
 
 def _text_sheets(path: Path, data: bytes) -> list[_Sheet]:
     text = _decode(path, data)
-    sheets, failure = [], ""
+    sheets = []
     for separator in _SEPARATORS:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        rows, start = [], 1
+        rows: list[tuple[int, tuple[str, ...]]] = []
+        start, broken = 1, ""
         try:
             for cells in reader:
                 if any(cell.strip() for cell in cells):
@@ -192,11 +200,8 @@ def _text_sheets(path: Path, data: bytes) -> list[_Sheet]:
                 start = reader.line_num + 1
         except csv.Error as error:
             # An open quote would swallow the rows that follow it.
-            failure = failure or f"line {start}: {error}"
-            continue
-        sheets.append(_Sheet(path.name, rows))
-    if not sheets:
-        raise ApexflowError(f"{path}: is not a well-formed table ({failure})")
+            broken = f"row {start}: {error}; is a quotation mark not closed?"
+        sheets.append(_Sheet(path.name, rows, broken=broken))
     return sheets
 
 
