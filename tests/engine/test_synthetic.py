@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import pickle
 from pathlib import Path
 
 import cv2
@@ -80,7 +81,7 @@ def test_flow_on_the_head_follows_the_formula(expression):
     def seen(t):
         moved = p.copy()
         for part in synthetic.EXPRESSIONS[expression].parts:
-            middle = np.array(truth.subject.locate(synthetic.LANDMARKS[part.landmark]))
+            middle = truth.subject.locate(np.array([synthetic.LANDMARKS[part.landmark]]))
             r = (p - middle) / (np.array(part.radius) * truth.subject.face_height)
             bump = np.clip(1 - (r**2).sum(axis=1), 0, None) ** 3
             side = np.array([-1.0 if truth.subject.mirror else 1.0, 1.0])
@@ -316,6 +317,13 @@ def test_color_frames_have_the_gray_ones_as_luma():
     assert color[..., 0].mean() > color[..., 2].mean() + 3  # skin and hair are red rather than blue
 
 
+def test_a_truth_travels_between_processes():
+    truth = clip()
+    copy = pickle.loads(pickle.dumps(truth))
+    np.testing.assert_array_equal(copy.flow(), truth.flow())
+    np.testing.assert_array_equal(synthetic.render(copy, [2]), synthetic.render(truth, [2]))
+
+
 def test_everything_follows_from_the_seed():
     one, same, other = clip(seed=1), clip(seed=1), clip(seed=2)
     np.testing.assert_array_equal(synthetic.render(one), synthetic.render(same))
@@ -444,6 +452,7 @@ def test_videos_hold_the_frames(tmp_path, suffix):
         (lambda: Subject(shape=0.5), "shape must be between 0 and 0.02, got 0.5"),
         (lambda: clip("joy"), "expression must be one of .*'anger'.*got 'joy'"),
         (lambda: clip(noise=-1.0), "noise must not be negative"),
+        (lambda: clip(frames=2), "frames must be at least 3, got 2"),
         (lambda: Motion.random(5, 4, seed=0), r"apex must lie between 0 and 4 .*got 4"),
         (lambda: synthetic.plan_samm(subjects=5, clips=3), "subjects must be between 1 and 3"),
         (lambda: synthetic.write_video("a.mov", clip()), r"path must end with one of .*'a.mov'"),

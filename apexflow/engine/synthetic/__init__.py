@@ -19,7 +19,13 @@ from apexflow.engine.synthetic.expressions import EXPRESSIONS, Expression, Part
 from apexflow.engine.synthetic.measure import endpoint_error, false_motion, shift_error
 from apexflow.engine.synthetic.motion import Motion
 from apexflow.engine.synthetic.portrait import LANDMARKS, Subject, paint
-from apexflow.engine.synthetic.samm import plan_samm, samm_name, write_samm, write_table
+from apexflow.engine.synthetic.samm import (
+    plan_samm,
+    samm_name,
+    write_clips,
+    write_samm,
+    write_table,
+)
 from apexflow.engine.synthetic.write import frame_name, write_frames, write_video
 
 __all__ = [
@@ -42,6 +48,7 @@ __all__ = [
     "samm_name",
     "shift_error",
     "take",
+    "write_clips",
     "write_frames",
     "write_samm",
     "write_table",

@@ -101,7 +101,7 @@ class ClipTruth:
     ) -> ClipTruth:
         """Draw a clip of a subject; the options are those of `Motion.random`."""
         rng = np.random.default_rng([seed, 5])
-        apex = int(np.clip(round(frames * rng.uniform(0.35, 0.6)), 1, frames - 2))
+        apex = min(max(round(frames * rng.uniform(0.35, 0.6)), 1), frames - 2)
         motion = Motion.random(frames, apex, seed=seed, shift=shift, rotation=rotation, scale=scale)
         return cls(
             subject=subject,

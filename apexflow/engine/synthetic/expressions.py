@@ -52,6 +52,7 @@ class Expression:
 
 
 _BROW = (0.15, 0.11)
+_WIDE_BROW = (0.20, 0.11)  # inner and outer end melt into one
 _LIP = (0.22, 0.12)
 
 EXPRESSIONS: Final[Mapping[str, Expression]] = MappingProxyType(
@@ -72,10 +73,10 @@ EXPRESSIONS: Final[Mapping[str, Expression]] = MappingProxyType(
             "1+2+26",
             2,
             (
-                Part("left_brow_outer", (0.00, -0.75), _BROW),
-                Part("left_brow_inner", (0.00, -0.75), _BROW),
-                Part("right_brow_inner", (0.00, -0.75), _BROW),
-                Part("right_brow_outer", (0.00, -0.75), _BROW),
+                Part("left_brow_outer", (0.00, -0.70), _WIDE_BROW),
+                Part("left_brow_inner", (0.00, -0.70), _WIDE_BROW),
+                Part("right_brow_inner", (0.00, -0.70), _WIDE_BROW),
+                Part("right_brow_outer", (0.00, -0.70), _WIDE_BROW),
                 Part("lower_lip", (0.00, 0.70), (0.22, 0.17)),
             ),
         ),
@@ -159,15 +160,8 @@ def bumps(subject: Subject, expression: str, amplitude: float) -> NDArray[np.flo
     """
     if expression not in EXPRESSIONS:
         raise ValueError(f"expression must be one of {sorted(EXPRESSIONS)}, got {expression!r}")
-    side = -1.0 if subject.mirror else 1.0
-    rows = [
-        (
-            *subject.locate(LANDMARKS[part.landmark]),
-            part.radius[0] * subject.face_height,
-            part.radius[1] * subject.face_height,
-            side * amplitude * part.direction[0],
-            amplitude * part.direction[1],
-        )
-        for part in EXPRESSIONS[expression].parts
-    ]
-    return np.array(rows, np.float64)
+    parts = EXPRESSIONS[expression].parts
+    middles = subject.locate(np.array([LANDMARKS[part.landmark] for part in parts]))
+    radii = subject.face_height * np.array([part.radius for part in parts])
+    moves = amplitude * np.array([part.direction for part in parts])
+    return np.hstack([middles, radii, moves * [-1.0 if subject.mirror else 1.0, 1.0]])

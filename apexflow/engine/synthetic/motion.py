@@ -78,6 +78,8 @@ class Motion:
             rotation in degrees and of its scale, and of the illumination's drift in gray levels
             and of its gain. Frame 0 deviates by 0.
         """
+        if frames < _FEWEST_FRAMES:
+            raise ValueError(f"frames must be at least {_FEWEST_FRAMES}, got {frames}")
         if not 0 < apex < frames - 1:
             raise ValueError(f"apex must lie between 0 and {frames - 1} (frames - 1), got {apex}")
         rng = np.random.default_rng([seed, 4])
@@ -116,4 +118,5 @@ def _wander(frames: int, rng: np.random.Generator) -> Curve:
     return curve - curve[0]
 
 
+_FEWEST_FRAMES = 3  # onset, apex, offset
 _TINY = 1e-12

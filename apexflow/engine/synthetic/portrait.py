@@ -135,21 +135,23 @@ class Subject:
     @property
     def landmarks(self) -> Points:
         """Eyes, nose and mouth corners in the neutral pose, (5, 2), in MTCNN's order."""
-        points = np.array([self.locate(LANDMARKS[name]) for name in FIVE_LANDMARKS])
+        points = self.locate(np.array([LANDMARKS[name] for name in FIVE_LANDMARKS]))
         return points[[1, 0, 2, 4, 3]] if self.mirror else points
 
-    def locate(self, point: tuple[float, float]) -> tuple[float, float]:
-        """Return where a point (x, y) of the portrait lies in the neutral frame."""
-        unbent = target = np.array([point])
-        for _ in range(20):
-            unbent = target - _reshape(unbent, self)
-        x, y = (unbent[0] - _FACE_CENTRE) * self.enlargement
-        return self.centre[0] + (-x if self.mirror else x), self.centre[1] + y
+    def locate(self, points: Points) -> Points:
+        """Return where points (N, 2) of the portrait lie in the neutral frame."""
+        waves = _waves(self)
+        unbent = points
+        for _ in range(_LOCATE_STEPS):
+            unbent = points - _reshape(unbent, waves)
+        offsets = (unbent - _FACE_CENTRE) * self.enlargement
+        return offsets * [-1.0 if self.mirror else 1.0, 1.0] + self.centre
 
 
 _SMALLEST_FRAME = 32
 _SMALLEST_FACE = 24.0
-_LARGEST_SHAPE = 0.02  # beyond it `Subject.locate` would no longer surely converge
+_LARGEST_SHAPE = 0.02
+_LOCATE_STEPS = 12  # each gains a factor of 6 or more up to the largest shape
 
 
 def paint(subject: Subject, *, color: bool = False) -> NDArray[np.float32]:
@@ -193,25 +195,37 @@ def _canvas_points(subject: Subject) -> Points:
     x = (np.arange(-margin, width + margin) - subject.centre[0]) / subject.enlargement
     y = (np.arange(-margin, height + margin) - subject.centre[1]) / subject.enlargement
     points = np.stack(np.meshgrid(-x if subject.mirror else x, y), axis=-1) + _FACE_CENTRE
-    points += _reshape(points, subject)
+    points += _reshape(points, _waves(subject))
     return _LAST_PIXEL - np.abs(
         _LAST_PIXEL - np.abs(points)
     )  # beyond the portrait its mirror image
 
 
-def _reshape(points: Points, subject: Subject) -> Points:
-    """Return the smooth change of shape (…, 2) at points of the portrait."""
+Wave = tuple[NDArray[np.float64], float, NDArray[np.float64]]
+
+
+def _waves(subject: Subject) -> list[Wave]:
+    """Draw the waves that reshape a subject: wave vector, phase, displacement."""
     rng = np.random.default_rng([subject.shape_seed, 2])
-    change = np.zeros_like(points)
+    height = subject.shape * _FACE_HEIGHT / _WAVES
+    waves = []
     for _ in range(_WAVES):
         angle, phase, direction = rng.uniform(0, 2 * np.pi, 3)
         rate = 2 * np.pi / (_FACE_HEIGHT * rng.uniform(0.8, 1.6))
-        wave = np.sin(rate * (points @ [np.cos(angle), np.sin(angle)]) + phase)
-        change += wave[..., np.newaxis] * [np.cos(direction), np.sin(direction)]
-    return change * (subject.shape * _FACE_HEIGHT / _WAVES)
+        along = rate * np.array([np.cos(angle), np.sin(angle)])
+        waves.append((along, phase, height * np.array([np.cos(direction), np.sin(direction)])))
+    return waves
 
 
 _WAVES = 4
+
+
+def _reshape(points: Points, waves: list[Wave]) -> Points:
+    """Return the smooth change of shape (…, 2) at points of the portrait."""
+    change = np.zeros_like(points)
+    for along, phase, displacement in waves:
+        change += np.sin(points @ along + phase)[..., np.newaxis] * displacement
+    return change
 
 
 def _texture(subject: Subject, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 from apexflow.engine.synthetic.clip import ClipTruth
 from apexflow.engine.synthetic.expressions import EXPRESSIONS
 from apexflow.engine.synthetic.portrait import Subject, paint
-from apexflow.engine.synthetic.write import write_frames
+from apexflow.engine.synthetic.write import usable_cores, write_frame
 
 COLUMNS = (
     "Subject",
@@ -175,20 +177,36 @@ def write_samm(
         seed=seed,
         faulty=faulty,
     )
-    root = Path(root)
-    root.mkdir(parents=True, exist_ok=True)
-    for subject, own in groupby(truths, key=lambda truth: truth.subject):
-        painted = paint(subject)
-        for truth in own:
-            folder = root / subject.name / truth.name
-            write_frames(
-                folder, truth, name=samm_name, quality=quality, face=painted, workers=workers
-            )
-    write_table(root / "samm.csv", truths)
+    write_clips(root, truths, quality=quality, workers=workers)
     return truths
 
 
-def write_table(path: str | Path, truths: list[ClipTruth]) -> None:
+def write_clips(
+    root: str | Path,
+    truths: Sequence[ClipTruth],
+    *,
+    quality: int = 90,
+    workers: int | None = None,
+) -> None:
+    """Write any clips as a data set shaped like SAMM; see `write_samm`."""
+    root = Path(root)
+    root.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(workers or usable_cores()) as pool:
+        tasks = []
+        for subject, own in groupby(truths, key=lambda truth: truth.subject):
+            painted = paint(subject)  # while the pool is busy with the subject before
+            for truth in own:
+                folder = root / subject.name / truth.name
+                folder.mkdir(parents=True, exist_ok=True)
+                for frame in range(len(truth)):
+                    path = folder / samm_name(truth, frame)
+                    tasks.append(pool.submit(write_frame, path, truth, frame, painted, quality))
+        for task in tasks:
+            task.result()
+    write_table(root / "samm.csv", truths)
+
+
+def write_table(path: str | Path, truths: Sequence[ClipTruth]) -> None:
     """Write the clips' annotations as SAMM's ``samm.csv``: semicolons, CRLF, ASCII."""
     with Path(path).open("w", newline="", encoding="ascii") as file:
         writer = csv.writer(file, delimiter=";", lineterminator="\r\n")

@@ -1,11 +1,12 @@
 """Taking frames: exact inversion of the motion, spline sampling, sensor noise.
 
 A face in its neutral pose is a continuous function, a cubic spline. A point ``p`` of it moves
-to ``q = p + sum of bumps`` (the expression; a bump is six numbers: centre x, y; radius x, y;
-displacement x, y) and on to ``q + w(q) (M q - q)``, where ``M`` is
-the head's pose and ``w`` fades from 1 on the head to 0 on the background. A frame is that
-function read at the exact inverse of its pixels: no resampled picture is ever resampled, so
-the known motion holds to the accuracy of the arithmetic.
+to ``q = p + sum of bumps``, the expression, and on to ``q + w(q) (M q - q)``, where ``M`` is the
+head's pose and ``w`` fades from 1 on the head to 0 on the background. A frame is that function
+read at the exact inverse of its pixels: no resampled picture is ever resampled, so the known
+motion holds to the accuracy of the arithmetic.
+
+Bumps are the rows of an array (N, 6): centre x, y; radius x, y; displacement x, y.
 """
 
 from __future__ import annotations
@@ -125,8 +126,8 @@ def develop(
 
     The noise of a pixel is a hash of its index and ``key`` (SplitMix64 [1]_), whose four
     16-bit parts are added up: variance ``sigma ** 2`` exactly, nearly Gaussian, white, and the
-    same whatever thread takes the frame. Drawing it from NumPy's generator would cost several
-    times as much as the rest of the frame.
+    same whatever thread takes the frame. NumPy's generator takes 3.5 times as long for the normal
+    numbers alone.
 
     References
     ----------

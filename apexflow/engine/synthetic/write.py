@@ -61,13 +61,26 @@ def write_frames(
     folder.mkdir(parents=True, exist_ok=True)
     painted = paint(truth.subject, color=color) if face is None else face
 
-    def write(frame: int) -> Path:
-        path = folder / name(truth, frame)
-        _write_image(path, take(truth, frame, painted), quality)
-        return path
-
+    paths = [folder / name(truth, frame) for frame in range(len(truth))]
     with ThreadPoolExecutor(workers or usable_cores()) as pool:
-        return list(pool.map(write, range(len(truth))))
+        tasks = [
+            pool.submit(write_frame, path, truth, frame, painted, quality)
+            for frame, path in enumerate(paths)
+        ]
+        for task in tasks:
+            task.result()
+    return paths
+
+
+def write_frame(
+    path: Path, truth: ClipTruth, frame: int, face: NDArray[np.float32], quality: int
+) -> None:
+    """Write one frame, see `write_frames`."""
+    image = take(truth, frame, face)
+    picture = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == _COLOR else image
+    # Encoded in memory: `cv2.imwrite` answers False where `write_bytes` says what is wrong.
+    _, data = cv2.imencode(path.suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    path.write_bytes(data)
 
 
 def write_video(
@@ -106,10 +119,3 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _write_image(path: Path, image: NDArray[np.uint8], quality: int) -> None:
-    """Encode in memory and write by pathlib, which raises where `cv2.imwrite` answers False."""
-    picture = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == _COLOR else image
-    _, data = cv2.imencode(path.suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    path.write_bytes(data)
