@@ -152,7 +152,7 @@ def dask_cluster(tmp_path: Path) -> Iterator[str]:
     ]
     yield str(file)
     for running in processes:
-        running.terminate()
+        running.kill()
     for running in processes:
         running.wait(timeout=30)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray
 import zarr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apexflow import process
