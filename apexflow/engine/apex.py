@@ -37,8 +37,8 @@ def estimate_apex(frames: NDArray[np.uint8], *, method: ApexMethod) -> int:
     Returns
     -------
     int
-        0 <= position < n; for n >= 3 neither the first nor the last frame. A clip without
-        any motion gives the middle.
+        0 <= position < n; for n >= 3 neither the first nor the last frame. A clip of equal
+        frames gives the middle.
 
     Raises
     ------
@@ -52,12 +52,10 @@ def estimate_apex(frames: NDArray[np.uint8], *, method: ApexMethod) -> int:
     if method not in get_args(ApexMethod):
         raise ValueError(f"method must be one of {get_args(ApexMethod)}. Got {method!r}.")
     middle = (len(frames) - 1) // 2
-    if method == "middle" or len(frames) < 3:
+    if method == "middle" or len(frames) < 3 or (frames == frames[0]).all():
         return middle
     small = _reduced(frames)
     motion = _differences(small) if method == "difference" else _flows(small)
-    if not motion.any():
-        return middle
     return 1 + int(np.argmax(_smoothed(motion)[1:-1]))
 
 
