@@ -5,43 +5,66 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from types import MappingProxyType
+from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from apexflow import kernels
 from apexflow.catalog import Clip
+from apexflow.engine.align import Aligner, Box, Pose, cut
 from apexflow.engine.faces import Face, FaceDetector, make_detector
+from apexflow.engine.flow import Vectors, flows_between, stacked
 from apexflow.engine.frames import FrameSource, Image, open_frames
-from apexflow.engine.recipe import MOMENTS, Recipe
+from apexflow.engine.recipe import MOMENTS, Crop, Map, Recipe
+from apexflow.engine.regions import Box as RegionBox
+from apexflow.engine.regions import cut_flow, in_crop, own_boxes, place_regions
+from apexflow.engine.windows import Step, Window
 from apexflow.errors import ClipError
+from apexflow.kernels.encode import make_maps
 
 STAGES = ("decode", "detect", "align", "flow", "encode", "store")
 MIN_BOX_SIDE = 16
-
-_INTERPOLATION = {
-    "nearest": cv2.INTER_NEAREST,
-    "linear": cv2.INTER_LINEAR,
-    "cubic": cv2.INTER_CUBIC,
-    "area": cv2.INTER_AREA,
-    "lanczos4": cv2.INTER_LANCZOS4,
-}
-
-Box = tuple[int, int, int, int]
+ESTIMATES = ("difference", "flow")
+"""The values of `Clip.apex_source` that ask for an estimate."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClipPlan:
-    """Which frames of a clip a recipe needs: everything known before a pixel is read."""
+    """Which frames of a clip a recipe needs: everything known before a pixel is read.
+
+    Attributes
+    ----------
+    numbers : tuple of int
+        The frames to decode, ascending.
+    template : int
+    moments : dict of "onset", "apex", "offset" to int
+        As far as they are known.
+    interval : tuple of int
+        The clip's frames on disk from onset to offset.
+    apex_source : str
+        How the apex is known, as in `Clip`; empty when it is not.
+    steps : dict of window to tuple of (from, to)
+        Empty until the apex is estimated, where that has to come first.
+    fingerprint : str
+    """
 
     numbers: tuple[int, ...]
     template: int
-    moments: dict[str, int]
+    moments: Mapping[str, int]
+    interval: tuple[int, ...]
+    apex_source: str
+    steps: Mapping[str, tuple[Step, ...]]
     fingerprint: str
+
+    @property
+    def apex_pending(self) -> bool:
+        """Whether the apex is to be estimated from the aligned crops."""
+        return self.apex_source in ESTIMATES and "apex" not in self.moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +77,23 @@ class Aligned:
         Frame numbers, ascending; n of them.
     crops : uint8 (n, height, width)
     shift : float32 (n, 2)
-        (dx, dy) of the face against the template frame, in pixels of the original frame.
+        (dx, dy) of the middle of the face's box against the template frame, in pixels of the
+        original frame.
+    rotation, scale : float32 (n,)
+        About that point, in degrees clockwise as seen, and as a factor.
     score : float32 (n,)
         Zero-mean normalised cross-correlation with the template; 1 is equality.
+    regions : uint8 (n, region, height, width), or None
+        Each region enlarged from the original frame, where a recipe asks for its own flow.
     """
 
     numbers: tuple[int, ...]
     crops: Image
     shift: NDArray[np.float32]
+    rotation: NDArray[np.float32]
+    scale: NDArray[np.float32]
     score: NDArray[np.float32]
+    regions: Image | None = None
 
     def crop(self, number: int) -> Image:
         """Return the (height, width) crop of one frame."""
@@ -80,21 +111,28 @@ class ClipResult:
         As detected in the template frame.
     box : (x0, y0, x1, y1)
         The template in pixels of the template frame.
+    regions : tuple of (x0, y0, x1, y1)
+        The box of each region that the recipe places, in pixels of the template frame.
     aligned : Aligned
     files : tuple of str
         The image file of each frame in ``aligned``.
-    flow : dict of window to float32 (2, height, width)
-        Horizontal and vertical displacement in pixels of the crop.
-    maps : dict of name to uint8 (height, width, 3)
+    flow : dict of window to float32 ([step,] 2, height, width)
+        Horizontal and vertical displacement in pixels of the crop, rounded to the recipe's
+        dtype. Windows of one step have no step axis.
+    roi : dict of window to float32 ([step,] region, 2, height, width)
+        The same of each region: cut from the flow, or in pixels of the enlarged region.
+    maps : dict of name to uint8 ([step,] [region,] height, width, 3)
     seconds : dict of stage to float
     """
 
     plan: ClipPlan
     face: Face
     box: Box
+    regions: tuple[RegionBox, ...]
     aligned: Aligned
     files: tuple[str, ...]
     flow: dict[str, NDArray[np.float32]]
+    roi: dict[str, NDArray[np.float32]]
     maps: dict[str, NDArray[np.uint8]]
     seconds: dict[str, float]
 
@@ -108,48 +146,97 @@ def process_clip(clip: Clip, recipe: Recipe, *, detector: FaceDetector | None = 
     """
     clock = _Clock()
     source, plan = plan_clip(clip, recipe)
-    color = recipe.alignment.color
     with clock("decode"):
-        (template_frame,) = source.read([plan.template], color=color)
+        (template_frame,) = source.read([plan.template], color=recipe.alignment.color)
     with clock("detect"):
         face = (detector or make_detector(recipe.face)).detect(template_frame)
         box = _box_in_frame(face, template_frame)
-    aligned = _align(source, plan, recipe, template_frame, box, clock)
+        regions = _regions(clip, recipe, face, box)
+    aligned = _align(source, plan, recipe, template_frame, box, regions, clock)
     with clock("flow"):
-        flow = {window: _window_flow(window, aligned, plan, recipe) for window in recipe.windows}
+        plan = with_apex(plan, aligned, recipe)
+        flow = _flows(plan, recipe, aligned.crop, (recipe.crop.height, recipe.crop.width))
+        roi = _region_flows(plan, recipe, flow, aligned, box, regions)
     with clock("encode"):
+        boxes = dict(zip(recipe.regions.placed, _in_crop(regions, box, recipe), strict=True))
         maps = {
-            name: kernels.encode_hsv(np.moveaxis(flow[wanted.window], 0, -1), size=wanted.size)
+            name: make_map(wanted, (roi if wanted.regions else flow)[wanted.window], boxes)
             for name, wanted in recipe.maps.items()
         }
     files = tuple(source.file_name(number) for number in aligned.numbers)
-    return ClipResult(plan, face, box, aligned, files, flow, maps, clock.seconds)
+    return ClipResult(plan, face, box, regions, aligned, files, flow, roi, maps, clock.seconds)
 
 
 def plan_clip(clip: Clip, recipe: Recipe) -> tuple[FrameSource, ClipPlan]:
     """Check a clip's annotation against its frames on disk and choose the frames to read."""
-    moments = _moments(clip, recipe)
+    windows = [Window.parse(name) for name in recipe.windows]
+    moments = _moments(clip)
+    pending = "apex" not in moments and clip.apex_source in ESTIMATES
+    needed = dict.fromkeys(moment for window in windows for moment in window.moments)
+    for moment in needed:
+        if moment not in moments and not (moment == "apex" and pending):
+            raise ClipError(f"no {moment} is annotated, and the recipe's windows need it")
     source = open_frames(clip)
     there = set(source.numbers)
-    for moment, number in moments.items():
-        if number not in there:
+    for moment in needed:
+        if moment in moments and moments[moment] not in there:
             raise ClipError(
-                f"{moment} frame {number} is not on disk: {clip.path} holds frames "
+                f"{moment} frame {moments[moment]} is not on disk: {clip.path} holds frames "
                 f"{source.numbers[0]} to {source.numbers[-1]}"
             )
-    numbers = _chosen(source.numbers, clip, recipe)
-    template = _template_number(numbers, moments, clip, recipe)
-    if recipe.frames.which == "windows":
-        numbers = tuple(sorted({template, *moments.values()}))
+    interval = _interval(source.numbers, moments)
+    numbers = source.numbers if recipe.frames.which == "all" else interval
+    template = _template_number(numbers, moments, recipe)
+    wait = pending and "apex" in needed
+    steps = {} if wait else _steps(windows, moments, interval)
+    if recipe.frames.which == "windows" and not wait:
+        ends = {number for pairs in steps.values() for pair in pairs for number in pair}
+        numbers = tuple(sorted({template, *ends}))
     if len(numbers) < 2:
         raise ClipError(f"{clip.path} holds {len(numbers)} frame of the clip; motion needs two")
     stamp = [clip.key, clip.source, clip.onset, clip.apex, clip.offset, source.fingerprint(numbers)]
+    if wait:
+        stamp.append(clip.apex_source)
     fingerprint = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
-    return source, ClipPlan(numbers, template, moments, fingerprint)
+    known = clip.apex_source if wait or "apex" in moments else ""
+    return source, ClipPlan(numbers, template, moments, interval, known, steps, fingerprint)
 
 
-def _moments(clip: Clip, recipe: Recipe) -> dict[str, int]:
-    """Return the frame numbers of the moments that the recipe's windows name."""
+def with_apex(plan: ClipPlan, aligned: Aligned, recipe: Recipe) -> ClipPlan:
+    """Return the plan with the apex estimated from the crops, where the plan waits for it."""
+    if not plan.apex_pending:
+        return plan
+    from apexflow.engine.apex import estimate_apex
+
+    rows = [aligned.numbers.index(number) for number in plan.interval]
+    method: Literal["flow", "difference"] = "flow" if plan.apex_source == "flow" else "difference"
+    apex = plan.interval[estimate_apex(aligned.crops[rows], method=method)]
+    moments = {**plan.moments, "apex": apex}
+    windows = [Window.parse(name) for name in recipe.windows]
+    return replace(plan, moments=moments, steps=_steps(windows, moments, plan.interval))
+
+
+def make_map(
+    wanted: Map,
+    flow: NDArray[np.float32],
+    boxes: Mapping[str, RegionBox] = MappingProxyType({}),
+) -> NDArray[np.uint8]:
+    """Return the maps that a recipe's table asks for, of flow (…, 2, height, width).
+
+    ``boxes`` gives the regions in pixels of the flow, for maps without head motion or eyes.
+    """
+    return make_maps(
+        flow,
+        wanted.encoding,
+        size=wanted.size,
+        head=boxes["nose"] if wanted.remove_head else None,
+        mask=boxes["eyes"] if wanted.mask_eyes else None,
+        options=wanted.options,
+    )
+
+
+def _moments(clip: Clip) -> dict[str, int]:
+    """Return the moments that are annotated; they must be in order."""
     onset, apex, offset = clip.onset, clip.apex, clip.offset
     if onset is not None and apex is not None and apex < onset:
         raise ClipError(f"apex {apex} lies before onset {onset}; correct the annotation")
@@ -157,33 +244,33 @@ def _moments(clip: Clip, recipe: Recipe) -> dict[str, int]:
         raise ClipError(f"apex {apex} lies after offset {offset}; correct the annotation")
     if onset is not None and offset is not None and offset < onset:
         raise ClipError(f"offset {offset} lies before onset {onset}; correct the annotation")
-    annotated = dict(zip(MOMENTS, (onset, apex, offset), strict=True))
-    moments = {}
-    for moment in dict.fromkeys(m for window in recipe.windows for m in window.split("-")):
-        number = annotated[moment]
-        if number is None:
-            raise ClipError(f"no {moment} is annotated, and the recipe's windows need it")
-        moments[moment] = number
-    return moments
+    annotated = zip(MOMENTS, (onset, apex, offset), strict=True)
+    return {name: number for name, number in annotated if number is not None}
 
 
-def _chosen(there: tuple[int, ...], clip: Clip, recipe: Recipe) -> tuple[int, ...]:
-    if recipe.frames.which == "all":
-        return there
-    first = there[0] if clip.onset is None else clip.onset
-    last = there[-1] if clip.offset is None else clip.offset
-    return tuple(number for number in there if first <= number <= last)
+def _interval(there: tuple[int, ...], moments: Mapping[str, int]) -> tuple[int, ...]:
+    first, last = moments.get("onset", there[0]), moments.get("offset", there[-1])
+    inside = tuple(number for number in there if first <= number <= last)
+    if not inside:
+        raise ClipError(
+            f"no frame from {first} to {last} is on disk, only {there[0]} to {there[-1]}"
+        )
+    return inside
 
 
-def _template_number(
-    numbers: tuple[int, ...], moments: dict[str, int], clip: Clip, recipe: Recipe
-) -> int:
+def _steps(
+    windows: list[Window], moments: Mapping[str, int], interval: tuple[int, ...]
+) -> dict[str, tuple[Step, ...]]:
+    return {window.name: window.steps(moments, interval) for window in windows}
+
+
+def _template_number(numbers: tuple[int, ...], moments: Mapping[str, int], recipe: Recipe) -> int:
     wanted = recipe.face.template_frame
     if wanted == "first":
         return numbers[0]
     if wanted == "middle":
         return numbers[len(numbers) // 2]
-    number = clip.onset if wanted == "onset" else clip.apex
+    number = moments.get(wanted)
     if number is None or number not in numbers:
         raise ClipError(f"the recipe's template frame is the {wanted}, frame {number}: not there")
     return number
@@ -201,21 +288,33 @@ def _box_in_frame(face: Face, frame: Image) -> Box:
     return box
 
 
+def _regions(clip: Clip, recipe: Recipe, face: Face, box: Box) -> tuple[RegionBox, ...]:
+    options = recipe.regions
+    return place_regions(
+        options.placed,
+        box,
+        face.landmarks if options.placement == "landmarks" else (),
+        padding=options.padding,
+        fractions=options.fraction_of,
+        own=own_boxes(options.boxes, clip.key),
+    )
+
+
 def _align(
     source: FrameSource,
     plan: ClipPlan,
     recipe: Recipe,
     template_frame: Image,
     box: Box,
+    regions: tuple[RegionBox, ...],
     clock: _Clock,
 ) -> Aligned:
     """Find the template in every frame and cut the crops, one frame in memory at a time."""
-    x0, y0, x1, y1 = box
-    search = _Search(template_frame, box, recipe)
+    aligner = Aligner(template_frame, box, recipe.alignment)
     count = len(plan.numbers)
     crops = np.empty((count, recipe.crop.height, recipe.crop.width), np.uint8)
-    shift = np.zeros((count, 2), np.float32)
-    score = np.ones(count, np.float32)
+    poses = np.empty((count, 5), np.float32)
+    enlarged = _Enlarged.of(recipe, regions, count)
     others = [number for number in plan.numbers if number != plan.template]
     frames = source.read(others, color=recipe.alignment.color)
     for i, number in enumerate(plan.numbers):
@@ -227,47 +326,90 @@ def _align(
                 f"{plan.template} {_size(template_frame)}: one size is needed"
             )
         with clock("align"):
-            if number != plan.template:
-                dx, dy, score[i] = search.find(frame)
-                shift[i] = dx, dy
-            dx, dy = int(shift[i, 0]), int(shift[i, 1])
-            crops[i] = _cut(frame[y0 + dy : y1 + dy, x0 + dx : x1 + dx], recipe)
-    return Aligned(plan.numbers, crops, shift, score)
+            pose = Pose() if number == plan.template else aligner.find(frame)
+            poses[i] = pose.dx, pose.dy, pose.rotation, pose.scale, pose.score
+            crops[i] = cut(frame, box, box, pose, recipe.crop)
+            if enlarged is not None:
+                enlarged.add(i, frame, box, pose)
+    return Aligned(
+        plan.numbers,
+        crops,
+        shift=poses[:, :2],
+        rotation=poses[:, 2],
+        scale=poses[:, 3],
+        score=poses[:, 4],
+        regions=None if enlarged is None else enlarged.images,
+    )
 
 
-class _Search:
-    """The template of one clip, looked for around its own place in each frame."""
+@dataclass(frozen=True, slots=True)
+class _Enlarged:
+    """The regions of each frame, cut from its own pixels."""
 
-    def __init__(self, template_frame: Image, box: Box, recipe: Recipe) -> None:
-        x0, y0, x1, y1 = box
-        height, width = template_frame.shape[:2]
-        margin = recipe.alignment.margin if recipe.alignment.method == "integer" else 0
-        self._region = (
-            slice(max(y0 - margin, 0), min(y1 + margin, height)),
-            slice(max(x0 - margin, 0), min(x1 + margin, width)),
+    boxes: tuple[RegionBox, ...]
+    crop: Crop
+    images: Image
+
+    @classmethod
+    def of(cls, recipe: Recipe, regions: tuple[RegionBox, ...], count: int) -> _Enlarged | None:
+        options = recipe.regions
+        if options.source != "frames" or not options.names or not recipe.windows:
+            return None
+        boxes = regions[: len(options.names)]
+        crop = Crop(
+            height=options.height, width=options.width, interpolation=recipe.crop.interpolation
         )
-        self._origin = x0 - self._region[1].start, y0 - self._region[0].start
-        self._matcher = kernels.TemplateMatcher(template_frame[y0:y1, x0:x1])
+        images = np.empty((count, len(boxes), options.height, options.width), np.uint8)
+        return cls(boxes, crop, images)
 
-    def find(self, frame: Image) -> tuple[int, int, float]:
-        """Return (dx, dy, score) of the template in this frame."""
-        match = self._matcher.match(frame[self._region])
-        return match.x - self._origin[0], match.y - self._origin[1], match.score
-
-
-def _cut(face: Image, recipe: Recipe) -> Image:
-    crop = recipe.crop
-    size = crop.width, crop.height
-    resized = cv2.resize(face, size, interpolation=_INTERPOLATION[crop.interpolation])
-    return resized if resized.ndim == 2 else cv2.cvtColor(resized, cv2.COLOR_BGR2GRAY)
+    def add(self, row: int, frame: Image, face: Box, pose: Pose) -> None:
+        for image, region in zip(self.images[row], self.boxes, strict=True):
+            image[:] = cut(frame, region, face, pose, self.crop)
 
 
-def _window_flow(
-    window: str, aligned: Aligned, plan: ClipPlan, recipe: Recipe
-) -> NDArray[np.float32]:
-    first, second = (aligned.crop(plan.moments[moment]) for moment in window.split("-"))
-    flow = kernels.farneback(first, second, **asdict(recipe.flow.farneback))
-    return np.ascontiguousarray(np.moveaxis(flow, -1, 0))
+def _flows(
+    plan: ClipPlan, recipe: Recipe, image: Callable[[int], Image], size: tuple[int, int]
+) -> dict[str, Vectors]:
+    every = (step for steps in plan.steps.values() for step in steps)
+    flows = flows_between(every, image, recipe.flow)
+    return {
+        name: stacked(steps, flows, fixed=Window.parse(name).count, size=size)
+        for name, steps in plan.steps.items()
+    }
+
+
+def _region_flows(
+    plan: ClipPlan,
+    recipe: Recipe,
+    flow: Mapping[str, Vectors],
+    aligned: Aligned,
+    box: Box,
+    regions: tuple[RegionBox, ...],
+) -> dict[str, Vectors]:
+    options = recipe.regions
+    size = options.height, options.width
+    if not options.names:
+        return {}
+    if aligned.regions is not None:
+        rows = {number: i for i, number in enumerate(aligned.numbers)}
+        by_region = np.moveaxis(aligned.regions, 1, 0)
+        each = [_flows(plan, recipe, partial(_row_of, images, rows), size) for images in by_region]
+        return {name: np.stack([one[name] for one in each], axis=-4) for name in plan.steps}
+    boxes = _in_crop(regions[: len(options.names)], box, recipe)
+    cut_out = {}
+    for name, vectors in flow.items():
+        parts = cut_flow(vectors.reshape(-1, *vectors.shape[-3:]), boxes, size)
+        stored = parts.astype(recipe.flow.dtype).astype(np.float32)
+        cut_out[name] = stored.reshape(*vectors.shape[:-3], *parts.shape[1:])
+    return cut_out
+
+
+def _row_of(images: Image, rows: Mapping[int, int], number: int) -> Image:
+    return images[rows[number]]
+
+
+def _in_crop(regions: tuple[RegionBox, ...], box: Box, recipe: Recipe) -> tuple[RegionBox, ...]:
+    return in_crop(regions, box, (recipe.crop.height, recipe.crop.width))
 
 
 def _size(image: Image) -> str:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import tomllib
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from apexflow.engine import regions
+from apexflow.engine.windows import MOMENTS, Window
 from apexflow.errors import ApexflowError
 
-MOMENTS = ("onset", "apex", "offset")
+__all__ = ["MOMENTS", "Recipe", "recipe_names", "recipe_text"]
 
 _STRICT = ConfigDict(extra="forbid")
 _Side = Annotated[int, Field(ge=8, le=4096)]
+_Fraction = Annotated[float, Field(ge=-1, le=2)]
+_Corners = tuple[float, float, float, float]
+Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos4"]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -36,7 +43,7 @@ class Face:
 class Alignment:
     """How every frame is brought onto the template frame."""
 
-    method: Literal["integer", "none"]
+    method: Literal["integer", "subpixel", "similarity", "none"]
     margin: Annotated[int, Field(ge=0)]
     color: bool
 
@@ -47,7 +54,7 @@ class Crop:
 
     height: _Side
     width: _Side
-    interpolation: Literal["nearest", "linear", "cubic", "area", "lanczos4"]
+    interpolation: Interpolation
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -71,29 +78,112 @@ class Farneback:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Tvl1:
+    """Parameters of `apexflow.kernels.tvl1`; `lambda_` is OpenCV's lambda."""
+
+    tau: Annotated[float, Field(gt=0)]
+    lambda_: Annotated[float, Field(gt=0)]
+    theta: Annotated[float, Field(gt=0)]
+    nscales: Annotated[int, Field(ge=1)]
+    warps: Annotated[int, Field(ge=1)]
+    epsilon: Annotated[float, Field(gt=0)]
+    inner_iterations: Annotated[int, Field(ge=1)]
+    outer_iterations: Annotated[int, Field(ge=1)]
+    scale_step: Annotated[float, Field(gt=0, lt=1)]
+    gamma: Annotated[float, Field(ge=0)]
+    median_filtering: Literal[1, 3, 5]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Flow:
     """The optical flow method and how its result is stored."""
 
-    method: Literal["farneback"]
+    method: Literal["farneback", "tvl1"]
     dtype: Literal["float32", "float16"]
     farneback: Farneback
+    tvl1: Tvl1
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The parameters of the method."""
+        return asdict(getattr(self, self.method))
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Regions:
+    """Parts of the face, where they lie and whether they have flow of their own."""
+
+    names: tuple[str, ...]
+    source: Literal["flow", "frames"]
+    placement: Literal["landmarks", "fractions"]
+    padding: Annotated[float, Field(ge=0)]
+    height: _Side
+    width: _Side
+    fractions: dict[str, tuple[_Fraction, _Fraction, _Fraction, _Fraction]] = field(
+        default_factory=dict
+    )
+    boxes: dict[str, dict[str, _Corners]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, (_, _, width, height) in self.fractions.items():
+            if width <= 0 or height <= 0:
+                raise ValueError(
+                    f"fractions.{name}: width and height, the last two, must be positive"
+                )
+        for clip, boxes in self.boxes.items():
+            for name, (x0, y0, x1, y1) in boxes.items():
+                if not (x0 < x1 and y0 < y1):
+                    raise ValueError(f"boxes.{clip}.{name}: x0 < x1 and y0 < y1 must hold")
+        known = self.fraction_of
+        boxed = {name for boxes in self.boxes.values() for name in boxes}
+        for name in (*self.names, *boxed):
+            if name not in known:
+                raise ValueError(
+                    f"names: {name!r} must be one of {', '.join(known)}, or have its place in "
+                    f"regions.fractions"
+                )
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"names: {list(self.names)} must name each region once")
+
+    @property
+    def fraction_of(self) -> dict[str, regions.Box]:
+        """Where each region lies in the face's box when nothing better is known."""
+        return {**regions.FRACTIONS, **self.fractions}
+
+    @property
+    def placed(self) -> tuple[str, ...]:
+        """All regions that are placed, those with flow of their own first."""
+        return tuple(dict.fromkeys((*self.names, *self.fraction_of)))
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Map:
-    """One image made from the flow of one window."""
+    """One set of images made from the flow of one window."""
 
-    encoding: Literal["hsv"]
+    encoding: str
     window: str
     size: tuple[_Side, _Side]
+    regions: bool = False
+    remove_head: bool = False
+    mask_eyes: bool = False
+    options: dict[str, bool | int | float | str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        from apexflow.kernels.encode import check_options
+
+        check_options(self.encoding, self.options)
+        if self.regions and (self.remove_head or self.mask_eyes):
+            raise ValueError(
+                "remove_head and mask_eyes act on the flow of the full face; regions must be false"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Recipe:
     """Everything that changes a pixel of the result.
 
-    Recipes are TOML files. `Recipe.load` takes the name of one that ships with apexflow
-    (``default``, ``seed-samm``) or the path of your own, which may start from another with
+    Recipes are TOML files. `Recipe.load` takes the name of one that ships with apexflow (see
+    `recipe_names`) or the path of your own, which may start from another with
     ``base = "default"`` and say only what differs.
     """
 
@@ -103,15 +193,17 @@ class Recipe:
     crop: Crop
     frames: Frames
     flow: Flow
+    regions: Regions
     maps: dict[str, Map]
 
     def __post_init__(self) -> None:
         for window in self.windows:
-            moments = window.split("-")
-            if len(moments) != 2 or not set(moments) <= set(MOMENTS) or moments[0] == moments[1]:
-                raise ValueError(
-                    f"windows: {window!r} must name two of {', '.join(MOMENTS)}, as 'onset-apex'"
-                )
+            try:
+                Window.parse(window)
+            except ValueError as error:
+                raise ValueError(f"windows: {error}") from None
+        if len(set(self.windows)) < len(self.windows):
+            raise ValueError(f"windows: {list(self.windows)} must name each window once")
         for name, wanted in self.maps.items():
             if not name.replace("-", "").replace("_", "").isalnum():
                 raise ValueError(f"maps: {name!r} must be letters, digits, '-' and '_'")
@@ -119,6 +211,8 @@ class Recipe:
                 raise ValueError(
                     f"maps.{name}.window: {wanted.window!r} must be one of {list(self.windows)}"
                 )
+            if wanted.regions and not self.regions.names:
+                raise ValueError(f"maps.{name}.regions: regions.names must name regions")
 
     @classmethod
     def load(cls, name: str | Path | Recipe) -> Recipe:
@@ -137,11 +231,7 @@ class Recipe:
         try:
             return TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            what = first["msg"].removeprefix("Value error, ")
-            got = "" if first["type"] in _SELF_EXPLAINING else f", not {first['input']!r}"
-            raise ApexflowError(f"{origin}: {where + ': ' if where else ''}{what}{got}") from None
+            raise ApexflowError(f"{origin}: {_reason(error)}") from None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON values."""
@@ -150,11 +240,32 @@ class Recipe:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the recipe's values: equal for recipes that make equal pixels."""
+        """SHA-256 of the recipe's values."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
-_SELF_EXPLAINING = {"missing", "unexpected_keyword_argument", "value_error"}
+def _reason(error: ValidationError) -> str:
+    """Say in one line what is wrong first: where, what, and what would be right."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    loc = [str(part) for part in first["loc"]]
+    where = ".".join(loc)
+    if first["type"] == "unexpected_keyword_argument":
+        return f"unknown key {where}; allowed here: {', '.join(_keys_at(loc[:-1]))}"
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    what = first["msg"].removeprefix("Value error, ")
+    # A rule of ours names the value itself.
+    got = "" if first["type"] == "value_error" else f", not {first['input']!r}"
+    return f"{where + ': ' if where else ''}{what}{got}"
+
+
+def _keys_at(path: Sequence[str]) -> list[str]:
+    """Return the keys that the table at a path of a recipe may have."""
+    table: Any = Recipe
+    for part in path:
+        # A table of tables, such as maps, has keys of the user's own.
+        table = get_args(table)[1] if get_origin(table) is dict else get_type_hints(table)[part]
+    return sorted(f.name for f in dataclasses.fields(table))
 
 
 def recipe_names() -> list[str]:
@@ -164,24 +275,31 @@ def recipe_names() -> list[str]:
     )
 
 
+def recipe_text(name: str | Path) -> str:
+    """Return the TOML text of a recipe that ships with apexflow, or of a file.
+
+    Raises `ApexflowError` when there is neither.
+    """
+    if str(name) in recipe_names():
+        return str((_shipped() / f"{name}.toml").read_text(encoding="utf-8"))
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ApexflowError(
+            f"recipe {name}: no such recipe or file; recipes: {', '.join(recipe_names())}"
+        ) from None
+
+
 def _shipped() -> Any:
     return resources.files("apexflow.engine") / "recipes"
 
 
 def _read(name: str | Path) -> dict[str, Any]:
-    if str(name) in recipe_names():
-        text = (_shipped() / f"{name}.toml").read_text(encoding="utf-8")
-    else:
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            raise ApexflowError(
-                f"recipe {name}: no such recipe or file; recipes: {', '.join(recipe_names())}"
-            ) from None
     try:
-        values = tomllib.loads(text)
+        values = tomllib.loads(recipe_text(name))
     except tomllib.TOMLDecodeError as error:
         raise ApexflowError(f"recipe {name}: not a TOML file: {error}") from None
+    _read_boxes(values, Path(name).parent)
     base = values.pop("base", None)
     if base is None:
         return values
@@ -192,9 +310,18 @@ def _read(name: str | Path) -> dict[str, Any]:
     return _merged(_read(base), values)
 
 
-def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+def _read_boxes(values: dict[str, Any], folder: Path) -> None:
+    """Take the file of region boxes into the recipe, so that it holds all that it means."""
+    table = values.get("regions")
+    if isinstance(table, dict) and isinstance(table.get("file"), str):
+        boxes = regions.read_region_boxes(folder / table.pop("file"))
+        table["boxes"] = boxes | table.get("boxes", {})
+
+
+def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay a recipe over its base: tables key by key, but maps as a whole."""
     result = dict(base)
     for key, value in change.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        both = isinstance(value, dict) and isinstance(result.get(key), dict) and key != "maps"
         result[key] = _merged(result[key], value) if both else value
     return result

@@ -15,6 +15,7 @@ import cv2
 from apexflow.catalog import Clip
 from apexflow.engine.process import STAGES, ClipResult, process_clip
 from apexflow.engine.recipe import Recipe
+from apexflow.engine.windows import Window
 from apexflow.errors import ApexflowError, ClipError
 from apexflow.storage.format import (
     DONE,
@@ -23,6 +24,7 @@ from apexflow.storage.format import (
     ClipRecord,
     ClipRow,
     Layout,
+    MapLayout,
     Slot,
 )
 from apexflow.storage.store import ClipArrays, Store, Target, open_store
@@ -30,13 +32,14 @@ from apexflow.storage.store import ClipArrays, Store, Target, open_store
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One clip to be processed into its slot."""
+    """One clip to be processed into its slot, in the run of that name."""
 
     clip: Clip
     slot: Slot
     recipe: Recipe
     target: Target
     redo: bool
+    run: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def run_task(task: Task) -> Outcome:
     raises, as `ApexflowError`.
     """
     one_thread_each()
-    store = _store(task.target)
+    store = _store(task)
     if task.redo:
         store.forget(task.slot)
     try:
@@ -108,10 +111,18 @@ def layout(recipe: Recipe) -> Layout:
     return Layout(
         crop=(recipe.crop.height, recipe.crop.width),
         keep_frames=recipe.frames.keep,
-        windows=recipe.windows,
+        windows={name: Window.parse(name).count for name in recipe.windows},
         flow_dtype=recipe.flow.dtype,
-        maps={name: wanted.size for name, wanted in recipe.maps.items()},
+        maps={
+            name: MapLayout(size=wanted.size, window=wanted.window, regions=wanted.regions)
+            for name, wanted in recipe.maps.items()
+        },
         stages=STAGES,
+        regions=recipe.regions.names,
+        region_size=(recipe.regions.height, recipe.regions.width),
+        region_units="pixels of the "
+        + ("crop" if recipe.regions.source == "flow" else "enlarged region"),
+        region_boxes=recipe.regions.placed,
     )
 
 
@@ -132,12 +143,15 @@ def opencv_threads_restored() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def _store(target: Target) -> Store:
-    return _opened(target) if isinstance(target, str) else open_store(target, mode="r+")
+def _store(task: Task) -> Store:
+    if isinstance(task.target, str):
+        return _opened(task.target, task.run)
+    return open_store(task.target, mode="r+")
 
 
-@lru_cache(maxsize=8)
-def _opened(target: str) -> Store:
+@lru_cache(maxsize=1)
+def _opened(target: str, run: str) -> Store:
+    """Open a store once a worker and run: the next run may find it grown, or another one."""
     return open_store(target, mode="r+")
 
 
@@ -170,17 +184,23 @@ def _done_record(clip: Clip, result: ClipResult) -> ClipRecord:
         frame_numbers=aligned.numbers,
         files=result.files,
         shift=tuple((float(x), float(y)) for x, y in aligned.shift),
+        rotation=tuple(aligned.rotation.tolist()),
+        scale=tuple(aligned.scale.tolist()),
         score=tuple(float(value) for value in aligned.score),
         template_frame=result.plan.template,
+        apex_frame=_number(result.plan.moments.get("apex")),
+        apex_source=result.plan.apex_source,
         box=tuple(float(value) for value in result.box),
         landmarks=face.landmarks,
         confidence=face.confidence,
+        steps=result.plan.steps,
+        roi_box=result.regions,
     )
 
 
 def _arrays(recipe: Recipe, result: ClipResult) -> ClipArrays:
     frames = result.aligned.crops if recipe.frames.keep else None
-    return ClipArrays(frames, result.flow, result.maps)
+    return ClipArrays(frames, result.flow, result.maps, result.roi)
 
 
 def worker_versions() -> dict[str, str]:

@@ -2,21 +2,37 @@
 
 A store is a Zarr v3 group, plain enough to open without apexflow::
 
-    store.zarr/         attributes: format, recipe, recipe_hash, versions, …
+    store.zarr/         attributes: format, recipe, recipe_hash, layout, versions, …
       clips/            one array a column, one row a clip
-      frames/           image, shift, score, frame_number: clip after clip along axis 0
+      frames/           image, frame_number, shift, rotation, scale, score: clip after clip
+                        along axis 0
       flow/<window>     (clip, 2, y, x), pixels of the crop
-      maps/<name>       (clip, y, x, 3), uint8 RGB
+      roi/<window>      (clip, region, 2, y, x), the same of each region of the face
+      maps/<name>       (clip, y, x, 3), uint8 RGB; of regions (clip, region, y, x, 3)
       clips.csv         the table again: the one chunk of this array is a plain CSV file
 
+A window is one or more steps, each a flow from one frame to another. How many decides the
+first axes of its arrays in ``flow``, ``roi`` and ``maps``:
+
+- one step: ``(clip, …)``, as above;
+- a fixed number of steps: ``(clip, step, …)``;
+- as many steps as the clip is long: ``(frame, …)``. The axis is that of ``frames``: the flow
+  of a step stands in the row of the frame at which the step ends. All other rows hold the
+  fill value (NaN in flow, 0 in maps).
+
+``clips/roi_box`` holds the boxes of all regions that were placed, in pixels of the template
+frame. Its attribute ``regions`` names them; those that have flow of their own come first, in
+the order of the region axis of ``roi``.
+
 A clip is done when its row of ``clips/record`` says so: that one small chunk is written
-last, and whole or not at all.
+last, and whole or not at all. The record holds, for each window, the frame numbers (from, to)
+of its steps.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,28 +40,59 @@ FORMAT = 1
 
 TEXT_COLUMNS = ("dataset", "subject", "clip", "source", "emotion", "action_units", "details")
 NUMBER_COLUMNS = ("label", "onset", "apex", "offset", "frame_start", "frame_capacity")
-RESULT_TEXT_COLUMNS = ("status", "message")
-RESULT_NUMBER_COLUMNS = ("frame_count", "template_frame")
+RESULT_TEXT_COLUMNS = ("status", "message", "apex_source")
+RESULT_NUMBER_COLUMNS = ("frame_count", "template_frame", "apex_frame")
 RESULT_FLOAT_COLUMNS: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
     "confidence": ((), ()),
     "box": ((4,), ("corner",)),
     "landmarks": ((5, 2), ("landmark", "xy")),
+}
+FRAME_FLOAT_COLUMNS: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
+    "shift": ((2,), ("xy",)),
+    "rotation": ((), ()),
+    "scale": ((), ()),
+    "score": ((), ()),
 }
 NO_NUMBER = -1
 
 CSV_COLUMNS = (
     *("dataset", "subject", "clip", "status", "message", "source", "emotion", "action_units"),
     *("label", "onset", "apex", "offset", "frame_start", "frame_count", "template_frame"),
+    *("apex_frame", "apex_source"),
 )
 
 # Frames of one clip fill whole chunks, so that no two clips ever share one: 32 crops of
 # 224x224 are 1.6 MB.
 FRAME_CHUNK = 32
+# Flow between frames is 16 times as large as a crop; a divisor of FRAME_CHUNK keeps the rule.
+STEP_CHUNK = 4
 COLUMN_CHUNK = 1 << 14
 
 DONE = "done"
 FAILED = "failed"
 PENDING = ""
+
+
+STEPS_BY_LENGTH = 0
+"""Number of steps of a window that has more of them the longer the clip is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapLayout:
+    """One set of maps.
+
+    Attributes
+    ----------
+    size : (height, width)
+    window : str
+        The window whose flow they show.
+    regions : bool
+        Whether they show the flow of each region, or that of the full face.
+    """
+
+    size: tuple[int, int]
+    window: str
+    regions: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,19 +103,32 @@ class Layout:
     ----------
     crop : (height, width)
     keep_frames : bool
-    windows : tuple of str
+    windows : dict of name to int
+        The number of steps of each window; `STEPS_BY_LENGTH` where the clip's length decides.
     flow_dtype : "float32" or "float16"
-    maps : dict of name to (height, width)
+    maps : dict of name to MapLayout
     stages : tuple of str
         The stages whose seconds are stored for each clip.
+    regions : tuple of str
+        The regions that have flow of their own.
+    region_size : (height, width)
+        The size of that flow.
+    region_units : str
+        What it is measured in.
+    region_boxes : tuple of str
+        All regions that are placed, those of ``regions`` first.
     """
 
     crop: tuple[int, int]
     keep_frames: bool
-    windows: tuple[str, ...]
+    windows: Mapping[str, int]
     flow_dtype: str
-    maps: Mapping[str, tuple[int, int]]
+    maps: Mapping[str, MapLayout]
     stages: tuple[str, ...]
+    regions: tuple[str, ...] = ()
+    region_size: tuple[int, int] = (0, 0)
+    region_units: str = "pixels of the crop"
+    region_boxes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
@@ -76,15 +136,26 @@ class Layout:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Layout:
-        height, width = values["crop"]
         return cls(
-            crop=(height, width),
+            crop=_pair(values["crop"]),
             keep_frames=values["keep_frames"],
-            windows=tuple(values["windows"]),
+            windows=dict(values["windows"]),
             flow_dtype=values["flow_dtype"],
-            maps={name: (h, w) for name, (h, w) in values["maps"].items()},
+            maps={
+                name: MapLayout(**(found | {"size": _pair(found["size"])}))
+                for name, found in values["maps"].items()
+            },
             stages=tuple(values["stages"]),
+            regions=tuple(values["regions"]),
+            region_size=_pair(values["region_size"]),
+            region_units=values["region_units"],
+            region_boxes=tuple(values["region_boxes"]),
         )
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    height, width = values
+    return height, width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +193,24 @@ class Slot:
 class ClipRecord:
     """The commit record of one clip: everything about it that is no array.
 
-    ``digests`` holds the CRC-32C of each array's part, so that a lost or changed chunk shows.
-    ``shift`` is (dx, dy) in pixels of the original frame, against ``template_frame``.
+    Attributes
+    ----------
+    digests : dict of array path to int
+        The CRC-32C of the clip's part of each array, so that a lost or changed chunk shows.
+    shift : tuple of (dx, dy)
+        One a frame: how far the middle of ``box`` lies from where the template frame has it,
+        in pixels of the original frame.
+    rotation, scale : tuple of float
+        One a frame: the head's rotation about that point in degrees, clockwise as seen, and
+        its enlargement, both against the template frame; 0 and 1 where only the shift was
+        looked for.
+    apex_frame, apex_source : int, str
+        The frame that served as the apex, and how it is known: "annotated", "middle",
+        "difference" or "flow". `NO_NUMBER` and "" when no apex was needed or known.
+    steps : dict of window to tuple of (from, to)
+        The frame numbers that each flow was computed between.
+    roi_box : tuple of (x0, y0, x1, y1)
+        One a region of `Layout.region_boxes`, in pixels of the template frame.
     """
 
     dataset: str
@@ -136,11 +223,17 @@ class ClipRecord:
     frame_numbers: tuple[int, ...] = ()
     files: tuple[str, ...] = ()
     shift: tuple[tuple[float, float], ...] = ()
+    rotation: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
     score: tuple[float, ...] = ()
     template_frame: int = NO_NUMBER
+    apex_frame: int = NO_NUMBER
+    apex_source: str = ""
     box: tuple[float, ...] = ()
     landmarks: tuple[tuple[float, float], ...] = ()
     confidence: float | None = None
+    steps: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    roi_box: tuple[tuple[float, float, float, float], ...] = ()
     digests: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -151,14 +244,22 @@ class ClipRecord:
     def done(self) -> bool:
         return self.status == DONE
 
+    def step_rows(self, window: str) -> list[int]:
+        """Return the rows of the frame axis at which the steps of a window end."""
+        rows = {number: self.frame_start + i for i, number in enumerate(self.frame_numbers)}
+        return [rows[end] for _, end in self.steps[window]]
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> ClipRecord:
         values = json.loads(text)
-        for name in ("frame_numbers", "files", "score", "box"):
+        for name in ("frame_numbers", "files", "rotation", "scale", "score", "box"):
             values[name] = tuple(values[name])
-        for name in ("shift", "landmarks"):
-            values[name] = tuple((x, y) for x, y in values[name])
+        for name in ("shift", "landmarks", "roi_box"):
+            values[name] = tuple(map(tuple, values[name]))
+        values["steps"] = {
+            window: tuple(map(tuple, steps)) for window, steps in values["steps"].items()
+        }
         return cls(**values)

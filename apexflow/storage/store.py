@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,22 @@ from apexflow.storage.format import (
     CSV_COLUMNS,
     FORMAT,
     FRAME_CHUNK,
+    FRAME_FLOAT_COLUMNS,
     NO_NUMBER,
     NUMBER_COLUMNS,
     RESULT_FLOAT_COLUMNS,
     RESULT_NUMBER_COLUMNS,
     RESULT_TEXT_COLUMNS,
+    STEP_CHUNK,
+    STEPS_BY_LENGTH,
     TEXT_COLUMNS,
     ClipRecord,
     ClipRow,
     Layout,
     Slot,
 )
+
+_BEING_CREATED = {"apexflow": "being created"}
 
 Target = str | Path | ZarrStore
 Key = tuple[str, str, str]
@@ -48,13 +53,23 @@ class ClipArrays:
     ----------
     frames : uint8 (n, height, width) or None
         Aligned crops; None when the recipe keeps none.
-    flow : dict of window to float (2, height, width)
-    maps : dict of name to uint8 (height, width, 3)
+    flow : dict of window to float ([step,] 2, height, width)
+    maps : dict of name to uint8 ([step,] [region,] height, width, 3)
+    roi : dict of window to float ([step,] region, 2, height, width)
+
+    Windows of one step have no step axis.
     """
 
     frames: NDArray[np.uint8] | None
     flow: Mapping[str, NDArray[np.floating[Any]]]
     maps: Mapping[str, NDArray[np.uint8]]
+    roi: Mapping[str, NDArray[np.floating[Any]]] = field(default_factory=dict)
+
+    def by_path(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Yield the path and the values of each array but the frames."""
+        for group, arrays in (("flow", self.flow), ("roi", self.roi), ("maps", self.maps)):
+            for name, values in arrays.items():
+                yield f"{group}/{name}", values
 
 
 class Store:
@@ -156,18 +171,36 @@ class Store:
         seconds: Mapping[str, float],
     ) -> None:
         """Write one clip into its slot; the record last, so that it vouches for the rest."""
-        digests = {} if arrays is None else self._write_arrays(slot, arrays)
+        placed = replace(record, frame_start=slot.frame_start)
+        digests = {} if arrays is None else self._write_arrays(slot, placed, arrays)
         stages = self.layout.stages
         row = np.array([[seconds.get(stage, np.nan) for stage in stages]], np.float32)
         self.array("clips/timings")[slot.index : slot.index + 1] = row
-        complete = replace(record, frame_start=slot.frame_start, digests=digests)
+        complete = replace(placed, digests=digests)
         self.array("clips/record")[slot.index : slot.index + 1] = complete.to_json()
 
     def digest(self, path: str, index: int, record: ClipRecord) -> int:
         """Read one clip's part of an array and return its CRC-32C."""
-        if path != "frames/image":
-            return _crc(self.array(path)[index])
-        return _crc(self.frames(record))
+        return _crc(self.read(path, index, record))
+
+    def read(self, path: str, index: int, record: ClipRecord) -> NDArray[Any]:
+        """Read one clip's part of an array of ``flow``, ``roi``, ``maps`` or ``frames/image``.
+
+        Without the clip axis; a window of several steps has the step axis first, whatever way
+        the store keeps it.
+        """
+        if path == "frames/image":
+            return self.frames(record)
+        window = self._window(path)
+        if self.layout.windows[window] != STEPS_BY_LENGTH:
+            return np.asarray(self.array(path)[index])
+        start = record.frame_start
+        rows = np.asarray(self.array(path)[start : start + len(record.frame_numbers)])
+        return rows[[row - start for row in record.step_rows(window)]]
+
+    def _window(self, path: str) -> str:
+        group, _, name = path.partition("/")
+        return self.layout.maps[name].window if group == "maps" else name
 
     def frames(self, record: ClipRecord) -> NDArray[np.uint8]:
         """Read the aligned crops of one clip: uint8 (n, height, width)."""
@@ -184,8 +217,9 @@ class Store:
         for name in RESULT_TEXT_COLUMNS:
             self._write_column(name, [getattr(record, name) for record in present])
         self._write_column("frame_count", [len(record.frame_numbers) for record in present])
-        self._write_column("template_frame", [record.template_frame for record in present])
-        for name, (shape, _) in RESULT_FLOAT_COLUMNS.items():
+        for name in ("template_frame", "apex_frame"):
+            self._write_column(name, [getattr(record, name) for record in present])
+        for name, (shape, _) in _float_columns(self.layout).items():
             values = (getattr(record, name) for record in present)
             empty = np.full(shape, np.nan, np.float32)
             self._write_column(name, [empty if v in ((), None) else v for v in values])
@@ -193,7 +227,7 @@ class Store:
         self._write_csv()
         self._set_clip_attrs(complete=True)
 
-    def _write_arrays(self, slot: Slot, arrays: ClipArrays) -> dict[str, int]:
+    def _write_arrays(self, slot: Slot, record: ClipRecord, arrays: ClipArrays) -> dict[str, int]:
         layout = self.layout
         digests = {}
         if layout.keep_frames and arrays.frames is not None:
@@ -203,28 +237,38 @@ class Store:
             rows[: len(crops)] = crops
             self.array("frames/image")[start : start + padded] = rows
             digests["frames/image"] = _crc(crops)
-        for window, flow in arrays.flow.items():
-            values = flow.astype(layout.flow_dtype)
-            self.array(f"flow/{window}")[slot.index] = values
-            digests[f"flow/{window}"] = _crc(values)
-        for name, image in arrays.maps.items():
-            self.array(f"maps/{name}")[slot.index] = image
-            digests[f"maps/{name}"] = _crc(image)
+        for path, given in arrays.by_path():
+            values = given if path.startswith("maps/") else given.astype(layout.flow_dtype)
+            self._write_part(path, slot, record, values)
+            digests[path] = _crc(values)
         return digests
+
+    def _write_part(self, path: str, slot: Slot, record: ClipRecord, values: NDArray[Any]) -> None:
+        window, array = self._window(path), self.array(path)
+        if self.layout.windows[window] != STEPS_BY_LENGTH:
+            array[slot.index] = values
+            return
+        # Whole chunks, so that nothing of an earlier form of the clip stays behind.
+        rows = np.full((slot.frame_capacity, *values.shape[1:]), array.fill_value, values.dtype)
+        rows[[row - slot.frame_start for row in record.step_rows(window)]] = values
+        array[slot.frame_start : slot.frame_start + slot.frame_capacity] = rows
 
     def _write_frame_columns(self, records: Sequence[ClipRecord]) -> None:
         total = self.array("frames/frame_number").shape[0]
         number = np.full(total, NO_NUMBER, np.int64)
-        shift = np.full((total, 2), np.nan, np.float32)
-        score = np.full(total, np.nan, np.float32)
+        columns = {
+            name: np.full((total, *shape), np.nan, np.float32)
+            for name, (shape, _) in FRAME_FLOAT_COLUMNS.items()
+        }
         for record in records:
             rows = slice(record.frame_start, record.frame_start + len(record.frame_numbers))
             number[rows] = record.frame_numbers
-            if record.frame_numbers:
-                shift[rows], score[rows] = record.shift, record.score
+            for name, values in columns.items():
+                if given := getattr(record, name):
+                    values[rows] = given
         self.array("frames/frame_number")[:] = number
-        self.array("frames/shift")[:] = shift
-        self.array("frames/score")[:] = score
+        for name, values in columns.items():
+            self.array(f"frames/{name}")[:] = values
 
     def _write_csv(self) -> None:
         text = io.StringIO()
@@ -245,12 +289,14 @@ class Store:
     def _resize(self, clips: int, frames: int) -> None:
         layout = self.layout
         names = (*TEXT_COLUMNS, *NUMBER_COLUMNS, *RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS)
-        columns = [f"clips/{name}" for name in (*names, *RESULT_FLOAT_COLUMNS, "record", "timings")]
-        for path in (*columns, *_flow_paths(layout), *_map_paths(layout)):
-            _grow(self.array(path), clips)
+        for name in (*names, *_float_columns(layout), "record", "timings"):
+            _grow(self.array(f"clips/{name}"), clips)
         kept = ("image",) if layout.keep_frames else ()
-        for name in (*kept, "frame_number", "shift", "score"):
+        for name in (*kept, "frame_number", *FRAME_FLOAT_COLUMNS):
             _grow(self.array(f"frames/{name}"), frames)
+        for path in _picture_paths(layout):
+            by_length = layout.windows[self._window(path)] == STEPS_BY_LENGTH
+            _grow(self.array(path), frames if by_length else clips)
 
     def _write_column(self, name: str, values: Sequence[Any]) -> None:
         array = self.array(f"clips/{name}")
@@ -278,13 +324,16 @@ def create_store(
     """
     name = target_name(target)
     try:
-        group = zarr.create_group(_zarr_target(target), attributes={"apexflow": "being created"})
+        begun = _root_attributes(target) == _BEING_CREATED
+        group = zarr.create_group(
+            _zarr_target(target), attributes=dict(_BEING_CREATED), overwrite=begun
+        )
     except (FileExistsError, zarr.errors.ContainsGroupError, zarr.errors.ContainsArrayError):
         raise _no_store(name) from None
     except OSError as error:
         raise ApexflowError(f"cannot create the store {name}: {error.strerror or error}") from None
     _make_arrays(group, layout)
-    # Last: a store whose creation was cut short has no format and is made anew.
+    # Last: a store whose creation was cut short says so, and is made anew.
     group.attrs.put(
         {
             "format": FORMAT,
@@ -305,6 +354,9 @@ def open_store(target: Target, *, mode: str = "r") -> Store:
     name = target_name(target)
     if not store_exists(target):
         raise ApexflowError(f"no store at {name}; `apexflow process` makes one")
+    path = local_path(target)
+    if path is not None and path.is_file():
+        raise _no_store(name)
     try:
         group = zarr.open_group(_zarr_target(target), mode=mode)  # type: ignore[arg-type]
     except (GroupNotFoundError, ValueError, KeyError):
@@ -321,15 +373,19 @@ def open_store(target: Target, *, mode: str = "r") -> Store:
 
 
 def store_exists(target: Target) -> bool:
-    """Whether anything is at ``target``: a file, a folder with entries, a Zarr group."""
+    """Whether anything is at ``target``: a file, a folder with entries, a Zarr group.
+
+    What a killed run left of a store that it had only begun to make is nothing.
+    """
     path = local_path(target)
-    if path is not None:
-        return path.is_file() or (path.is_dir() and any(path.iterdir()))
+    if path is not None and not path.is_dir():
+        return path.is_file()
+    if path is not None and not (path / "zarr.json").is_file():
+        return any(entry.suffix != ".partial" for entry in path.iterdir())
     try:
-        zarr.open_group(_zarr_target(target), mode="r")
-    except GroupNotFoundError:
-        return False
-    return True
+        return _root_attributes(target) not in (None, _BEING_CREATED)
+    except (ValueError, KeyError):  # a zarr.json that is none of ours
+        return True
 
 
 def local_path(target: Target) -> Path | None:
@@ -392,7 +448,7 @@ class _Table:
     @property
     def frame_total(self) -> int:
         ends = (
-            start + _whole_chunks(row.frame_capacity)
+            start + row.frame_capacity
             for start, row in zip(self.frame_start, self.rows, strict=True)
         )
         return max(ends, default=0)
@@ -403,20 +459,20 @@ def _allocate(table: _Table, rows: Sequence[ClipRow]) -> list[Slot]:
     free = table.frame_total
     slots = []
     for row in rows:
+        wanted = _whole_chunks(row.frame_capacity)
         index = known.get(row.key)
-        capacity = _whole_chunks(row.frame_capacity)
         if index is None:
             index = len(table.rows)
             table.rows.append(row)
             table.frame_start.append(free)
-            free += capacity
+            held = 0
         else:
-            before = _whole_chunks(table.rows[index].frame_capacity)
-            table.rows[index] = replace(row, frame_capacity=max(before, row.frame_capacity))
-            if capacity > before:
-                table.frame_start[index] = free
-                free += capacity
-        slots.append(Slot(index, table.frame_start[index], capacity))
+            held = table.rows[index].frame_capacity
+        if wanted > held:
+            table.frame_start[index] = free
+            free += wanted
+        table.rows[index] = replace(row, frame_capacity=max(wanted, held))
+        slots.append(Slot(index, table.frame_start[index], max(wanted, held)))
     return slots
 
 
@@ -433,16 +489,31 @@ def _crc(values: Any) -> int:
     return int(google_crc32c.value(np.ascontiguousarray(values).tobytes()))
 
 
-def _flow_paths(layout: Layout) -> tuple[str, ...]:
-    return tuple(f"flow/{window}" for window in layout.windows)
+def _picture_paths(layout: Layout) -> tuple[str, ...]:
+    """Return the paths of all arrays of flow and maps."""
+    groups = ("flow", "roi") if layout.regions else ("flow",)
+    flows = (f"{group}/{window}" for group in groups for window in layout.windows)
+    return (*flows, *(f"maps/{name}" for name in layout.maps))
 
 
-def _map_paths(layout: Layout) -> tuple[str, ...]:
-    return tuple(f"maps/{name}" for name in layout.maps)
+def _float_columns(layout: Layout) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
+    """Return shape and dimensions of each column of numbers that a clip's result fills."""
+    columns = dict(RESULT_FLOAT_COLUMNS)
+    if layout.region_boxes:
+        columns["roi_box"] = ((len(layout.region_boxes), 4), ("placed_region", "corner"))
+    return columns
 
 
 def _parse_record(text: str) -> ClipRecord | None:
     return ClipRecord.from_json(text) if text else None
+
+
+def _root_attributes(target: Target) -> dict[str, Any] | None:
+    """Return the attributes of the Zarr group at ``target``; None when there is none."""
+    try:
+        return dict(zarr.open_group(_zarr_target(target), mode="r").attrs)
+    except (GroupNotFoundError, FileNotFoundError):
+        return None
 
 
 def _no_store(name: str) -> ApexflowError:
@@ -459,8 +530,10 @@ def _make_arrays(group: zarr.Group, layout: Layout) -> None:
         _make(clips, name, "str", (), ())
     for name in (*NUMBER_COLUMNS, *RESULT_NUMBER_COLUMNS):
         _make(clips, name, "int64", (), (), fill_value=NO_NUMBER)
-    for name, (shape, dims) in RESULT_FLOAT_COLUMNS.items():
-        _make(clips, name, "float32", shape, dims, fill_value=np.nan)
+    for name, (shape, dims) in _float_columns(layout).items():
+        column = _make(clips, name, "float32", shape, dims, fill_value=np.nan)
+        if name == "roi_box":
+            column.attrs["regions"] = list(layout.region_boxes)
     # One chunk a clip, uncompressed: the commit is one small file, written whole.
     _make(clips, "record", "str", (), (), rows=1, compressors=None)
     stages = len(layout.stages)
@@ -468,18 +541,68 @@ def _make_arrays(group: zarr.Group, layout: Layout) -> None:
     timings.attrs["stages"] = list(layout.stages)
     frames = group.create_group("frames")
     _make(frames, "frame_number", "int64", (), (), axis="frame", fill_value=NO_NUMBER)
-    _make(frames, "shift", "float32", (2,), ("xy",), axis="frame", fill_value=np.nan)
-    _make(frames, "score", "float32", (), (), axis="frame", fill_value=np.nan)
+    for name, (shape, dims) in FRAME_FLOAT_COLUMNS.items():
+        _make(frames, name, "float32", shape, dims, axis="frame", fill_value=np.nan)
     if layout.keep_frames:
         _make(frames, "image", "uint8", layout.crop, ("y", "x"), axis="frame", rows=FRAME_CHUNK)
+    _make_flow_arrays(group, layout)
+    _make_map_arrays(group, layout)
+
+
+def _make_flow_arrays(group: zarr.Group, layout: Layout) -> None:
+    size, dtype = layout.crop, layout.flow_dtype
     flow = group.create_group("flow", attributes={"units": "pixels of the crop"})
     for window in layout.windows:
-        shape, dims = (2, *layout.crop), ("component", "y", "x")
-        _make(flow, window, layout.flow_dtype, shape, dims, rows=1, fill_value=np.nan)
+        shape, dims = (2, *size), ("component", "y", "x")
+        _make_stepped(
+            flow, window, dtype, shape, dims, layout=layout, window=window, fill_value=np.nan
+        )
+    if not layout.regions:
+        return
+    attributes = {"units": layout.region_units, "regions": list(layout.regions)}
+    roi = group.create_group("roi", attributes=attributes)
+    for window in layout.windows:
+        region_shape = (len(layout.regions), 2, *layout.region_size)
+        region_dims = ("region", "component", "y", "x")
+        _make_stepped(
+            *(roi, window, dtype, region_shape, region_dims),
+            layout=layout,
+            window=window,
+            fill_value=np.nan,
+        )
+
+
+def _make_map_arrays(group: zarr.Group, layout: Layout) -> None:
     maps = group.create_group("maps")
-    for name, size in layout.maps.items():
+    for name, wanted in layout.maps.items():
         # Maps may differ in size, and xarray wants one size a dimension.
-        _make(maps, name, "uint8", (*size, 3), (f"{name}_y", f"{name}_x", "rgb"), rows=1)
+        shape: tuple[int, ...] = (*wanted.size, 3)
+        dims: tuple[str, ...] = (f"{name}_y", f"{name}_x", "rgb")
+        if wanted.regions:
+            shape, dims = (len(layout.regions), *shape), ("region", *dims)
+        _make_stepped(maps, name, "uint8", shape, dims, layout=layout, window=wanted.window)
+
+
+def _make_stepped(
+    group: zarr.Group,
+    name: str,
+    dtype: str,
+    shape: tuple[int, ...],
+    dims: tuple[str, ...],
+    *,
+    layout: Layout,
+    window: str,
+    fill_value: Any = None,
+) -> None:
+    """Make an array of a window's steps: a row a clip, or a row a frame."""
+    steps = layout.windows[window]
+    if steps == STEPS_BY_LENGTH:
+        options: dict[str, Any] = {"axis": "frame", "rows": STEP_CHUNK}
+    else:
+        options = {"rows": 1}
+        if steps > 1:
+            shape, dims = (steps, *shape), (f"{window}_step", *dims)
+    _make(group, name, dtype, shape, dims, fill_value=fill_value, **options)
 
 
 def _make(

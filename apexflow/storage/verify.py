@@ -9,6 +9,7 @@ import numpy as np
 
 from apexflow.storage.format import (
     FAILED,
+    FRAME_FLOAT_COLUMNS,
     NUMBER_COLUMNS,
     PENDING,
     RESULT_NUMBER_COLUMNS,
@@ -68,7 +69,7 @@ def _unreadable_columns(store: Store) -> Iterator[Damage]:
             continue
         if len(column) != count:
             yield Damage(f"clips/{name}", f"has {len(column)} rows, the table {count}")
-    for name in ("frame_number", "shift", "score"):
+    for name in ("frame_number", *FRAME_FLOAT_COLUMNS):
         try:
             store.array(f"frames/{name}")[:]
         except Exception as error:

@@ -1,21 +1,34 @@
 """Maps made from optical flow: one file an encoding.
 
-`ENCODINGS` is the one place that names them: each entry takes a flow (or a batch of flows)
-and a size, and gives uint8 maps of three channels. `optical_strain` and `magnitude_angle`
-are the measures in float32 that encodings are built from.
+`ENCODINGS` is the one place that names them: each entry takes a flow (or a batch of flows),
+a size and its own options, and gives uint8 maps of three channels. `make_maps` is the way from
+flow as a store holds it to maps. `optical_strain` and `magnitude_angle` are the measures in
+float32 that encodings are built from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
-from numpy.typing import NDArray
-
+from apexflow.kernels.encode.head import mask_region, remove_head_motion
 from apexflow.kernels.encode.hsv import encode_hsv
+from apexflow.kernels.encode.hsv_absolute import encode_hsv_absolute
+from apexflow.kernels.encode.magnitude_angle import encode_magnitude_angle
 from apexflow.kernels.encode.polar import magnitude_angle
 from apexflow.kernels.encode.strain import optical_strain
+from apexflow.kernels.encode.table import ENCODINGS, check_options, make_maps
+from apexflow.kernels.encode.uv import encode_uv
+from apexflow.kernels.encode.uv_strain import encode_uv_strain
 
-ENCODINGS: dict[str, Callable[..., NDArray[np.uint8]]] = {"hsv": encode_hsv}
-
-__all__ = ["ENCODINGS", "encode_hsv", "magnitude_angle", "optical_strain"]
+__all__ = [
+    "ENCODINGS",
+    "check_options",
+    "encode_hsv",
+    "encode_hsv_absolute",
+    "encode_magnitude_angle",
+    "encode_uv",
+    "encode_uv_strain",
+    "magnitude_angle",
+    "make_maps",
+    "mask_region",
+    "optical_strain",
+    "remove_head_motion",
+]
