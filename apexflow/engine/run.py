@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -166,11 +167,12 @@ def _plan(
     rows = [clip_row(clip, capacity) for clip, (capacity, _) in zip(clips, plans, strict=True)]
     slots = store.reserve(rows)
     records = store.records()
+    run = uuid.uuid4().hex
     tasks = []
     for clip, slot, (_, fingerprint) in zip(clips, slots, plans, strict=True):
         record = records[slot.index]
         if not _finished(record, fingerprint):
-            tasks.append(Task(clip, slot, recipe, target, redo=record is not None))
+            tasks.append(Task(clip, slot, recipe, target, redo=record is not None, run=run))
     return tasks, len(clips) - len(tasks)
 
 
