@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TypedDict, overload
 
 from apexflow.errors import ApexflowError, ClipError
@@ -76,7 +76,8 @@ class Clip:
         if self.root is None:
             raise ClipError("the catalog was read without a root folder, so it has no frames")
         relative = PurePosixPath(self.source)
-        if relative.is_absolute() or ".." in relative.parts:
+        # A backslash parts a path on Windows alone; nowhere may it lead out.
+        if relative.is_absolute() or ".." in PureWindowsPath(self.source).parts:
             raise ClipError(f"path {self.source!r} leaves the data set's folder")
         return self.root / relative
 

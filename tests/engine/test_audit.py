@@ -14,6 +14,7 @@ import pytest
 from apexflow import ApexflowError
 from apexflow.cli import main
 from apexflow.engine.audit import Report, audit
+from apexflow.engine.readers import read_mmew
 from tests.engine import annotation_tables as made
 
 HEADER = ("subject", "clip", "path", "onset", "apex", "offset", "label")
@@ -58,6 +59,23 @@ def test_missing_clips_name_the_folder_that_may_be_meant(data):
     assert report.findings[0].where == "annotations.csv row 2"
     assert report.findings[0].proposal == "is it A/cc1?"
     assert report.exit_status == 1
+
+
+def test_a_wrong_root_is_said_first(data):
+    shutil.rmtree(data / "A")
+    shutil.rmtree(data / "B")
+    first = audit("table", data).findings[0]
+    assert (first.rule, first.where) == ("layout", str(data))
+    assert first.proposal.startswith("One table with the columns subject, clip, path")
+
+
+def test_paths_out_of_the_root_are_errors(data, tmp_path):
+    header = ("Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame", "Estimated Emotion")
+    rows = [header, (3, "S03-01-002", 1, 2, 3, "../../secret")]
+    path = made.write_csv(tmp_path / "t.csv", rows)
+    assert ("path-outside", "S03-01-002") in rules(audit("mmew", data, path))
+    with pytest.raises(ApexflowError, match=r"t\.csv row 2: .* leaves"):
+        read_mmew(data, path)
 
 
 def test_surplus_folders_and_subjects_and_videos(data):

@@ -12,7 +12,7 @@ from apexflow.engine.audit.disk import DiskCheck
 from apexflow.engine.audit.findings import Finding, Report, worst_first
 from apexflow.engine.corrections import CorrectionSource, apply_corrections
 from apexflow.engine.process import plan_clip
-from apexflow.engine.readers import READERS
+from apexflow.engine.readers import READERS, Reader
 from apexflow.engine.readers.reader import choose_apex
 from apexflow.engine.recipe import Recipe
 from apexflow.errors import ApexflowError, ClipError
@@ -72,11 +72,25 @@ def audit(
     if root is not None:
         disk = DiskCheck(Path(root), deep, workers)
         findings += disk.findings(clips)
+        missing = sum(finding.rule == "clip-missing" for finding in findings)
+        if clips and missing == len(clips):
+            findings.insert(0, _wrong_root(root, reader, missing))
         frames = disk.frames
         if chosen is not None:
             reported = {finding.clip for finding in findings if finding.severity == "error"}
             findings += _unusable([c for c in clips if str(c) not in reported], chosen)
     return Report(reader.title, len(clips), frames, worst_first(findings))
+
+
+def _wrong_root(root: str | Path, reader: Reader, missing: int) -> Finding:
+    return Finding(
+        severity="error",
+        rule="layout",
+        clip="",
+        where=str(root),
+        message=f"none of {missing} clips is in it; is it the right folder?",
+        proposal=reader.layout.replace("\n", " "),
+    )
 
 
 def _unusable(clips: Sequence[Clip], recipe: Recipe) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from apexflow.engine.readers.action_units import ActionUnit, ActionUnits, parse_action_units
 from apexflow.engine.readers.casme2 import CASME2, read_casme2
 from apexflow.engine.readers.casme3 import CASME3, read_casme3
 from apexflow.engine.readers.casme_sq import CASME_SQ, read_casme_sq
@@ -27,8 +28,11 @@ READERS: Mapping[str, Reader] = MappingProxyType(
 
 __all__ = [
     "READERS",
+    "ActionUnit",
+    "ActionUnits",
     "Option",
     "Reader",
+    "parse_action_units",
     "read_4dme",
     "read_casme2",
     "read_casme3",

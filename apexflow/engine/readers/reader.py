@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal, get_args
 
 from apexflow.catalog import Catalog, Clip
@@ -119,6 +119,10 @@ def finish(clips: Iterable[Clip], apex: str, corrections: CorrectionSource) -> C
 
     if apex not in get_args(ApexChoice):
         raise ApexflowError(f"apex must be one of {', '.join(get_args(ApexChoice))}. Got {apex!r}.")
+    clips = list(clips)
+    for clip in clips:
+        if ".." in PurePosixPath(clip.source).parts:
+            raise ApexflowError(f"{clip.origin}: {clip.source!r} leaves the data set's folder")
     if corrections is not None:
         clips = apply_corrections(clips, corrections)
     return Catalog(choose_apex(clip, apex) for clip in clips)
