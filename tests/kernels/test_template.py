@@ -9,7 +9,7 @@ from functools import partial
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -65,6 +65,7 @@ def searches(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return region, rng.choice(levels, (h, w, *channels)).astype(np.uint8)
 
 
+@settings(deadline=None)
 @given(searches())
 def test_any_search_equals_brute_force(search):
     region, template = search
@@ -73,6 +74,7 @@ def test_any_search_equals_brute_force(search):
     assert all(type(value) is kind for value, kind in zip(match, (int, int, float), strict=True))
 
 
+@settings(deadline=None)
 @given(st.lists(searches(), min_size=2, max_size=4))
 def test_a_matcher_never_depends_on_what_it_has_seen(several):
     matcher = TemplateMatcher(several[0][1])

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.kernels._validate import check_image
+from apexflow.kernels.template.cpu import Pattern
+from apexflow.kernels.template.keyframe import KeyFrame, Scores, can_be_key, prepare_pattern
 from apexflow.kernels.template.spectrum import Spectrum
-from apexflow.kernels.template.sums import CENTRE, window_sums
+from apexflow.kernels.template.sums import gray_plane, window_sums
 
 MAXIMUM_SIZE = 1 << 23
 """Most values a template may have; up to here all sums of products fit 64 bits."""
@@ -97,11 +99,17 @@ class TemplateMatcher:
                 f"template must have at most {MAXIMUM_SIZE} values. Got shape {template.shape}."
             )
         self._template = np.array(_with_channels(template), order="C")
-        centred = self._template.astype(np.int64) - CENTRE
+        sums, squares = window_sums(self._template, *self._template.shape[:2])
+        self._sums = sums.ravel()
         self._area = self._template.shape[0] * self._template.shape[1]
-        self._sums = centred.sum((0, 1))
-        self._norm = self._area * int((centred**2).sum()) - int((self._sums**2).sum())
+        self._norm = self._area * int(squares.item()) - int((self._sums**2).sum())
+        self._plane: TemplateMatcher | None = None
+        if self._template.shape[2] > 1:
+            plane = gray_plane(self._template)
+            self._plane = None if plane is None else TemplateMatcher(plane)
         self._spectrum: Spectrum | None = None
+        self._pattern: Pattern | None = None
+        self._key: KeyFrame | None = None
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[TemplateMatcher], tuple[NDArray[np.uint8]]]:
@@ -140,19 +148,32 @@ class TemplateMatcher:
             )
         if self._norm == 0:
             return Match(0, 0, 0.0)
+        if self._plane is not None and (plane := gray_plane(region)) is not None:
+            return self._plane.match(plane)
         with self._lock:
             return self._search(region)
 
     def _search(self, region: NDArray[np.uint8]) -> Match:
+        found = None
+        if self._key is not None and self._key.shape == region.shape:
+            found = self._key.search(region)
+        positions, products, norms = found or self._compute_everywhere(region)
+        best = _first_maximum(products, norms)
+        y, x = divmod(int(positions[best]), region.shape[1] - self._template.shape[1] + 1)
+        return Match(y, x, _score(int(products[best]), int(norms[best]), self._norm))
+
+    def _compute_everywhere(self, region: NDArray[np.uint8]) -> Scores:
         if self._spectrum is None or self._spectrum.shape != region.shape[:2]:
             self._spectrum = Spectrum(self._template, region.shape[:2])
         correlation = self._spectrum.correlate(region)
         sums, squares = window_sums(region, *self._template.shape[:2])
         products = self._area * correlation - sums @ self._sums
         norms = self._area * squares - (sums**2).sum(2)
-        best = _first_maximum(products.ravel(), norms.ravel())
-        y, x = divmod(best, products.shape[1])
-        return Match(y, x, _score(int(products[y, x]), int(norms[y, x]), self._norm))
+        if can_be_key(region.shape, self._template.shape):
+            if self._pattern is None:
+                self._pattern = prepare_pattern(self._template, self._sums, self._norm)
+            self._key = KeyFrame(region, self._pattern, products, norms)
+        return np.arange(products.size), products.ravel(), norms.ravel()
 
 
 def _with_channels(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -166,6 +187,8 @@ def _score(product: int, norm: int, template_norm: int) -> float:
 
 def _first_maximum(products: NDArray[np.int64], norms: NDArray[np.int64]) -> int:
     """Return the first index of the largest ``products / sqrt(norms)``, compared exactly."""
+    if products.size == 1:
+        return 0
     scores = np.divide(products, np.sqrt(norms), out=np.zeros(products.size), where=norms > 0)
     top = scores.max()
     near = np.flatnonzero(scores >= top - abs(top) * 1e-12)

@@ -14,6 +14,27 @@ CENTRE = 128
 """What is subtracted from each pixel before it is multiplied."""
 
 
+def gray_plane(image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """Return the one channel of an (H, W, 3) image whose channels are all the same."""
+    rows = np.ascontiguousarray(image).reshape(image.shape[0], -1)
+    plane = np.empty((*image.shape[:2], 1), np.uint8)
+    return plane if _take_plane(rows, plane[..., 0]) else None
+
+
+@njit(cache=True, nogil=True)
+def _take_plane(rows: NDArray[np.uint8], plane: NDArray[np.uint8]) -> bool:
+    for y in range(plane.shape[0]):
+        row, out = rows[y], plane[y]
+        different = np.uint8(0)
+        for x in range(out.size):
+            value = row[3 * x]
+            different |= (value ^ row[3 * x + 1]) | (value ^ row[3 * x + 2])
+            out[x] = value
+        if different:
+            return False
+    return True
+
+
 @njit(cache=True, nogil=True)
 def window_sums(
     region: NDArray[np.uint8], height: int, width: int

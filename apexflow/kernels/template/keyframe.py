@@ -1,0 +1,128 @@
+"""A frame whose scores are known, to search the frames that resemble it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexflow.kernels.simd_bytes import MAXIMUM_DOTS, WIDTH
+from apexflow.kernels.template import cpu
+
+Scores = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Positions (y * columns + x) in row-major order, with products and norms."""
+
+_LIMIT = 512
+"""Positions whose computation takes about as long as the DFTs of a region."""
+
+
+def can_be_key(region: tuple[int, ...], template: tuple[int, ...]) -> bool:
+    """Whether `KeyFrame` serves regions and templates of these shapes.
+
+    All windows must overlap, a row must fill a vector, and the sums of rows and columns must
+    fit 32 bits. Other regions are searched by their spectra alone.
+    """
+    height, width, channels = template
+    return (
+        region[0] < 2 * height
+        and region[1] < 2 * width
+        and region[0] < 1 << 15
+        and width * channels >= WIDTH
+        and region[1] * channels <= MAXIMUM_DOTS * WIDTH
+    )
+
+
+class KeyFrame:
+    """A region of (H, W, C) uint8 with its exact scores.
+
+    Parameters
+    ----------
+    region : (H, W, C) uint8
+        Copied.
+    pattern
+        The template.
+    products, norms : (H - h + 1, W - w + 1) int64
+        Of all positions.
+    """
+
+    def __init__(
+        self,
+        region: NDArray[np.uint8],
+        pattern: cpu.Pattern,
+        products: NDArray[np.int64],
+        norms: NDArray[np.int64],
+    ) -> None:
+        self.shape = region.shape
+        self._pattern = pattern
+        self._key = _prepare_key(region, pattern, products, norms)
+        self._hint = int(self._key.angles.argmin())
+        self._usual = 0
+        self._excess = 0
+
+    def search(self, region: NDArray[np.uint8]) -> Scores | None:
+        """Return the best positions of a region of the same shape, and near ties.
+
+        None when it is too different from the key frame, or when the frames have drifted so far
+        from it that a new key frame pays.
+        """
+        if self._excess > _LIMIT:
+            return None
+        region = _with_dense_rows(region)
+        positions, products, norms, computed = cpu.search(
+            region.ctypes.data, region.strides[0], self._key, self._pattern, self._hint, _LIMIT
+        )
+        if positions.size == 0:
+            return None
+        self._usual = self._usual or computed
+        self._excess += computed - self._usual
+        self._hint = int(positions[0])
+        return positions, products, norms
+
+
+def prepare_pattern(template: NDArray[np.uint8], sums: NDArray[np.int64], norm: int) -> cpu.Pattern:
+    """Prepare a template of (h, w, C) uint8 for the compiled steps."""
+    return cpu.Pattern(_flipped(template), sums, float(norm))
+
+
+def _with_dense_rows(region: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the region, or a copy of it whose rows have no gaps between pixels."""
+    channels = region.shape[2]
+    dense = region.strides[1:] == (channels, 1) and region.strides[0] >= region.shape[1] * channels
+    return region if dense else np.ascontiguousarray(region)
+
+
+def _prepare_key(
+    region: NDArray[np.uint8],
+    pattern: cpu.Pattern,
+    products: NDArray[np.int64],
+    norms: NDArray[np.int64],
+) -> cpu.Key:
+    """Prepare a region of (H, W, C) uint8 whose exact products and norms are known."""
+    height, width, channels = region.shape
+    pixels = np.array(region, order="C").reshape(height, -1)
+    masks = np.zeros((channels, width, channels), np.uint8)
+    masks[range(channels), :, range(channels)] = 1
+    masks = cpu.pack_rows(masks.reshape(channels, -1))
+    packed = _flipped(region)
+    margin = (norms.shape[1] - 1) * channels
+    address, stride = pixels.ctypes.data, pixels.strides[0]
+    right = pixels.shape[1] - margin
+    window_height = height - norms.shape[0] + 1
+    area = window_height * (width - norms.shape[1] + 1)
+    lengths = np.sqrt(norms)
+    cosines = np.divide(
+        products, lengths * np.sqrt(pattern.norm), out=np.zeros(norms.shape), where=norms > 0
+    )
+    return cpu.Key(
+        pixels,
+        packed,
+        masks,
+        cpu.row_sums(address, stride, pixels.shape[1], masks, packed),
+        cpu.column_sums(address, stride, pixels, margin, right, norms.shape[0] - 1, window_height),
+        np.arccos(np.clip(cosines, -1, 1)),
+        lengths / np.sqrt(area),
+    )
+
+
+def _flipped(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the packed rows of ``image - 128``."""
+    return cpu.pack_rows((image ^ np.uint8(128)).reshape(image.shape[0], -1))
