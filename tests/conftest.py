@@ -6,11 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from apexflow.catalog import Catalog
 from apexflow.engine.readers import read_samm
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.synthetic import ClipTruth, write_samm
+
+
+# A test never fails for being slow: machines differ.
+settings.register_profile("apexflow", deadline=None)
+settings.load_profile("apexflow")
 
 
 @pytest.fixture(scope="session")
