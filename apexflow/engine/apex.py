@@ -30,9 +30,10 @@ def estimate_apex(frames: NDArray[np.uint8], *, method: ApexMethod) -> int:
         Aligned crops from onset to offset, n >= 1.
     method : {"middle", "difference", "flow"}
         "middle" is the position halfway. "difference" is the largest mean square difference
-        from the first frame, after the best global translation, gain and offset are taken
-        out by linear least squares. "flow" is the largest mean square Farnebäck flow from
-        the first frame, after its median is taken out; better, and two and a half times slower.
+        from the first frame that an affine motion of the head, a gain and an offset do not
+        explain, to first order and in least squares. "flow" is the largest mean square
+        Farnebäck flow from the first frame that an affine motion does not explain; better,
+        and two and a half times slower.
 
     Returns
     -------
