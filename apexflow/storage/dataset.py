@@ -1,17 +1,49 @@
-"""A store as a PyTorch data set."""
+"""One or several stores as a PyTorch data set."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+from zarr.abc.store import Store as ZarrStore
 
+from apexflow.catalog import Clip
 from apexflow.errors import ApexflowError
-from apexflow.storage.export import finished
-from apexflow.storage.format import NO_NUMBER
-from apexflow.storage.store import Store, Target, open_store
+from apexflow.storage.collate import (
+    Batch,
+    Padded,
+    Sample,
+    SampleBatch,
+    collate,
+    pad,
+)
+from apexflow.storage.labels import Labels, label_clips, stored_clips
+from apexflow.storage.parts import (
+    Encode,
+    FramePart,
+    Part,
+    RowInfo,
+    encoder,
+    finished_rows,
+    frames_part,
+    maps_part,
+    windows_part,
+)
+from apexflow.storage.reading import Reader
+from apexflow.storage.store import Store, Target
+
+if TYPE_CHECKING:
+    from apexflow.storage.streaming import ClipStream
+
+MEMORY = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,63 +56,351 @@ class SampleInfo:
     label: int
 
 
-class ClipDataset(Dataset[tuple[torch.Tensor, int]]):
-    """The finished clips of a store, as (map, label).
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a sample lies: the store, and what each part needs to be read."""
+
+    reader: int
+    info: Mapping[str, RowInfo]
+
+
+class ClipDataset(Dataset[Sample]):
+    """The finished clips of one or several stores, as (tensor, label).
+
+    Windows of several steps have their steps in the place of one window; those that have more
+    steps the longer the clip is begin with an axis of time that differs from clip to clip, as
+    whole sequences of frames do.
+
+    Say what a sample holds by one or more of ``maps``, ``flow``, ``roi`` and ``frames``; one
+    of them makes the sample a tensor, several a dict of tensors by these names. Without any,
+    it is ``maps="hsv"``.
 
     Parameters
     ----------
-    store : path, URL or Zarr store
-    maps : str
-        Name of the maps to serve, as in the recipe.
+    stores : path, URL or Zarr store, or a sequence of them
+        Their clips follow one another; the same clip in two stores is an error.
+    maps : str, optional
+        Name of stored maps: (3, height, width) in 0..1; of regions (roi, 3, height, width).
+    flow : str or sequence of str, optional
+        Window of stored flow, (2, height, width) in pixels of the crop, not scaled; of several
+        windows in a row (window, 2, height, width).
+    roi : str or sequence of str, optional
+        Window or windows of the flow of regions: (window, roi, 2, height, width).
+    frames : "all", "interval" or moments, optional
+        Aligned crops: all that are stored or those from onset to offset, (time, channel,
+        height, width) in 0..1; or those of named moments, as ("onset", "apex"):
+        (moment, channel, height, width).
+    encode : str or callable, optional
+        Make maps from ``flow`` and ``roi`` when they are read: the name of an encoding, or a
+        function of flow (..., 2, H, W) to maps (..., h, w, channel), uint8 or float32. The
+        channels take the place of the 2 above; bytes become 0..1.
+    size : (height, width), default (28, 28)
+        Of the maps that a named encoding makes.
+    encode_options : dict
+        Further options of the named encoding.
+    max_frames : int, optional
+        Longest sequence of frames; what is beyond is cut off.
+    labels : protocol, its name or TOML file, optional
+        The classes. Clips to which it gives none are left out. By default the labels that the
+        store holds, or the position of the clip's emotion among the sorted emotions.
+    transform : callable, optional
+        Applied to what a sample holds, sample by sample.
+    memory : int, default 1 GiB
+        Bytes. What fits is read once; what does not is read sample by sample from the store,
+        and is best taken through `stream`, in shuffled blocks.
 
     Attributes
     ----------
     samples : tuple of SampleInfo
-        One a sample, in the order of the store.
+        One a sample.
     classes : tuple of str
-        The emotion of each label, where labels were made from emotions; else the numbers.
+        The name of each label.
+    collate : callable
+        The ``collate_fn`` for a DataLoader: stacks, or pads with a mask where the length
+        differs. It passes on what was read as a batch, which the default would take apart.
 
-    A sample is a float32 tensor (3, height, width) in 0..1 and an int. The label is the one
-    annotated or given by a protocol; where no clip has one, the position of the clip's
-    emotion among the sorted emotions. Maps are small: they are read once, into memory.
+    Raises
+    ------
+    ApexflowError
+        There is no such store or array, no finished clip, a clip without label; stores differ
+        in shape; something is damaged. A store that is still being written gives a
+        `UserWarning` and the clips finished so far.
     """
 
-    def __init__(self, store: Target, *, maps: str = "hsv") -> None:
-        opened = open_store(store)
-        if maps not in opened.layout.maps:
-            raise ApexflowError(
-                f"{opened.name} has no maps {maps!r}; it has {sorted(opened.layout.maps)}"
-            )
-        rows = [index for index, _ in finished(opened)]
-        if not rows:
-            raise ApexflowError(f"{opened.name} holds no finished clip")
-        labels, self.classes = _labels(opened, rows)
-        keys = opened.keys()
-        self.samples = tuple(
-            SampleInfo(*keys[row], label) for row, label in zip(rows, labels, strict=True)
-        )
-        self._maps = torch.from_numpy(_read_rows(opened, f"maps/{maps}", rows))
+    def __init__(
+        self,
+        stores: Target | Sequence[Target],
+        *,
+        maps: str | None = None,
+        flow: str | Sequence[str] | None = None,
+        roi: str | Sequence[str] | None = None,
+        frames: str | Sequence[str] | None = None,
+        encode: str | Encode | None = None,
+        size: tuple[int, int] = (28, 28),
+        encode_options: Mapping[str, Any] = MappingProxyType({}),
+        max_frames: int | None = None,
+        labels: Labels = None,
+        transform: Callable[[Any], Any] | None = None,
+        memory: int = MEMORY,
+    ) -> None:
+        if maps is None and flow is None and roi is None and frames is None:
+            maps = "hsv"
+        targets = _targets(stores)
+        self.transform = transform
+        self.memory = memory
+        self._readers = [Reader(target) for target in targets]
+        function = encoder(encode, size, encode_options)
+        self._parts = [
+            _parts(reader.store, maps, flow, roi, frames, function, max_frames)
+            for reader in self._readers
+        ]
+        self._places, self.samples, self.classes = self._table(labels)
+        self.labels = torch.tensor([sample.label for sample in self.samples])
+        self._memory: dict[str, Packed] | None = None
+        self.nbytes = self._measure()
+        ragged = tuple(name for name, part in self._parts[0].items() if part.ragged)
+        self.collate = partial(collate, padded=ragged)
+        if self.nbytes <= memory:
+            self._memory = self._read_stores(range(len(self)))
+            self.close()
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        image = self._maps[index].permute(2, 0, 1).to(torch.float32) / 255
-        return image, self.samples[index].label
+    def __getitem__(self, index: int) -> Sample:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index must be below {len(self)}. Got {index}.")
+        index = int(index) % len(self)
+        packed, position = (
+            (self.read([index]), 0) if self._memory is None else (self._memory, index)
+        )
+        value = _one({name: one.sample(position) for name, one in packed.items()})
+        if self.transform is not None:
+            value = self.transform(value)
+        return value, self.samples[index].label
+
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[Sample]:
+        """Return samples that were read together: what a DataLoader asks for a batch."""
+        if self.transform is not None:
+            return [self[index] for index in indices]
+        return SampleBatch(*self.batch(indices))
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Return (values, labels) of these samples, in this order, padded where need be."""
+        return self.finish(self.read(indices), indices)
+
+    def read(self, indices: Sequence[int]) -> dict[str, Packed]:
+        """Return these samples, in this order, as they are kept in memory."""
+        chosen = torch.as_tensor(indices, dtype=torch.long)
+        if self._memory is not None:
+            return {name: one.select(chosen) for name, one in self._memory.items()}
+        ascending, order = torch.sort(chosen, stable=True)
+        packed = self._read_stores(ascending.tolist())
+        if (ascending == chosen).all():
+            return packed
+        # Read in the order of the store, given in the order asked for.
+        back = torch.argsort(order)
+        return {name: one.select(back) for name, one in packed.items()}
+
+    def finish(self, packed: Mapping[str, Packed], indices: Sequence[int]) -> Batch:
+        """Return what was read, which is the samples ``indices`` in this order, as a batch."""
+        labels = self.labels[torch.as_tensor(indices, dtype=torch.long)]
+        transform = self.transform
+        if transform is None:
+            return _one({name: one.batch() for name, one in packed.items()}), labels
+        values = (
+            _one({name: one.sample(i) for name, one in packed.items()}) for i in range(len(labels))
+        )
+        return self.collate(
+            [
+                (transform(value), label)
+                for value, label in zip(values, labels.tolist(), strict=True)
+            ]
+        )
+
+    def stream(self, indices: Sequence[int] | None = None, **options: Any) -> ClipStream:
+        """Return an IterableDataset over these samples: shuffled blocks, bounded memory.
+
+        Options are those of `apexflow.storage.streaming.ClipStream`.
+        """
+        from apexflow.storage.streaming import ClipStream
+
+        return ClipStream(self, indices, **options)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether everything was read into memory."""
+        return self._memory is not None
+
+    def blocks(self, indices: Sequence[int]) -> list[list[int]]:
+        """Group samples by the chunks, or shards, that hold them: what is read together."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        sizes = [
+            max(part.block_rows(reader.store) for part in parts.values())
+            for parts, reader in zip(self._parts, self._readers, strict=True)
+        ]
+        for i in sorted(indices):
+            place = self._places[i]
+            row = next(iter(place.info.values())).row
+            groups.setdefault((place.reader, row // sizes[place.reader]), []).append(i)
+        return list(groups.values())
+
+    def close(self) -> None:
+        """Let go of the stores; the next reading opens them again."""
+        for reader in self._readers:
+            reader.close()
+
+    def _read_stores(self, indices: Sequence[int]) -> dict[str, Packed]:
+        pieces: dict[str, list[Packed]] = {}
+        for number, reader in enumerate(self._readers):
+            places = [self._places[i] for i in indices if self._places[i].reader == number]
+            if not places:
+                continue
+            for name, part in self._parts[number].items():
+                clips = [place.info[name] for place in places]
+                values = torch.from_numpy(part.read(reader.store, clips))
+                lengths = [len(clip.frames) for clip in clips] if part.ragged else None
+                if not part.ragged and isinstance(part, FramePart):
+                    values = values.reshape(len(clips), -1, *values.shape[1:])
+                pieces.setdefault(name, []).append(Packed(values, lengths))
+        return {name: join(ones) for name, ones in pieces.items()}
+
+    def _table(
+        self, labels: Labels
+    ) -> tuple[list[_Place], tuple[SampleInfo, ...], tuple[str, ...]]:
+        places: list[_Place] = []
+        clips: list[Clip] = []
+        for number, (reader, parts) in enumerate(zip(self._readers, self._parts, strict=True)):
+            store = reader.store
+            rows = stored_clips(store)
+            infos = list(finished_rows(store, parts))
+            if not infos:
+                raise ApexflowError(f"{store.name} holds no finished clip")
+            if not store.complete:
+                warnings.warn(
+                    f"{store.name} is still being written, or its run was cut short: the "
+                    f"{len(infos)} finished of its {len(rows)} clips are served",
+                    stacklevel=3,
+                )
+            places += [_Place(number, info) for info in infos]
+            clips += [rows[next(iter(info.values())).row] for info in infos]
+        label_of, classes = label_clips(clips, labels)
+        kept = [i for i, clip in enumerate(clips) if clip.key in label_of]
+        samples = (SampleInfo(*clips[i].key, label_of[clips[i].key]) for i in kept)
+        return [places[i] for i in kept], tuple(samples), classes
+
+    def _measure(self) -> int:
+        """Return the bytes of all samples; stores must agree in shape."""
+        total = 0
+        first: dict[str, torch.Size] = {}
+        for number, reader in enumerate(self._readers):
+            mine = [i for i, place in enumerate(self._places) if place.reader == number]
+            if not mine:
+                continue
+            for name, packed in self._read_stores(mine[:1]).items():
+                part, value = self._parts[number][name], packed.sample(0)
+                shape = value.shape[1:] if part.ragged else value.shape
+                if first.setdefault(name, shape) != shape:
+                    raise ApexflowError(
+                        f"{reader.store.name}: {name} has shape {tuple(shape)}, in the stores "
+                        f"before it {tuple(first[name])}; stores served together must agree"
+                    )
+                each = packed.values[0].nbytes
+                frames = (len(self._places[i].info[name].frames) for i in mine)
+                total += each * (sum(frames) if part.ragged else len(mine))
+        return total
 
 
-def _read_rows(store: Store, path: str, rows: list[int]) -> np.ndarray:
-    everything = np.asarray(store.array(path)[: store.clip_count])
-    return everything[rows]
+class Packed:
+    """What was read of some samples: bytes or floats, end to end.
+
+    Attributes
+    ----------
+    values : tensor (n, ...) or, of sequences, (all frames, ...)
+    lengths : list of int or None
+        The frames of each sequence.
+    """
+
+    def __init__(self, values: torch.Tensor, lengths: Sequence[int] | None = None) -> None:
+        self.values = values
+        self.lengths = None if lengths is None else list(lengths)
+        self._starts = None if lengths is None else np.cumsum([0, *lengths]).tolist()
+
+    def __len__(self) -> int:
+        return len(self.values) if self.lengths is None else len(self.lengths)
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes
+
+    def sample(self, index: int) -> torch.Tensor:
+        """Return one sample as float32."""
+        if self.lengths is None or self._starts is None:
+            return _as_float(self.values[index])
+        start = self._starts[index]
+        return _as_float(self.values[start : start + self.lengths[index]])
+
+    def select(self, indices: torch.Tensor) -> Packed:
+        """Return some of the samples, in this order."""
+        if self.lengths is None or self._starts is None:
+            return Packed(self.values[indices])
+        chosen = indices.tolist()
+        spans = [range(self._starts[i], self._starts[i] + self.lengths[i]) for i in chosen]
+        rows = torch.tensor([row for span in spans for row in span], dtype=torch.long)
+        return Packed(self.values[rows], [self.lengths[i] for i in chosen])
+
+    def batch(self) -> torch.Tensor | Padded:
+        """Return all samples as one float32 batch."""
+        if self.lengths is None:
+            return _as_float(self.values)
+        return pad([self.sample(i) for i in range(len(self))])
 
 
-def _labels(store: Store, rows: list[int]) -> tuple[list[int], tuple[str, ...]]:
-    labels = store.column("label")[rows]
-    if (labels != NO_NUMBER).all():
-        return labels.tolist(), tuple(str(label) for label in sorted(set(labels.tolist())))
-    if (labels != NO_NUMBER).any():
-        missing = "/".join(store.keys()[rows[int(np.argmin(labels != NO_NUMBER))]])
-        raise ApexflowError(f"{store.name}: some clips have a label and {missing} has none")
-    emotions = store.column("emotion")[rows].tolist()
-    classes = tuple(sorted(set(emotions)))
-    return [classes.index(emotion) for emotion in emotions], classes
+def join(packed: Sequence[Packed]) -> Packed:
+    """Return all samples of several reads."""
+    if len(packed) == 1:
+        return packed[0]
+    lengths = [length for one in packed for length in one.lengths or ()]
+    values = torch.cat([one.values for one in packed])
+    return Packed(values, None if packed[0].lengths is None else lengths)
+
+
+def _as_float(values: torch.Tensor) -> torch.Tensor:
+    """Return bytes as 0..1 and floats as they are, in float32."""
+    if values.dtype != torch.uint8:
+        return values.to(torch.float32)
+    # Into fresh memory, then in place: half the traffic of dividing.
+    return values.to(torch.float32).mul_(1 / 255)
+
+
+def _one(values: Mapping[str, Any]) -> Any:
+    return values if len(values) > 1 else next(iter(values.values()))
+
+
+def _targets(stores: Target | Sequence[Target]) -> list[Target]:
+    one = isinstance(stores, str | Path | ZarrStore)
+    targets = [stores] if one else list(stores)  # type: ignore[arg-type]
+    if not targets:
+        raise ApexflowError("stores must name one store at least")
+    return targets  # type: ignore[return-value]
+
+
+def _parts(
+    store: Store,
+    maps: str | None,
+    flow: str | Sequence[str] | None,
+    roi: str | Sequence[str] | None,
+    frames: str | Sequence[str] | None,
+    encode: Encode | None,
+    max_frames: int | None,
+) -> dict[str, Part]:
+    parts: dict[str, Part] = {}
+    if maps is not None:
+        parts["maps"] = maps_part(store, maps)
+    if flow is not None:
+        parts["flow"] = windows_part(store, "flow", flow, encode)
+    if roi is not None:
+        parts["roi"] = windows_part(store, "roi", roi, encode)
+    if frames is not None:
+        parts["frames"] = frames_part(store, frames, max_frames)
+    return parts

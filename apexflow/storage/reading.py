@@ -1,0 +1,76 @@
+"""A store opened for reading alone, across forks, spawned workers and compaction."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from apexflow.storage.store import Store, Target, local_path, open_store
+
+
+class Reader:
+    """Opens a store when it is first read, and holds it against the deletion of old chunks.
+
+    A compaction leaves the chunks that it replaced where they are while a reader is there.
+    A copy in another process (pickled for a spawned worker) opens the store for itself.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._store: Store | None = None
+        self._handle: int | None = None
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            # Held before it is opened: what the opened metadata says stays on disk.
+            self._handle = hold(self._target)
+            self._store = open_store(self._target)
+        return self._store
+
+    def close(self) -> None:
+        """Let go of the store; the next use opens it again."""
+        if self._handle is not None:
+            os.close(self._handle)
+        self._store = self._handle = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_target": self._target, "_store": None, "_handle": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def hold(target: Target) -> int | None:
+    """Take a shared hold on a local store's chunks; None for any other kind of store.
+
+    Given back by closing the handle, or by the operating system when the process dies.
+    """
+    import fcntl
+
+    path = local_path(target)
+    if path is None or not (path / "clips").is_dir():
+        return None
+    # The folder itself: files of a Zarr store are replaced, folders stay.
+    handle = os.open(path / "clips", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    return handle
+
+
+def hold_alone(target: Target) -> int | None:
+    """Take the only hold on a local store's chunks, None where a reader has one."""
+    import fcntl
+
+    path = local_path(target)
+    if path is None:
+        return None
+    handle = os.open(path / "clips", os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
