@@ -1,25 +1,161 @@
-"""Leave-one-subject-out folds over a data set of clips."""
+"""Folds in which no person is on both sides."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch.utils.data import Subset
+import numpy as np
 
-from apexflow.storage.dataset import ClipDataset
+from apexflow.errors import ApexflowError
 
-ClipSubset = Subset[tuple[torch.Tensor, int]]
+if TYPE_CHECKING:
+    from torch.utils.data import Subset
+
+    from apexflow.storage.collate import Sample
+    from apexflow.storage.dataset import ClipDataset
 
 
-def loso(dataset: ClipDataset) -> Iterator[tuple[ClipSubset, ClipSubset]]:
+class Clip(Protocol):
+    """What a fold must know of a sample."""
+
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def label(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Positions of the samples to learn from and of those to test on.
+
+    Attributes
+    ----------
+    name : str
+        Who is tested: "data set/subject", or the data set alone.
+    train, test : tuple of int
+
+    A fold with a person on both sides, or with an empty side, cannot be made:
+    `ApexflowError`.
+    """
+
+    name: str
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+    samples: Sequence[Clip]
+
+    def __post_init__(self) -> None:
+        sides = {"training": self.train, "test": self.test}
+        for side, indices in sides.items():
+            if not indices:
+                raise ApexflowError(
+                    f"fold {self.name} has no {side} clips: there must be two subjects at least"
+                )
+        both = people(self.samples, self.train) & people(self.samples, self.test)
+        if both:
+            raise ApexflowError(f"fold {self.name}: {'/'.join(min(both))} is on both sides")
+
+
+def people(samples: Sequence[Clip], indices: Iterable[int]) -> set[tuple[str, str]]:
+    """Return each (data set, subject): subject 1 of one data set is nobody of another."""
+    return {(samples[i].dataset, samples[i].subject) for i in indices}
+
+
+def subject_folds(samples: Sequence[Clip]) -> list[Fold]:
+    """Return one fold a subject, in sorted order; it tests all of the subject's clips."""
+    return _folds(samples, [(sample.dataset, sample.subject) for sample in samples])
+
+
+def dataset_folds(samples: Sequence[Clip]) -> list[Fold]:
+    """Return one fold a data set, in sorted order; it tests all of the data set's clips."""
+    return _folds(samples, [(sample.dataset,) for sample in samples])
+
+
+def loso(dataset: ClipDataset) -> Iterator[tuple[Subset[Sample], Subset[Sample]]]:
     """Yield (train, test) for each subject, test holding all of the subject's clips and no other.
 
-    A subject is a (data set, subject) pair: subject 1 of one data set is nobody of another.
-    Folds come in sorted order.
+    A subject is a (data set, subject) pair. Folds come in sorted order. Raises
+    `ApexflowError` where there is one subject only.
     """
-    people = [(sample.dataset, sample.subject) for sample in dataset.samples]
-    for person in sorted(set(people)):
-        test = [i for i, who in enumerate(people) if who == person]
-        train = [i for i, who in enumerate(people) if who != person]
-        yield Subset(dataset, train), Subset(dataset, test)
+    return _subsets(dataset, subject_folds(dataset.samples))
+
+
+def leave_one_dataset_out(
+    dataset: ClipDataset,
+) -> Iterator[tuple[Subset[Sample], Subset[Sample]]]:
+    """Yield (train, test) for each data set, test holding all of its clips and no other."""
+    return _subsets(dataset, dataset_folds(dataset.samples))
+
+
+def inner_split(
+    samples: Sequence[Clip], train: Sequence[int], *, fraction: float = 0.2, seed: int = 0
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Split training clips by subject into (fit, validation).
+
+    Whole subjects move to validation, in an order drawn from ``seed``, until it holds
+    ``fraction`` of the clips; a subject who is the last one to show a class stays. First
+    come those who show a class that validation lacks.
+
+    Raises
+    ------
+    ApexflowError
+        The training clips are of one subject, or no subject can be spared.
+    """
+    if not 0 < fraction < 1:
+        raise ApexflowError(f"fraction must lie between 0 and 1. Got {fraction!r}.")
+    clips: dict[tuple[str, str], list[int]] = {}
+    for i in train:
+        clips.setdefault((samples[i].dataset, samples[i].subject), []).append(i)
+    shown = {who: {samples[i].label for i in mine} for who, mine in clips.items()}
+    waiting = sorted(clips)
+    np.random.default_rng(seed).shuffle(waiting)
+    chosen: list[tuple[str, str]] = []
+    while sum(len(clips[who]) for who in chosen) < fraction * len(train):
+        seen = {label for who in chosen for label in shown[who]}
+        can_go = [who for who in waiting if _spared(who, waiting, shown)]
+        if not can_go:
+            break
+        # max takes the first of equals: the drawn order decides.
+        who = max(can_go, key=lambda one: len(shown[one] - seen))
+        waiting.remove(who)
+        chosen.append(who)
+    if not chosen or not waiting:
+        raise ApexflowError(
+            "no subject can be spared for inner validation: each shows a class that no other "
+            "training subject shows"
+        )
+    validation = tuple(i for i in train if (samples[i].dataset, samples[i].subject) in chosen)
+    fit = tuple(i for i in train if (samples[i].dataset, samples[i].subject) not in chosen)
+    Fold("inner validation", fit, validation, samples)
+    return fit, validation
+
+
+def _spared(
+    who: tuple[str, str], waiting: list[tuple[str, str]], shown: dict[tuple[str, str], set[int]]
+) -> bool:
+    left = [shown[other] for other in waiting if other != who]
+    return bool(left) and shown[who] <= set().union(*left)
+
+
+def _folds(samples: Sequence[Clip], groups: Sequence[tuple[str, ...]]) -> list[Fold]:
+    return [
+        Fold(
+            "/".join(tested),
+            tuple(i for i, group in enumerate(groups) if group != tested),
+            tuple(i for i, group in enumerate(groups) if group == tested),
+            samples,
+        )
+        for tested in sorted(set(groups))
+    ]
+
+
+def _subsets(
+    dataset: ClipDataset, folds: list[Fold]
+) -> Iterator[tuple[Subset[Sample], Subset[Sample]]]:
+    from torch.utils.data import Subset
+
+    for fold in folds:
+        yield Subset(dataset, fold.train), Subset(dataset, fold.test)

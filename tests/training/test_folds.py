@@ -1,0 +1,99 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import apexflow as af
+from apexflow.errors import ApexflowError
+from apexflow.training.folds import Fold, dataset_folds, inner_split, people, subject_folds
+from tests.storage.stores import make_store, random_clips
+
+
+@dataclass(frozen=True)
+class Clip:
+    dataset: str
+    subject: str
+    label: int = 0
+
+
+CLIPS = st.lists(
+    st.builds(Clip, st.sampled_from("ab"), st.sampled_from("123"), st.integers(0, 2)),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(CLIPS)
+def test_each_person_is_tested_once_and_never_learnt_from(clips: list[Clip]) -> None:
+    everyone = people(clips, range(len(clips)))
+    if len(everyone) < 2:
+        with pytest.raises(ApexflowError, match="two subjects at least"):
+            subject_folds(clips)
+        return
+    folds = subject_folds(clips)
+    assert [fold.name for fold in folds] == sorted("/".join(who) for who in everyone)
+    assert sorted(i for fold in folds for i in fold.test) == list(range(len(clips)))
+    for fold in folds:
+        assert len(people(clips, fold.test)) == 1
+        assert not people(clips, fold.test) & people(clips, fold.train)
+        assert sorted(fold.test + fold.train) == list(range(len(clips)))
+
+
+def test_subject_1_of_one_data_set_is_nobody_of_another() -> None:
+    clips = [Clip("a", "1"), Clip("b", "1"), Clip("a", "1")]
+    assert [fold.test for fold in subject_folds(clips)] == [(0, 2), (1,)]
+    assert [fold.name for fold in dataset_folds(clips)] == ["a", "b"]
+
+
+def test_a_fold_with_a_person_on_both_sides_cannot_be_made() -> None:
+    clips = [Clip("a", "1"), Clip("a", "2"), Clip("a", "1")]
+    with pytest.raises(ApexflowError, match="a/1 is on both sides"):
+        Fold("wrong", (0, 1), (2,), clips)
+
+
+@given(CLIPS, st.integers(0, 5), st.sampled_from([0.1, 0.2, 0.5]))
+def test_inner_validation_splits_people_and_keeps_classes(
+    clips: list[Clip], seed: int, fraction: float
+) -> None:
+    train = range(0, len(clips), 2)
+    try:
+        fit, validation = inner_split(clips, train, fraction=fraction, seed=seed)
+    except ApexflowError:
+        return
+    assert sorted(fit + validation) == list(train)
+    assert not people(clips, fit) & people(clips, validation)
+    assert {clips[i].label for i in fit} == {clips[i].label for i in train}
+    assert inner_split(clips, train, fraction=fraction, seed=seed) == (fit, validation)
+
+
+def test_inner_validation_holds_the_fraction_and_every_class_where_it_can() -> None:
+    clips = [Clip("a", str(s), label) for s in range(10) for label in (0, 1, 2)]
+    fit, validation = inner_split(clips, range(30), fraction=0.2, seed=3)
+    assert len(validation) == 6
+    assert {clips[i].label for i in validation} == {0, 1, 2}
+    others = {inner_split(clips, range(30), seed=seed)[1] for seed in range(8)}
+    assert len(others) > 1
+    assert len(fit) == 24
+
+
+def test_inner_validation_without_a_subject_to_spare() -> None:
+    clips = [Clip("a", "1", 0), Clip("a", "2", 1)]
+    with pytest.raises(ApexflowError, match="no subject can be spared"):
+        inner_split(clips, [0, 1])
+
+
+def test_loso_gives_subsets_of_the_data_set(tmp_path: Path) -> None:
+    clips = random_clips(8, subjects=3)
+    clips[3].dataset = "other"
+    make_store(tmp_path / "s.zarr", clips)
+    dataset = af.ClipDataset(tmp_path / "s.zarr", maps="hsv")
+    tested = [[dataset.samples[i].clip for i in test.indices] for _, test in af.loso(dataset)]
+    assert tested == [["c0", "c6"], ["c1", "c4", "c7"], ["c2", "c5"], ["c3"]]
+    for train, test in af.loso(dataset):
+        assert len(train) + len(test) == len(dataset)
+        image, label = test[0]
+        assert image.shape == (3, 28, 28)
+        assert label == dataset[test.indices[0]][1]
+    assert len(list(af.training.leave_one_dataset_out(dataset))) == 2
