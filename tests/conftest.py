@@ -13,7 +13,6 @@ from apexflow.engine.readers import read_samm
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.synthetic import ClipTruth, write_samm
 
-
 # A test never fails for being slow: machines differ.
 settings.register_profile("apexflow", deadline=None)
 settings.load_profile("apexflow")
