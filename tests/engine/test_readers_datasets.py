@@ -322,6 +322,17 @@ def test_casme_sq_with_a_header_is_refused(tmp_path):
         read_casme_sq(None, made.write_xlsx(tmp_path / "t.xlsx", {"S": rows}))
 
 
+def test_casme_sq_with_a_column_missing_is_refused(tmp_path):
+    for column in range(9):
+        rows = [[*row[:column], *row[column + 1 :]] for row in CASME_SQ_ROWS]
+        path = made.write_csv(tmp_path / "t.csv", rows)
+        if column == 8:  # the self-report alone may be left out
+            assert len(read_casme_sq(None, path)) == 4
+        else:
+            with pytest.raises(ApexflowError, match=r"t\.csv row 1: "):
+                read_casme_sq(None, path)
+
+
 # -- CAS(ME)³
 
 

@@ -85,7 +85,7 @@ def casme_sq_rows(
     if expressions not in {"all", "micro", "macro"}:
         raise ApexflowError(f"expressions must be 'all', 'micro' or 'macro'. Got {expressions!r}.")
     where = place(root, annotations, _NAMES, CASME_SQ.title, "rawpic/s15/15_0101…/img1.jpg")
-    rows = read_bare_rows(where.table, _COLUMNS, required=5)
+    rows = read_bare_rows(where.table, _COLUMNS, required=8)
     folders = _Folders.read(where.tree, where.table)
     clips = [_clip(row, folders) for row in rows]
     seen = Counter((clip.subject, clip.name) for clip in clips)
@@ -103,6 +103,10 @@ def _clip(row: Row, folders: _Folders) -> Clip:
     if number is None:
         raise row.error(f"subject must be a number, got {row.text('subject')!r}")
     name = row.identifier("clip")
+    expression = row.text("expression").casefold()
+    # Without a header this column is what tells that none is missing or shifted.
+    if not expression.startswith(("micro", "macro")):
+        raise row.error(f"the eighth column must say macro or micro, got {expression!r}")
     return Clip(
         dataset=CASME_SQ.name,
         subject=f"{number:02d}",
@@ -117,7 +121,7 @@ def _clip(row: Row, folders: _Folders) -> Clip:
         action_units=row.text("action_units"),
         origin=row.origin,
         extra=(
-            ("expression", row.text("expression").casefold()),
+            ("expression", expression),
             ("self report", row.text("self_report")),
         ),
     )

@@ -132,26 +132,28 @@ def read_rows(
 
 
 def read_bare_rows(path: str | Path, names: Sequence[str], required: int) -> list[Row]:
-    """Return the rows of a table without header, cells named by their position."""
-    sheets = list(_sheets(Path(path), None))
-    # The separator that yields the most columns in the first row is the file's own.
-    table = max(sheets, key=lambda s: len(s.rows[0][1]) if s.rows else 0, default=None)
-    if Path(path).suffix.lower() in {".xlsx", ".xlsm"}:
-        table = next((s for s in sheets if s.rows), None)
-    if table is None or not table.rows:
+    """Return the rows of a table without header, cells named by their position.
+
+    Of the sheets of a workbook, or the separators of a text, the one with the widest first
+    row counts. Raises `ApexflowError` when a row has fewer than ``required`` cells.
+    """
+    sheets = [sheet for sheet in _sheets(Path(path), None) if sheet.rows]
+    if not sheets:
         raise ApexflowError(f"{path}: the table is empty")
+    table = max(sheets, key=lambda sheet: sum(map(bool, sheet.rows[0][1])))
     if table.broken:
         raise ApexflowError(f"{table.label} {table.broken}")
     _refuse_doubtful_cells(table, -1, dict(enumerate(names)))
-    rows = []
     for number, cells in table.rows:
-        if len([c for c in cells[:required] if c]) < required - 1:
+        if len(cells) < required:
             raise ApexflowError(
-                f"{table.label} row {number}: needs at least the columns "
-                f"{', '.join(names[:required])}, in this order"
+                f"{table.label} row {number}: needs the columns {', '.join(names[:required])}, "
+                "in this order"
             )
-        rows.append(Row(table.label, number, dict(zip(names, cells, strict=False))))
-    return rows
+    return [
+        Row(table.label, number, dict(zip(names, cells, strict=False)))
+        for number, cells in table.rows
+    ]
 
 
 def sheet_rows(path: str | Path, sheet: int) -> list[tuple[str, ...]]:
