@@ -54,7 +54,14 @@ class Demo:
     report: Path
 
 
-def run_demo(folder: str | Path, *, workers: int | None = None, progress: bool = True) -> Demo:
+def run_demo(
+    folder: str | Path,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+    clips: int = 10,
+    frames: int = 30,
+) -> Demo:
     """Write a SAMM-shaped data set, process it, check it, and write ``report.html``.
 
     The folder gets ``SAMM/`` (frames and ``samm.csv``), ``samm.zarr`` and ``report.html``.
@@ -63,7 +70,7 @@ def run_demo(folder: str | Path, *, workers: int | None = None, progress: bool =
     place = Path(folder)
     _check_folder(place)
     root, target = place / "SAMM", place / "samm.zarr"
-    truths = write_samm(root)
+    truths = write_samm(root, clips=clips, frames=frames)
     summary = process(read_samm(root), target, workers=workers, progress=progress)
     store = open_store(target)
     checks = _checks(store, truths)
