@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ from apexflow.engine.recipe import Alignment, Crop
 
 Box = tuple[int, int, int, int]
 RegionBox = tuple[float, float, float, float]
+Matrix = NDArray[np.float64]
 
 _INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,
@@ -22,6 +25,9 @@ _INTERPOLATION = {
     "area": cv2.INTER_AREA,
     "lanczos4": cv2.INTER_LANCZOS4,
 }
+# Samples averaged a pixel and axis when a crop shrinks: as many as pixels fall into it. Beyond
+# 4 nothing is gained.
+_MOST_SAMPLES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,7 @@ class Pose:
     dx, dy : float
         Shift of the middle of the box in pixels of the frame.
     score : float
-        Zero-mean normalised cross-correlation with the template at the nearest whole shift.
+        Zero-mean normalised cross-correlation with the template at the best whole shift.
     rotation : float
         About the middle of the box, in degrees, clockwise as seen.
     scale : float
@@ -47,7 +53,15 @@ class Pose:
 
 
 class Aligner:
-    """The template of one clip, looked for around its own place in each frame."""
+    """The template of one clip: looked for around its own place in each frame, and cut out.
+
+    Parameters
+    ----------
+    template_frame : (H, W) or (H, W, 3) uint8
+    box : (x0, y0, x1, y1)
+        The template in it; at least 16x16.
+    recipe : Alignment
+    """
 
     def __init__(self, template_frame: Image, box: Box, recipe: Alignment) -> None:
         x0, y0, x1, y1 = box
@@ -58,25 +72,112 @@ class Aligner:
             slice(max(x0 - margin, 0), min(x1 + margin, width)),
         )
         self._origin = x0 - self._region[1].start, y0 - self._region[0].start
-        self._matcher = kernels.TemplateMatcher(template_frame[y0:y1, x0:x1])
+        self._middle = (x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2
+        template = template_frame[y0:y1, x0:x1]
+        self._matcher = kernels.TemplateMatcher(template)
+        self._registration = None
+        if recipe.method in ("subpixel", "similarity"):
+            from apexflow.kernels.register import Registration
+
+            model: Literal["shift", "similarity"]
+            model = "similarity" if recipe.method == "similarity" else "shift"
+            self._registration = Registration(_gray(template), model=model)
 
     def find(self, frame: Image) -> Pose:
-        """Return where the face is in this frame."""
-        match = self._matcher.match(frame[self._region])
-        return Pose(match.x - self._origin[0], match.y - self._origin[1], match.score)
+        """Return where the face is in a frame of the template frame's size."""
+        region = frame[self._region]
+        match = self._matcher.match(region)
+        dx, dy = match.x - self._origin[0], match.y - self._origin[1]
+        if self._registration is None:
+            return Pose(dx, dy, match.score)
+        # The middle of the template, in pixels of the region.
+        x, y = (
+            middle - part.start
+            for middle, part in zip(self._middle, self._region[::-1], strict=True)
+        )
+        found = self._registration.locate(_gray(region), (x + dx, y + dy))
+        return Pose(found.x - x, found.y - y, match.score, found.rotation, found.scale)
+
+    def cut(self, frame: Image, region: RegionBox, pose: Pose, crop: Crop) -> Image:
+        """Cut a region of the template frame out of a frame: gray uint8 (crop.height, crop.width).
+
+        Whole pixels are cut and resized. Where the pose is known to a part of a pixel, crop,
+        motion and size are one interpolation of the frame's own pixels; "area" then averages
+        samples taken between them, so that a crop that shrinks has no aliasing.
+        """
+        if self._registration is None:
+            return _resize(frame, region, pose, crop)
+        return _warp(frame, crop_matrix(region, self._middle, pose, crop), crop)
 
 
-def cut(frame: Image, region: RegionBox, face: Box, pose: Pose, crop: Crop) -> Image:
-    """Cut a region of the template frame out of a frame: gray uint8, as large as the crop.
+def crop_matrix(region: RegionBox, middle: tuple[float, float], pose: Pose, crop: Crop) -> Matrix:
+    """Return the map (2, 3) from pixels of a crop to those of the frame that it is cut from.
 
-    ``region`` and ``face`` are in pixels of the template frame; the pose turns about the middle
-    of ``face``.
+    ``region`` (x0, y0, x1, y1) and ``middle``, about which the pose turns, are in pixels of the
+    template frame. Pixel centres lie at whole numbers.
     """
+    x0, y0, x1, y1 = region
+    fx, fy = (x1 - x0) / crop.width, (y1 - y0) / crop.height
+    angle = math.radians(pose.rotation)
+    c, s = pose.scale * math.cos(angle), pose.scale * math.sin(angle)
+    turn = np.array([[c, -s], [s, c]])
+    corner = np.array([x0 + 0.5 * fx - 0.5, y0 + 0.5 * fy - 0.5])
+    centre = np.array(middle)
+    start = turn @ (corner - centre) + centre + (pose.dx, pose.dy)
+    return np.column_stack([turn * (fx, fy), start])
+
+
+def _resize(frame: Image, region: RegionBox, pose: Pose, crop: Crop) -> Image:
     x0, y0, x1, y1 = (round(value) for value in region)
     dx, dy = round(pose.dx), round(pose.dy)
     part = frame[y0 + dy : y1 + dy, x0 + dx : x1 + dx]
     size = crop.width, crop.height
-    resized: NDArray[np.uint8] = cv2.resize(
-        part, size, interpolation=_INTERPOLATION[crop.interpolation]
+    return _gray(cv2.resize(part, size, interpolation=_INTERPOLATION[crop.interpolation]))
+
+
+def _warp(frame: Image, matrix: Matrix, crop: Crop) -> Image:
+    part, matrix = _around(frame, matrix, crop)
+    if crop.interpolation != "area":
+        return _sampled(part, matrix, (crop.width, crop.height), crop.interpolation)
+    shrink = math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
+    samples = min(max(round(shrink), 1), _MOST_SAMPLES)
+    # Sample i of a pixel lies (i + .5) / samples - .5 from its centre.
+    dense = np.column_stack(
+        [matrix[:, :2] / samples, matrix @ (0.5 / samples - 0.5, 0.5 / samples - 0.5, 1)]
     )
-    return resized if resized.ndim == 2 else cv2.cvtColor(resized, cv2.COLOR_BGR2GRAY)
+    size = samples * crop.width, samples * crop.height
+    sampled = _sampled(part, dense, size, "linear")
+    if samples == 1:
+        return sampled
+    return np.asarray(cv2.resize(sampled, (crop.width, crop.height), interpolation=cv2.INTER_AREA))
+
+
+def _sampled(image: Image, matrix: Matrix, size: tuple[int, int], interpolation: str) -> Image:
+    flags = _INTERPOLATION[interpolation] | cv2.WARP_INVERSE_MAP
+    return np.asarray(
+        cv2.warpAffine(image, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    )
+
+
+def _around(frame: Image, matrix: Matrix, crop: Crop) -> tuple[Image, Matrix]:
+    """Return the gray part of the frame that a crop is taken from, and the map into it."""
+    width, height = crop.width - 1, crop.height - 1
+    corners = matrix @ np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]])
+    (left, top), (right, bottom) = corners.min(axis=1), corners.max(axis=1)
+    # Lanczos reaches 4 px beyond its sample, a pixel's own samples half a pixel of the crop.
+    reach = 5 + 0.5 * float(np.abs(matrix[:, :2]).max())
+    rows = _span(top - reach, bottom + reach, frame.shape[0])
+    columns = _span(left - reach, right + reach, frame.shape[1])
+    moved = matrix.copy()
+    moved[:, 2] -= columns.start, rows.start
+    return _gray(frame[rows, columns]), moved
+
+
+def _span(low: float, high: float, length: int) -> slice:
+    """Return whole pixels from low to high, inside an axis, and at least one."""
+    start = min(max(math.floor(low), 0), length - 1)
+    return slice(start, min(max(math.ceil(high) + 1, start + 1), length))
+
+
+def _gray(image: Image) -> Image:
+    return image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.catalog import Clip
-from apexflow.engine.align import Aligner, Box, Pose, cut
+from apexflow.engine.align import Aligner, Box, Pose
 from apexflow.engine.faces import Face, FaceDetector, make_detector
 from apexflow.engine.flow import Vectors, flows_between, stacked
 from apexflow.engine.frames import FrameSource, Image, open_frames
@@ -328,9 +328,9 @@ def _align(
         with clock("align"):
             pose = Pose() if number == plan.template else aligner.find(frame)
             poses[i] = pose.dx, pose.dy, pose.rotation, pose.scale, pose.score
-            crops[i] = cut(frame, box, box, pose, recipe.crop)
+            crops[i] = aligner.cut(frame, box, pose, recipe.crop)
             if enlarged is not None:
-                enlarged.add(i, frame, box, pose)
+                enlarged.add(i, frame, aligner, pose)
     return Aligned(
         plan.numbers,
         crops,
@@ -362,9 +362,9 @@ class _Enlarged:
         images = np.empty((count, len(boxes), options.height, options.width), np.uint8)
         return cls(boxes, crop, images)
 
-    def add(self, row: int, frame: Image, face: Box, pose: Pose) -> None:
+    def add(self, row: int, frame: Image, aligner: Aligner, pose: Pose) -> None:
         for image, region in zip(self.images[row], self.boxes, strict=True):
-            image[:] = cut(frame, region, face, pose, self.crop)
+            image[:] = aligner.cut(frame, region, pose, self.crop)
 
 
 def _flows(
