@@ -12,10 +12,17 @@ Inside an ``njit`` function::
     c = select(a < b, a * b, muladd(a, a, b))
     store(array, i, c)
 
-``+ - * /``, unary ``-`` and ``< <=`` work on two vectors of one type; comparisons give a mask,
-which knows ``& |`` and goes into `select` and `any_lane`. ``i`` counts elements from the start
-of the array, whatever its shape, and is not checked: the caller guarantees that ``i`` to
-``i + 15`` lie inside.
+An array that is handed from function to function costs a reference count each time, a call
+that empties all vector registers. `pointer` gives a plain address instead, which `load`,
+`store` and indexing take as well::
+
+    p = pointer(array)              # an argument of this function: the caller keeps it alive
+    a = load(p, i) * splat(p[0])
+
+``+ - * /``, unary ``-`` and ``< <=`` work on two vectors of one type; comparisons give a
+mask, which knows ``& | ~`` and goes into `select`, `any_lane` and `all_lanes`. ``i`` counts
+elements from the start of the array, whatever its shape, and is not checked: the caller
+guarantees that ``i`` to ``i + 15`` lie inside.
 """
 
 from __future__ import annotations
@@ -24,7 +31,9 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
+from numba import njit
 from numba.core import types
 from numba.core.datamodel import PrimitiveModel
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
@@ -101,45 +110,63 @@ _define_operator(operator.lt, 2, _compare("<"), (F32, F64), MASK)
 _define_operator(operator.le, 2, _compare("<="), (F32, F64), MASK)
 _define_operator(operator.and_, 2, lambda builder, a, b: builder.and_(a, b), (MASK,))
 _define_operator(operator.or_, 2, lambda builder, a, b: builder.or_(a, b), (MASK,))
+_define_operator(operator.invert, 1, lambda builder, a: builder.not_(a), (MASK,))
 
 
-def _pointer(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """Return the address of element ``args[1]`` of array ``args[0]`` as a vector's address."""
-    array = context.make_array(sig.args[0])(context, builder, args[0])
-    element = builder.gep(array.data, [args[1]])
+def _address(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Return the address of element ``args[1]`` of ``args[0]`` as a vector's address."""
+    buffer = args[0]
+    if isinstance(sig.args[0], types.Array):
+        buffer = context.make_array(sig.args[0])(context, builder, buffer).data
+    element = builder.gep(buffer, [args[1]])
     return builder.bitcast(element, _LLVM[_VECTOR_OF[sig.args[0].dtype]].as_pointer())
 
 
-def _is_contiguous(array: Any) -> bool:
-    return isinstance(array, types.Array) and array.layout == "C" and array.dtype in _VECTOR_OF
+def _is_buffer(buffer: Any) -> bool:
+    plain = isinstance(buffer, types.Array) and buffer.layout == "C"
+    return (plain or isinstance(buffer, types.CPointer)) and buffer.dtype in _VECTOR_OF
 
 
 @intrinsic
-def load(typing: Any, array: Any, i: Any) -> Any:
-    """Read elements i to i + 15 of a C-contiguous array."""
-    if not (_is_contiguous(array) and isinstance(i, types.Integer)):
+def pointer(typing: Any, array: Any) -> Any:
+    """Return the address of a C-contiguous array, which the caller must keep alive."""
+    if not (isinstance(array, types.Array) and _is_buffer(array)):
+        return None
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.make_array(array)(context, builder, args[0]).data
+
+    return types.CPointer(array.dtype)(array), build
+
+
+@intrinsic
+def load(typing: Any, buffer: Any, i: Any) -> Any:
+    """Read elements i to i + 15 of a C-contiguous array or behind a pointer."""
+    if not (_is_buffer(buffer) and isinstance(i, types.Integer)):
         return None
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         # Arrays are aligned to their elements, not to vectors.
-        return builder.load(_pointer(context, builder, sig, args), align=array.dtype.bitwidth // 8)
+        return builder.load(_address(context, builder, sig, args), align=buffer.dtype.bitwidth // 8)
 
-    return _VECTOR_OF[array.dtype](array, types.intp), build
+    return _VECTOR_OF[buffer.dtype](buffer, types.intp), build
 
 
 @intrinsic
-def store(typing: Any, array: Any, i: Any, value: Any) -> Any:
-    """Write elements i to i + 15 of a C-contiguous array."""
-    if not (_is_contiguous(array) and array.mutable and value is _VECTOR_OF[array.dtype]):
+def store(typing: Any, buffer: Any, i: Any, value: Any) -> Any:
+    """Write elements i to i + 15 of a C-contiguous array or behind a pointer."""
+    if not (_is_buffer(buffer) and value is _VECTOR_OF[buffer.dtype]):
+        return None
+    if isinstance(buffer, types.Array) and not buffer.mutable:
         return None
 
     def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         builder.store(
-            args[2], _pointer(context, builder, sig, args), align=array.dtype.bitwidth // 8
+            args[2], _address(context, builder, sig, args), align=buffer.dtype.bitwidth // 8
         )
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, value), build
+    return types.void(buffer, types.intp, value), build
 
 
 @intrinsic
@@ -159,6 +186,20 @@ def splat(typing: Any, value: Any) -> Any:
 
 def _undefined(vector: Vector) -> ir.Constant:
     return ir.Constant(_LLVM[vector], ir.Undefined)
+
+
+@intrinsic(prefer_literal=True)
+def shift(typing: Any, a: Any, b: Any, n: Any) -> Any:
+    """Return the 16 lanes from the literal ``n`` on of a followed by b."""
+    if not (a in _SUFFIX and a is b and isinstance(n, types.IntegerLiteral)):
+        return None
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        lanes = [n.literal_value + i for i in range(LANES)]
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), lanes)
+        return builder.shuffle_vector(args[0], args[1], mask)
+
+    return a(a, b, n), build
 
 
 @intrinsic
@@ -257,17 +298,23 @@ def select(typing: Any, mask: Any, a: Any, b: Any) -> Any:
     return a(mask, a, b), build
 
 
-@intrinsic
-def any_lane(typing: Any, mask: Any) -> Any:
-    """Return whether the mask is set in any lane."""
-    if mask is not MASK:
-        return None
+def _count_of_mask(sign: str, bits: int, doc: str) -> Any:
+    def function(typing: Any, mask: Any) -> Any:
+        if mask is not MASK:
+            return None
 
-    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        bits = builder.bitcast(args[0], ir.IntType(LANES))
-        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+        def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            lanes = builder.bitcast(args[0], ir.IntType(LANES))
+            return builder.icmp_unsigned(sign, lanes, ir.Constant(lanes.type, bits))
 
-    return types.boolean(mask), build
+        return types.boolean(mask), build
+
+    function.__doc__ = doc
+    return intrinsic(function)
+
+
+any_lane = _count_of_mask("!=", 0, "Return whether the mask is set in any lane.")
+all_lanes = _count_of_mask("==", 2**LANES - 1, "Return whether the mask is set in all lanes.")
 
 
 def _reduction(sign: str, doc: str) -> Any:
@@ -294,3 +341,15 @@ def _reduction(sign: str, doc: str) -> Any:
 
 lowest = _reduction("<", "Return the smallest lane of a vector without NaN.")
 highest = _reduction(">", "Return the largest lane of a vector without NaN.")
+
+
+@njit(nogil=True, cache=True)
+def aligned(count: int) -> Any:
+    """Return ``count`` float32 numbers, not initialised, that start at a vector's boundary.
+
+    A vector that crosses a cache line costs two accesses. Numba's own arrays start at
+    multiples of 32 bytes, where every second 64-byte vector does.
+    """
+    buffer = np.empty(count + LANES, np.float32)
+    start = -(buffer.ctypes.data // 4) % LANES
+    return buffer[start : start + count]

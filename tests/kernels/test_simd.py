@@ -35,6 +35,8 @@ def apply_arithmetic(a: Vectors, b: Vectors, c: Vectors, out: Vectors) -> None:
     simd.store(out, 176, simd.floor(u))
     simd.store(out, 192, simd.absolute(u))
     simd.store(out, 208, simd.sqrt(simd.absolute(u)))
+    simd.store(out, 224, simd.select(~(u < v), u, w))
+    simd.store(out, 240, simd.shift(u, v, 3))
 
 
 def expected_arithmetic(a: Vectors, b: Vectors, c: Vectors) -> list[Vectors]:
@@ -53,6 +55,8 @@ def expected_arithmetic(a: Vectors, b: Vectors, c: Vectors) -> list[Vectors]:
         np.floor(a),
         np.abs(a),
         np.sqrt(np.abs(a)),
+        np.where(~(a < b), a, c),
+        np.append(a[3:], b[:3]),
     ]
 
 
@@ -90,9 +94,10 @@ def test_muladd_rounds_once_or_twice(dtype: type) -> None:
 
 
 @njit
-def apply_reductions(a: Vectors, limit: Any) -> tuple[Any, Any, bool]:
+def apply_reductions(a: Vectors, limit: Any) -> tuple[Any, Any, bool, bool]:
     u = simd.load(a, 0)
-    return simd.lowest(u), simd.highest(u), simd.any_lane(u < simd.splat(limit))
+    below = u < simd.splat(limit)
+    return simd.lowest(u), simd.highest(u), simd.any_lane(below), simd.all_lanes(~below)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -100,9 +105,9 @@ def apply_reductions(a: Vectors, limit: Any) -> tuple[Any, Any, bool]:
 @settings(max_examples=30, deadline=None)
 def test_reductions_find_the_extremes(dtype: type, seed: int) -> None:
     a = numbers(seed, dtype, 1)[0]
-    lowest, highest, below = apply_reductions(a, a.min())
-    assert (lowest, highest, below) == (a.min(), a.max(), False)
-    assert apply_reductions(a, np.nextafter(a.min(), dtype(np.inf)))[2]
+    assert apply_reductions(a, a.min()) == (a.min(), a.max(), False, True)
+    above = np.nextafter(a.min(), dtype(np.inf))
+    assert apply_reductions(a, above) == (a.min(), a.max(), True, False)
 
 
 @njit
@@ -138,8 +143,32 @@ def test_conversions_are_exact_upwards_and_rounded_downwards() -> None:
     np.testing.assert_array_equal(ramp, np.arange(16))
 
 
+@njit
+def sum_behind_pointer(a: Vectors, out: Vectors) -> None:
+    source, target = simd.pointer(a), simd.pointer(out)
+    simd.store(target, 1, simd.load(source, 2) + simd.splat(source[0]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pointers_read_and_write_what_arrays_do(dtype: type) -> None:
+    a, out = np.arange(1, 19, dtype=dtype), np.zeros(18, dtype)
+    sum_behind_pointer(a, out)
+    np.testing.assert_array_equal(out, [0, *(a[2:] + a[0]), 0])
+
+
+@given(count=st.integers(0, 100))
+@settings(max_examples=10, deadline=None)
+def test_aligned_arrays_start_at_a_vector(count: int) -> None:
+    array = simd.aligned(count)
+    assert (array.dtype, array.shape, array.ctypes.data % 64) == (np.float32, (count,), 0)
+
+
 def strided(a: Vectors) -> Any:
     return simd.load(a, 0)
+
+
+def shifted_by_a_variable(a: Vectors) -> None:
+    simd.shift(simd.load(a, 0), simd.load(a, 16), a.size)
 
 
 def stored_as_other_type(a: Vectors) -> None:
@@ -152,6 +181,7 @@ def stored_as_other_type(a: Vectors) -> None:
         (strided, np.zeros((40, 2), np.float32)[:, 0]),
         (strided, np.zeros(40, np.int32)),
         (stored_as_other_type, np.zeros(40, np.float32)),
+        (shifted_by_a_variable, np.zeros(40, np.float32)),
     ],
 )
 def test_wrong_types_do_not_compile(function: Callable[..., Any], array: Vectors) -> None:

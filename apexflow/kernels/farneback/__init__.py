@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
 from typing import Any
@@ -14,8 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.kernels import _validate as validate
+from apexflow.kernels import simd
 from apexflow.kernels.farneback import cpu
-from apexflow.kernels.farneback.plan import Floats, gaussian_window, poly_taps, pyramid
+from apexflow.kernels.farneback.plan import (
+    Floats,
+    coefficient_arrays,
+    gaussian_window,
+    poly_taps,
+    pyramid,
+    storage_size,
+)
 
 __all__ = ["OPTFLOW_FARNEBACK_GAUSSIAN", "FarnebackFrame", "farneback", "prepare_farneback"]
 
@@ -81,7 +89,9 @@ def prepare_farneback(
         If an argument has a wrong shape, dtype or value.
     """
     image = validate.check_array("image", image, dtypes=("uint8", "float32"), ndim=(2,))
-    return _prepare(image, _check_expansion(pyr_scale, levels, poly_n, poly_sigma))
+    expansion = _check_expansion(pyr_scale, levels, poly_n, poly_sigma)
+    storage = simd.aligned(storage_size(*image.shape, pyr_scale, levels))
+    return _prepare(image, expansion, storage)
 
 
 def farneback(
@@ -163,7 +173,7 @@ def farneback(
     prev, next_ = _check_frames("prev", prev, expansion), _check_frames("next", next, expansion)
     count = _check_pairs(prev, next_)
     window = gaussian_window(winsize) if flags else np.zeros(0, np.float32)
-    pairs = zip(_prepared(prev, expansion), _prepared(next_, expansion), strict=False)
+    pairs = zip(*_prepared([prev, next_], expansion), strict=False)
     flows = [_flow(*pair, winsize, window, iterations) for pair in islice(pairs, count or 1)]
     return np.stack(flows) if count else flows[0]
 
@@ -171,39 +181,54 @@ def farneback(
 def _flow(
     first: FarnebackFrame, second: FarnebackFrame, winsize: int, window: Floats, iterations: int
 ) -> Floats:
-    scale = first.expansion.pyr_scale
-    levels = pyramid(*first.shape, scale, first.expansion.levels)
-    flow = np.zeros((2, levels[0].height, levels[0].width), np.float32)
+    levels = pyramid(*first.shape, first.expansion.pyr_scale, first.expansion.levels)
+    flow, width = np.zeros((2, levels[0].height, levels[0].pitch), np.float32), 0
     for level, a, b in zip(levels, first.coefficients, second.coefficients, strict=True):
-        if level is not levels[0]:
-            flow = cpu.enlarge_flow(flow, *level.flow_rows, *level.flow_columns, 1.0 / scale)
-        cpu.refine(a, b, flow, level.border, winsize, window, iterations)
-    return np.ascontiguousarray(np.moveaxis(flow, 0, -1))
+        if width:
+            flow = cpu.enlarge(flow, width, *level.flow_rows, *level.flow_columns)
+        width = level.width
+        border = level.border, level.border_rows
+        if len(window):
+            cpu.refine_gaussian(a, b, flow, width, *border, window, iterations)
+        else:
+            cpu.refine_box(a, b, flow, width, *border, winsize, iterations)
+    return cpu.interleave(flow, width)
 
 
 def _prepared(
-    frames: FarnebackFrame | NDArray[Any], expansion: Expansion
-) -> Iterator[FarnebackFrame]:
-    """Yield the prepared frames of a batch one by one, a single frame for ever."""
-    if isinstance(frames, FarnebackFrame):
-        return repeat(frames)
-    if frames.ndim == 2:
-        return repeat(_prepare(frames, expansion))
-    return (_prepare(frame, expansion) for frame in frames)
+    inputs: Sequence[FarnebackFrame | NDArray[Any]], expansion: Expansion
+) -> Iterator[Iterator[FarnebackFrame]]:
+    """For each input, iterate over its prepared frames; a single frame is repeated for ever.
+
+    The frames of a batch take turns in one place. All places are one allocation: several of
+    a megabyte each would go back to the system after each call, and getting them again costs
+    as much as the flow itself.
+    """
+    size = storage_size(*inputs[0].shape[-2:], expansion.pyr_scale, expansion.levels)
+    storage = simd.aligned(len(inputs) * size)
+    for i, frames in enumerate(inputs):
+        place = storage[i * size : (i + 1) * size]
+        if isinstance(frames, FarnebackFrame):
+            yield repeat(frames)
+        elif frames.ndim == 2:
+            yield repeat(_prepare(frames, expansion, place))
+        else:
+            yield (_prepare(frame, expansion, place) for frame in frames)
 
 
-def _prepare(image: NDArray[Any], expansion: Expansion) -> FarnebackFrame:
-    pixels = image.astype(np.float32, order="C")
+def _prepare(image: NDArray[Any], expansion: Expansion, storage: Floats) -> FarnebackFrame:
     taps = poly_taps(expansion.poly_n, expansion.poly_sigma)
     levels = pyramid(*image.shape, expansion.pyr_scale, expansion.levels)
-    return FarnebackFrame(
-        image.shape,
-        expansion,
-        tuple(
-            cpu.expand(cpu.reduce_image(pixels, *level.rows, *level.columns), *taps)
-            for level in levels
-        ),
-    )
+    pixels = simd.aligned(levels[-1].height * levels[-1].pitch).reshape(len(image), -1)
+    pixels[:, : image.shape[1]] = image
+    coefficients = coefficient_arrays(storage, levels)
+    for level, out in zip(levels, coefficients, strict=True):
+        if level is levels[-1]:
+            reduced = cpu.blur(pixels, level.width)
+        else:
+            reduced = cpu.resample(pixels, image.shape[1], *level.rows, *level.columns)
+        cpu.expand(reduced, level.width, taps, out)
+    return FarnebackFrame(image.shape, expansion, coefficients)
 
 
 def _check_expansion(pyr_scale: float, levels: int, poly_n: int, poly_sigma: float) -> Expansion:

@@ -1,246 +1,604 @@
 """The compiled steps of Farnebäck's method on the CPU.
 
-Coefficients and observations are planar: (5, H, W) float32. The five coefficients of a pixel
-are those of y, x, y², x², xy; the five observations are the distinct entries of the normal
-equations, g11, g12, g22, h1, h2, with index 1 for y and 2 for x.
+All arrays are float32 with rows of whole vectors: images and the two planes of the flow are
+(H, pitch), where pitch is the width rounded up to 16. What lies beyond the width is undefined.
+The five coefficients of a pixel are those of y, x, y², x², xy. They are (H, 5, PAD + pitch),
+the planes of a row side by side so that one row stays in the first-level cache, and 0 in the
+PAD elements before a row's pixels and beyond its width. The five observations are the distinct
+entries of the normal equations, g11, g12, g22, h1, h2, with index 1 for y and 2 for x.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
-from apexflow.kernels.farneback.plan import Floats, Indices
+from apexflow.kernels import simd
+from apexflow.kernels.farneback.plan import PAD, Doubles, Floats, Indices
+
+LANES = simd.LANES
+
+# OpenCV adds this to the determinant of the averaged normal equations.
+RIDGE = 1e-3
 
 
 @njit(nogil=True, cache=True)
-def reduce_image(
+def row_pitch(width: int) -> int:
+    """Return the length of a row of whole vectors."""
+    return width + -width % LANES
+
+
+@njit(nogil=True, cache=True)
+def blur(image: Floats, width: int) -> Floats:
+    """Smooth with (1, 2, 1) / 4 along both axes, mirrored at the border."""
+    height, pitch = image.shape
+    half, quarter = np.float32(0.5), np.float32(0.25)
+    blurred = simd.aligned(height * pitch).reshape((height, pitch))
+    line = np.empty(width + 2, np.float32)
+    for y in range(height):
+        row, out = image[y], blurred[y]
+        above = image[min(abs(y - 1), height - 1)]
+        below = image[y + 1 if y + 1 < height else max(height - 2, 0)]
+        for x in range(width):
+            line[x + 1] = quarter * (above[x] + below[x]) + half * row[x]
+        line[0] = line[min(2, width)]
+        line[width + 1] = line[max(width - 1, 1)]
+        for x in range(width):
+            out[x] = quarter * (line[x] + line[x + 2]) + half * line[x + 1]
+    return blurred
+
+
+@njit(nogil=True, cache=True)
+def _filter_rows(image: Floats, width: int, source: Indices, weight: Floats) -> Floats:
+    """Return rows ``y`` that are the sum of the rows ``source[y]`` times ``weight[y]``."""
+    pitch = image.shape[1]
+    height, count = source.shape
+    filtered = simd.aligned(height * pitch).reshape((height, pitch))
+    for y in range(height):
+        for x in range(0, width, LANES):
+            total = simd.load(image, source[y, 0] * pitch + x) * simd.splat(weight[y, 0])
+            for t in range(1, count):
+                row = simd.load(image, source[y, t] * pitch + x)
+                total = simd.muladd(row, simd.splat(weight[y, t]), total)
+            simd.store(filtered, y * pitch + x, total)
+    return filtered
+
+
+@njit(nogil=True, cache=True)
+def _transpose(image: Floats, width: int) -> Floats:
+    """Return the (width, H) transpose, its rows padded to whole vectors."""
+    height = image.shape[0]
+    pitch = row_pitch(height)
+    transposed = simd.aligned(width * pitch).reshape((width, pitch))
+    for y in range(height):
+        row = image[y]
+        for x in range(width):
+            transposed[x, y] = row[x]
+    return transposed
+
+
+@njit(nogil=True, cache=True)
+def resample(
     image: Floats,
-    row_index: Indices,
+    width: int,
+    row_source: Indices,
     row_weight: Floats,
-    column_index: Indices,
+    column_source: Indices,
     column_weight: Floats,
 ) -> Floats:
-    """Blur and reduce the full image to one pyramid level."""
-    height, width = len(row_index), len(column_index)
-    level = np.empty((height, width), np.float32)
-    line = np.empty(image.shape[1], np.float32)
-    for y in range(height):
-        line[:] = 0
-        for t in range(row_index.shape[1]):
-            row, weight = image[row_index[y, t]], row_weight[y, t]
-            for x in range(len(line)):
-                line[x] += weight * row[x]
-        for x in range(width):
-            total = np.float32(0)
-            for t in range(column_index.shape[1]):
-                total += column_weight[x, t] * line[column_index[x, t]]
-            level[y, x] = total
-    return level
+    """Filter along both axes, as `plan.Taps` say.
+
+    Rows are filtered by whole vectors; that the columns take two transpositions is twice as
+    fast as to filter them one by one.
+    """
+    height, new_width = len(row_source), len(column_source)
+    if height > image.shape[0]:  # the axis that adds pixels comes last
+        columns = _filter_rows(
+            _transpose(image, width), image.shape[0], column_source, column_weight
+        )
+        return _filter_rows(_transpose(columns, image.shape[0]), new_width, row_source, row_weight)
+    rows = _filter_rows(image, width, row_source, row_weight)
+    columns = _filter_rows(_transpose(rows, width), height, column_source, column_weight)
+    return _transpose(columns, height)
 
 
 @njit(nogil=True, cache=True)
-def expand(
-    image: Floats,
-    smooth: Floats,
-    slope: Floats,
-    curve: Floats,
-    ig11: float,
-    ig03: float,
-    ig33: float,
-    ig55: float,
-) -> Floats:
-    """Fit a quadratic polynomial to the neighbourhood of each pixel."""
-    height, width = image.shape
-    n = len(smooth) - 1
-    coefficients = np.empty((5, height, width), np.float32)
-    moments = np.empty((3, width + 2 * n), np.float32)
-    for y in range(height):
-        m0, m1, m2 = moments[0], moments[1], moments[2]
-        for x in range(width):
-            m0[n + x] = image[y, x] * smooth[0]
-            m1[n + x] = 0
-            m2[n + x] = 0
-        for k in range(1, n + 1):
-            above, below = image[max(y - k, 0)], image[min(y + k, height - 1)]
-            for x in range(width):
-                m0[n + x] += smooth[k] * (above[x] + below[x])
-                m1[n + x] += slope[k] * (below[x] - above[x])
-                m2[n + x] += curve[k] * (above[x] + below[x])
-        for i in range(3):
-            moments[i, :n] = moments[i, n]
-            moments[i, n + width :] = moments[i, n + width - 1]
-        for x in range(width):
-            b1 = np.float64(smooth[0] * m0[n + x])
-            b3 = np.float64(smooth[0] * m1[n + x])
-            b5 = np.float64(smooth[0] * m2[n + x])
-            b2, b4, b6 = 0.0, 0.0, 0.0
-            for k in range(1, n + 1):
-                left, right = n + x - k, n + x + k
-                b1 += (m0[right] + m0[left]) * np.float64(smooth[k])
-                b4 += (m0[right] + m0[left]) * np.float64(curve[k])
-                b2 += (m0[right] - m0[left]) * slope[k]
-                b3 += (m1[right] + m1[left]) * smooth[k]
-                b6 += (m1[right] - m1[left]) * slope[k]
-                b5 += (m2[right] + m2[left]) * smooth[k]
-            coefficients[0, y, x] = b3 * ig11
-            coefficients[1, y, x] = b2 * ig11
-            coefficients[2, y, x] = b1 * ig03 + b5 * ig33
-            coefficients[3, y, x] = b1 * ig03 + b4 * ig33
-            coefficients[4, y, x] = b6 * ig55
-    return coefficients
-
-
-@njit(nogil=True, cache=True)
-def enlarge_flow(
+def enlarge(
     flow: Floats,
-    row_index: Indices,
+    width: int,
+    row_source: Indices,
     row_weight: Floats,
-    column_index: Indices,
+    column_source: Indices,
     column_weight: Floats,
-    factor: float,
 ) -> Floats:
-    """Carry the (2, h, w) flow of a coarser level over to the next finer one."""
-    height, width = len(row_index), len(column_index)
-    enlarged = np.empty((2, height, width), np.float32)
-    lines = np.empty((2, width), np.float32)
-    scale = np.float32(factor)
+    """Carry the flow of a coarser level over to the next finer one."""
+    height, pitch = len(row_source), row_pitch(len(column_source))
+    enlarged = simd.aligned(2 * height * pitch).reshape((2, height, pitch))
     for i in range(2):
-        for y in range(height):
-            for j in range(2):
-                row = flow[i, row_index[y, j]]
-                for x in range(width):
-                    a, b = row[column_index[x, 0]], row[column_index[x, 1]]
-                    lines[j, x] = a * column_weight[x, 0] + b * column_weight[x, 1]
-            w0, w1 = row_weight[y, 0], row_weight[y, 1]
-            for x in range(width):
-                enlarged[i, y, x] = (lines[0, x] * w0 + lines[1, x] * w1) * scale
+        enlarged[i] = resample(flow[i], width, row_source, row_weight, column_source, column_weight)
     return enlarged
 
 
 @njit(nogil=True, cache=True)
-def observe(first: Floats, second: Floats, flow: Floats, border: Floats, out: Floats) -> None:
-    """Compare the first frame's polynomials with the second's where the flow points to."""
-    _, height, width = first.shape
-    half, quarter = np.float32(0.5), np.float32(0.25)
+def expand(image: Floats, width: int, taps: Any, coefficients: Floats) -> None:
+    """Fit a quadratic polynomial to the neighbourhood of each pixel.
+
+    ``taps`` is a tuple of tuples, see `plan.poly_taps`: their length is then part of the
+    type and LLVM unrolls the loops over them, which is 1.6 times as fast.
+    """
+    height, line = image.shape
+    stride = coefficients.shape[2]
+    smooth, slope, curve, across, along, mixed = taps
+    n = len(smooth) - 1
+    margin = row_pitch(n)
+    pitch = margin + line + margin
+    moments = simd.aligned(3 * pitch)
+    rows = np.empty((2, n + 1), np.int64)
+    for y in range(height):
+        for k in range(n + 1):
+            rows[0, k] = max(y - k, 0) * line
+            rows[1, k] = min(y + k, height - 1) * line
+        for x in range(0, width, LANES):
+            centre = simd.load(image, rows[0, 0] + x)
+            m0 = centre * simd.splat(smooth[0])
+            m1 = centre * simd.splat(slope[0])
+            m2 = centre * simd.splat(curve[0])
+            for k in range(1, n + 1):
+                above = simd.load(image, rows[0, k] + x)
+                below = simd.load(image, rows[1, k] + x)
+                m0 = simd.muladd(above + below, simd.splat(smooth[k]), m0)
+                m1 = simd.muladd(below - above, simd.splat(slope[k]), m1)
+                m2 = simd.muladd(above + below, simd.splat(curve[k]), m2)
+            simd.store(moments, margin + x, m0)
+            simd.store(moments, margin + pitch + x, m1)
+            simd.store(moments, margin + 2 * pitch + x, m2)
+        _repeat_ends(moments, 3, pitch, margin, width, n)
+        for x in range(0, width, LANES):
+            at = margin + x
+            m0, m1 = simd.load(moments, at), simd.load(moments, at + pitch)
+            m2 = simd.load(moments, at + 2 * pitch)
+            c0, c1 = m1 * simd.splat(across[0]), m0 * simd.splat(along[0])
+            c2, c3 = m2 * simd.splat(smooth[0]), m0 * simd.splat(curve[0])
+            c4 = m1 * simd.splat(mixed[0])
+            for k in range(1, n + 1):
+                left, right = simd.load(moments, at - k), simd.load(moments, at + k)
+                c1 = simd.muladd(right - left, simd.splat(along[k]), c1)
+                c3 = simd.muladd(right + left, simd.splat(curve[k]), c3)
+                left = simd.load(moments, at + pitch - k)
+                right = simd.load(moments, at + pitch + k)
+                c0 = simd.muladd(right + left, simd.splat(across[k]), c0)
+                c4 = simd.muladd(right - left, simd.splat(mixed[k]), c4)
+                left = simd.load(moments, at + 2 * pitch - k)
+                right = simd.load(moments, at + 2 * pitch + k)
+                c2 = simd.muladd(right + left, simd.splat(smooth[k]), c2)
+            out = y * 5 * stride + PAD + x
+            simd.store(coefficients, out, c0)
+            simd.store(coefficients, out + stride, c1)
+            simd.store(coefficients, out + 2 * stride, c2)
+            simd.store(coefficients, out + 3 * stride, c3)
+            simd.store(coefficients, out + 4 * stride, c4)
+        coefficients[y, :, :PAD] = 0
+        coefficients[y, :, PAD + width :] = 0
+
+
+@njit(nogil=True, cache=True)
+def _repeat_ends(rows: Floats, count: int, pitch: int, start: int, width: int, reach: int) -> None:
+    """Repeat the first and last pixel of each row outwards, ``reach`` pixels or more.
+
+    The margin before a row is of whole vectors; what a row's end writes beyond its pitch, the
+    next row's beginning overwrites.
+    """
+    for i in range(count):
+        begin = i * pitch + start
+        end = begin + width
+        first, last = simd.splat(rows[begin]), simd.splat(rows[end - 1])
+        for k in range(0, reach, LANES):
+            simd.store(rows, end + k, last)
+            simd.store(rows, begin - LANES - k, first)
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _hat(distance: Any) -> Any:
+    """Return the bilinear weight of a neighbour: 1 - |distance|, or 0 if that is negative."""
+    weight = simd.splat(np.float32(1)) - simd.absolute(distance)
+    return simd.maximum(weight, simd.splat(np.float32(0)))
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _add_row(second: Any, stride: int, at: int, w0: Any, w1: Any, w2: Any, sums: Any) -> Any:
+    """Add three weighted neighbours of one row to the five sums."""
+    s0, s1, s2, s3, s4 = sums
+    s0 = simd.muladd(simd.load(second, at), w0, s0)
+    s0 = simd.muladd(simd.load(second, at + 1), w1, s0)
+    s0 = simd.muladd(simd.load(second, at + 2), w2, s0)
+    at += stride
+    s1 = simd.muladd(simd.load(second, at), w0, s1)
+    s1 = simd.muladd(simd.load(second, at + 1), w1, s1)
+    s1 = simd.muladd(simd.load(second, at + 2), w2, s1)
+    at += stride
+    s2 = simd.muladd(simd.load(second, at), w0, s2)
+    s2 = simd.muladd(simd.load(second, at + 1), w1, s2)
+    s2 = simd.muladd(simd.load(second, at + 2), w2, s2)
+    at += stride
+    s3 = simd.muladd(simd.load(second, at), w0, s3)
+    s3 = simd.muladd(simd.load(second, at + 1), w1, s3)
+    s3 = simd.muladd(simd.load(second, at + 2), w2, s3)
+    at += stride
+    s4 = simd.muladd(simd.load(second, at), w0, s4)
+    s4 = simd.muladd(simd.load(second, at + 1), w1, s4)
+    s4 = simd.muladd(simd.load(second, at + 2), w2, s4)
+    return s0, s1, s2, s3, s4
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _sample_alike(
+    second: Any, stride: int, height: int, fy: Any, fx: Any, y: int, x: int, column: Any
+) -> Any:
+    """Interpolate where all positions lie in the 2x2 cells whose first corner is (y, x).
+
+    The 16 pixels then share their nine neighbours, each with its own weights, and every load
+    is of 16 consecutive numbers.
+    """
+    zero = simd.splat(np.float32(0))
+    one = simd.splat(np.float32(1))
+    dx = fx - column
+    w0, w1, w2 = _hat(dx), _hat(dx - one), _hat(dx - one - one)
+    sums = zero, zero, zero, zero, zero
+    for j in range(y, y + 3):
+        wy = _hat(fy - simd.splat(np.float32(j)))
+        # A row outside the image has no weight.
+        at = min(max(j, 0), height - 1) * 5 * stride + PAD + x
+        sums = _add_row(second, stride, at, w0 * wy, w1 * wy, w2 * wy, sums)
+    return sums
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _sample_each(
+    second: Any, stride: int, height: int, width: int, fy: Any, fx: Any, scratch: Any
+) -> Any:
+    """Interpolate at positions that have nothing in common, one by one."""
+    simd.store(scratch, 0, fy)
+    simd.store(scratch, LANES, fx)
     one = np.float32(1)
-    sample = np.empty(5, np.float32)
-    for y in range(height):
-        for x in range(width):
-            dx, dy = flow[0, y, x], flow[1, y, x]
-            fx, fy = np.float32(x) + dx, np.float32(y) + dy
-            c0, c1 = first[0, y, x], first[1, y, x]
-            a, b, c = first[2, y, x], first[3, y, x], first[4, y, x]
-            left, top = np.floor(fx), np.floor(fy)
-            if 0 <= left < width - 1 and 0 <= top < height - 1:
-                i, j = int(top), int(left)
-                fx -= left
-                fy -= top
-                w00, w01 = (one - fx) * (one - fy), fx * (one - fy)
-                w10, w11 = (one - fx) * fy, fx * fy
-                for p in range(5):
-                    sample[p] = (
-                        w00 * second[p, i, j]
-                        + w01 * second[p, i, j + 1]
-                        + w10 * second[p, i + 1, j]
-                        + w11 * second[p, i + 1, j + 1]
-                    )
-                c0, c1 = (c0 - sample[0]) * half, (c1 - sample[1]) * half
-                a, b = (a + sample[2]) * half, (b + sample[3]) * half
-                c = (c + sample[4]) * quarter
-            else:
-                c0, c1, c = c0 * half, c1 * half, c * half
-            weight = border[y, x]
-            c0 = (c0 + (a * dy + c * dx)) * weight
-            c1 = (c1 + (c * dy + b * dx)) * weight
-            a, b, c = a * weight, b * weight, c * weight
-            out[0, y, x] = a * a + c * c
-            out[1, y, x] = (a + b) * c
-            out[2, y, x] = b * b + c * c
-            out[3, y, x] = a * c0 + c * c1
-            out[4, y, x] = c * c0 + b * c1
+    for lane in range(LANES):
+        v, u = scratch[lane], scratch[LANES + lane]
+        top, left = np.floor(v), np.floor(u)
+        if 0 <= left < width - 1 and 0 <= top < height - 1:
+            v, u = v - top, u - left
+            at = int(top) * 5 * stride + PAD + int(left)
+            w00, w01, w10, w11 = (one - v) * (one - u), (one - v) * u, v * (one - u), v * u
+            for c in range(5):
+                scratch[(2 + c) * LANES + lane] = (
+                    w00 * second[at]
+                    + w01 * second[at + 1]
+                    + w10 * second[at + 5 * stride]
+                    + w11 * second[at + 5 * stride + 1]
+                )
+                at += stride
+    return (
+        simd.load(scratch, 2 * LANES),
+        simd.load(scratch, 3 * LANES),
+        simd.load(scratch, 4 * LANES),
+        simd.load(scratch, 5 * LANES),
+        simd.load(scratch, 6 * LANES),
+    )
 
 
 @njit(nogil=True, cache=True)
-def solve(sums: Floats, scale: float, flow: Floats, y: int) -> None:
-    """Solve the 2x2 normal equations of one row."""
-    for x in range(flow.shape[2]):
-        g11, g12, g22 = sums[0, x] * scale, sums[1, x] * scale, sums[2, x] * scale
-        h1, h2 = sums[3, x] * scale, sums[4, x] * scale
-        inverse = 1.0 / (g11 * g22 - g12 * g12 + 1e-3)
-        flow[0, y, x] = (g11 * h2 - g12 * h1) * inverse
-        flow[1, y, x] = (g22 * h1 - g12 * h2) * inverse
-
-
-@njit(nogil=True, cache=True)
-def average_box(observations: Floats, winsize: int, flow: Floats) -> None:
-    """Average the observations over a square window and solve for the flow."""
-    _, height, width = observations.shape
-    before, after = winsize // 2, winsize // 2
-    if winsize == 1:
-        before = 1  # OpenCV's running sum then covers the pixel and the one before it.
-    columns = np.zeros((5, width), np.float64)
-    sums = np.empty((5, width), np.float64)
-    for i in range(5):
-        for t in range(-before - 1, after):
-            columns[i] += observations[i, min(max(t, 0), height - 1)]
-    for y in range(height):
-        for i in range(5):
-            entering = observations[i, min(y + after, height - 1)]
-            leaving = observations[i, max(y - before - 1, 0)]
-            for x in range(width):
-                columns[i, x] += np.float64(entering[x]) - np.float64(leaving[x])
-            total = 0.0
-            for t in range(-before - 1, after):
-                total += columns[i, min(max(t, 0), width - 1)]
-            for x in range(width):
-                entering_sum = columns[i, min(x + after, width - 1)]
-                total += entering_sum - columns[i, max(x - before - 1, 0)]
-                sums[i, x] = total
-        solve(sums, 1.0 / (winsize * winsize), flow, y)
-
-
-@njit(nogil=True, cache=True)
-def average_gaussian(observations: Floats, window: Floats, flow: Floats) -> None:
-    """Average the observations under a Gaussian window and solve for the flow."""
-    _, height, width = observations.shape
-    m = len(window) - 1
-    line = np.empty(width + 2 * m, np.float32)
-    sums = np.empty((5, width), np.float64)
-    for y in range(height):
-        for i in range(5):
-            for x in range(width):
-                line[m + x] = window[0] * observations[i, y, x]
-            for k in range(1, m + 1):
-                above = observations[i, max(y - k, 0)]
-                below = observations[i, min(y + k, height - 1)]
-                for x in range(width):
-                    line[m + x] += window[k] * (above[x] + below[x])
-            line[:m] = line[m]
-            line[m + width :] = line[m + width - 1]
-            for x in range(width):
-                total = window[0] * line[m + x]
-                for k in range(1, m + 1):
-                    total += window[k] * (line[m + x - k] + line[m + x + k])
-                sums[i, x] = total
-        solve(sums, 1.0, flow, y)
-
-
-@njit(nogil=True, cache=True)
-def refine(
+def observe(
     first: Floats,
     second: Floats,
     flow: Floats,
+    y: int,
+    width: int,
     border: Floats,
+    border_rows: Indices,
+    out: Floats,
+    start: int,
+    pitch: int,
+    scratch: Floats,
+) -> None:
+    """Compare a row's polynomials with the second frame's where the flow points to.
+
+    ``out`` takes the observations of pixel x at ``start + x`` and each ``pitch`` further on.
+    """
+    height, _, stride = first.shape
+    line = flow.shape[2]
+    sources, spare = simd.pointer(second), simd.pointer(scratch)
+    zero, half, one = (
+        simd.splat(np.float32(0)),
+        simd.splat(np.float32(0.5)),
+        simd.splat(np.float32(1)),
+    )
+    right, bottom = simd.splat(np.float32(width - 1)), simd.splat(np.float32(height - 1))
+    far = simd.splat(np.float32(1 << 24))
+    row = simd.splat(np.float32(y))
+    weights = border_rows[y] * border.shape[1]
+    i0, j0 = 0, 0
+    for x in range(0, width, LANES):
+        column = simd.ramp() + simd.splat(np.float32(x))
+        dx = simd.load(flow, y * line + x)
+        dy = simd.load(flow, (height + y) * line + x)
+        fx, fy = column + dx, row + dy
+        inside = (zero <= fx) & (fx < right) & (zero <= fy) & (fy < bottom)
+        sums = zero, zero, zero, zero, zero
+        if simd.any_lane(inside):
+            # Neighbours mostly move alike: try the cells of the block before.
+            left, top = simd.splat(np.float32(i0)) + column, simd.splat(np.float32(y + j0))
+            alike = (left <= fx) & (fx < left + one + one) & (top <= fy) & (fy < top + one + one)
+            if simd.all_lanes(alike | ~inside):
+                pass
+            else:
+                i0 = int(simd.lowest(simd.select(inside, simd.floor(fx) - column, far)))
+                j0 = int(simd.lowest(simd.select(inside, simd.floor(fy) - row, far)))
+                left, top = simd.splat(np.float32(i0)) + column, simd.splat(np.float32(y + j0))
+                alike = (fx < left + one + one) & (fy < top + one + one)
+            if simd.all_lanes(alike | ~inside):
+                sums = _sample_alike(sources, stride, height, fy, fx, y + j0, x + i0, left)
+            else:
+                sums = _sample_each(sources, stride, height, width, fy, fx, spare)
+        s0, s1, s2, s3, s4 = sums
+        s0, s1 = simd.select(inside, s0, zero), simd.select(inside, s1, zero)
+        s2, s3 = simd.select(inside, s2, zero), simd.select(inside, s3, zero)
+        s4 = simd.select(inside, s4, zero)
+        at = 5 * y * stride + PAD + x
+        share = simd.select(inside, half, one)
+        b0 = (simd.load(first, at) - s0) * half
+        b1 = (simd.load(first, at + stride) - s1) * half
+        a00 = (simd.load(first, at + 2 * stride) + s2) * share
+        a11 = (simd.load(first, at + 3 * stride) + s3) * share
+        a01 = (simd.load(first, at + 4 * stride) + s4) * (share * half)
+        weight = simd.load(border, weights + x)
+        b0 = (b0 + simd.muladd(a00, dy, a01 * dx)) * weight
+        b1 = (b1 + simd.muladd(a01, dy, a11 * dx)) * weight
+        a00, a11, a01 = a00 * weight, a11 * weight, a01 * weight
+        to = start + x
+        simd.store(out, to, simd.muladd(a00, a00, a01 * a01))
+        simd.store(out, to + pitch, (a00 + a11) * a01)
+        simd.store(out, to + 2 * pitch, simd.muladd(a11, a11, a01 * a01))
+        simd.store(out, to + 3 * pitch, simd.muladd(a00, b0, a01 * b1))
+        simd.store(out, to + 4 * pitch, simd.muladd(a01, b0, a11 * b1))
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _solve(g11: Any, g12: Any, g22: Any, h1: Any, h2: Any, ridge: float) -> Any:
+    """Solve 16 regularised 2x2 systems, in float64 since the determinant may cancel."""
+    g11, g12, g22 = simd.widen(g11), simd.widen(g12), simd.widen(g22)
+    h1, h2 = simd.widen(h1), simd.widen(h2)
+    determinant = simd.muladd(g11, g22, simd.splat(ridge) - g12 * g12)
+    inverse = simd.splat(1.0) / determinant
+    dx = (g11 * h2 - g12 * h1) * inverse
+    dy = (g22 * h1 - g12 * h2) * inverse
+    return simd.narrow(dx), simd.narrow(dy)
+
+
+@njit(nogil=True, cache=True)
+def _slide(
+    ring: Floats, entering: int, leaving: int, sums: Doubles, columns: Floats, size: int
+) -> None:
+    """Move the vertical window by one row; in float64 nothing of what has left remains."""
+    for x in range(0, size, LANES):
+        new, old = simd.load(ring, entering + x), simd.load(ring, leaving + x)
+        total = simd.load(sums, x) + (simd.widen(new) - simd.widen(old))
+        simd.store(sums, x, total)
+        simd.store(columns, x, simd.narrow(total))
+
+
+@njit(nogil=True, cache=True)
+def _finish_box(
+    columns: Floats,
+    pitch: int,
+    start: int,
+    triples: Floats,
+    side: int,
+    ridge: float,
+    flow: Floats,
+    y: int,
+    width: int,
+) -> None:
+    """Sum along a row, by sums of three columns, and solve for the flow.
+
+    The window of pixel x begins at column ``start + x``.
+    """
+    _, height, line = flow.shape
+    here = simd.load(columns, 0)
+    for x in range(0, 5 * pitch, LANES):
+        after = simd.load(columns, x + LANES)
+        total = here + simd.shift(here, after, 1) + simd.shift(here, after, 2)
+        simd.store(triples, x, total)
+        here = after
+    whole = side - side % 3
+    for x in range(0, width, LANES):
+        at = start + x
+        g11 = g12 = g22 = h1 = h2 = simd.splat(np.float32(0))
+        for i in range(at, at + whole, 3):
+            g11 = g11 + simd.load(triples, i)
+            g12 = g12 + simd.load(triples, i + pitch)
+            g22 = g22 + simd.load(triples, i + 2 * pitch)
+            h1 = h1 + simd.load(triples, i + 3 * pitch)
+            h2 = h2 + simd.load(triples, i + 4 * pitch)
+        for i in range(at + whole, at + side):
+            g11 = g11 + simd.load(columns, i)
+            g12 = g12 + simd.load(columns, i + pitch)
+            g22 = g22 + simd.load(columns, i + 2 * pitch)
+            h1 = h1 + simd.load(columns, i + 3 * pitch)
+            h2 = h2 + simd.load(columns, i + 4 * pitch)
+        dx, dy = _solve(g11, g12, g22, h1, h2, ridge)
+        simd.store(flow, y * line + x, dx)
+        simd.store(flow, (height + y) * line + x, dy)
+
+
+@njit(nogil=True, cache=True)
+def refine_box(
+    first: Floats,
+    second: Floats,
+    flow: Floats,
+    width: int,
+    border: Floats,
+    border_rows: Indices,
     winsize: int,
+    iterations: int,
+) -> None:
+    """Improve the flow of one level in place, with a box as averaging window.
+
+    Row y of the new flow follows when row ``y + after`` of the old one has been observed, so
+    one sweep over the rows is one iteration.
+    """
+    height = flow.shape[1]
+    before, after = winsize // 2, winsize // 2
+    if winsize == 1:
+        before = 1  # OpenCV's running sum then covers the pixel and the one before it.
+    side = before + 1 + after
+    slots = side + 1  # the row that enters and the one that leaves have one each
+    start = row_pitch(before)
+    pitch = row_pitch(start + width + after)
+    size = 5 * pitch
+    ring = simd.aligned(slots * size)
+    sums = np.empty(size, np.float64)
+    columns = simd.aligned(size + row_pitch(after) + LANES)  # the last vectors reach over
+    triples = simd.aligned(size + row_pitch(side) + LANES)
+    scratch = simd.aligned(7 * LANES)
+    ridge = RIDGE * winsize**4  # since the sums are not divided by winsize²
+    for _ in range(iterations):
+        for y in range(height + after):
+            last = min(y, height - 1)
+            entering = last % slots * size
+            leaving = max(y - side, 0) % slots * size
+            if y == last:
+                out = entering + start
+                observe(
+                    first, second, flow, y, width, border, border_rows, ring, out, pitch, scratch
+                )
+            if y == 0:
+                # The first row stands for those above the image as well.
+                for x in range(size):
+                    sums[x] = np.float64(side) * np.float64(ring[x])
+            _slide(ring, entering, leaving, sums, columns, size)
+            if y >= after:
+                _repeat_ends(columns, 5, pitch, start, width, max(before, after))
+                _finish_box(
+                    columns, pitch, start - before, triples, side, ridge, flow, y - after, width
+                )
+
+
+@njit(nogil=True, cache=True)
+def _average_rows(
+    ring: Floats,
+    slots: int,
+    window: Floats,
+    y: int,
+    height: int,
+    columns: Floats,
+    size: int,
+) -> None:
+    """Average the observations around rows y to y + 3, which share most of what they read.
+
+    ``window`` has 3 zeros on each side. Four rows at a time are twice as fast as one.
+    """
+    length = len(window) - 3
+    first = y - (length - 4) // 2
+    for x in range(0, size, LANES):
+        a0 = a1 = a2 = a3 = simd.splat(np.float32(0))
+        for i in range(length):
+            row = min(max(first + i, 0), height - 1)
+            value = simd.load(ring, row % slots * size + x)
+            a0 = simd.muladd(value, simd.splat(window[i + 3]), a0)
+            a1 = simd.muladd(value, simd.splat(window[i + 2]), a1)
+            a2 = simd.muladd(value, simd.splat(window[i + 1]), a2)
+            a3 = simd.muladd(value, simd.splat(window[i]), a3)
+        simd.store(columns, x, a0)
+        simd.store(columns, size + x, a1)
+        simd.store(columns, 2 * size + x, a2)
+        simd.store(columns, 3 * size + x, a3)
+
+
+@njit(nogil=True, cache=True)
+def _finish_gaussian(
+    columns: Floats,
+    pitch: int,
+    start: int,
+    window: Floats,
+    flow: Floats,
+    y: int,
+    width: int,
+) -> None:
+    """Average along a row and solve for the flow."""
+    _, height, line = flow.shape
+    m = len(window) // 2
+    for x in range(0, width, LANES):
+        at = start + x
+        w = simd.splat(window[m])
+        g11, g12 = simd.load(columns, at) * w, simd.load(columns, at + pitch) * w
+        g22, h1 = simd.load(columns, at + 2 * pitch) * w, simd.load(columns, at + 3 * pitch) * w
+        h2 = simd.load(columns, at + 4 * pitch) * w
+        for k in range(1, m + 1):
+            w, i, j = simd.splat(window[m + k]), at - k, at + k
+            g11 = simd.muladd(simd.load(columns, i) + simd.load(columns, j), w, g11)
+            i, j = i + pitch, j + pitch
+            g12 = simd.muladd(simd.load(columns, i) + simd.load(columns, j), w, g12)
+            i, j = i + pitch, j + pitch
+            g22 = simd.muladd(simd.load(columns, i) + simd.load(columns, j), w, g22)
+            i, j = i + pitch, j + pitch
+            h1 = simd.muladd(simd.load(columns, i) + simd.load(columns, j), w, h1)
+            i, j = i + pitch, j + pitch
+            h2 = simd.muladd(simd.load(columns, i) + simd.load(columns, j), w, h2)
+        dx, dy = _solve(g11, g12, g22, h1, h2, RIDGE)
+        simd.store(flow, y * line + x, dx)
+        simd.store(flow, (height + y) * line + x, dy)
+
+
+@njit(nogil=True, cache=True)
+def refine_gaussian(
+    first: Floats,
+    second: Floats,
+    flow: Floats,
+    width: int,
+    border: Floats,
+    border_rows: Indices,
     window: Floats,
     iterations: int,
 ) -> None:
-    """Improve the (2, H, W) flow of one level in place; an empty window means a box."""
-    observations = np.empty_like(first)
+    """Improve the flow of one level in place, with a Gaussian as averaging window.
+
+    As `refine_box`, but four rows of flow follow together.
+    """
+    height = flow.shape[1]
+    m = len(window) // 2
+    slots = m + 4 + m
+    start = row_pitch(m)
+    pitch = row_pitch(start + width + m)
+    size = 5 * pitch
+    ring = simd.aligned(slots * size)
+    columns = simd.aligned(4 * size + start + LANES)  # the last vectors reach over
+    scratch = simd.aligned(7 * LANES)
+    padded = np.zeros(len(window) + 6, np.float32)
+    padded[3:-3] = window
     for _ in range(iterations):
-        observe(first, second, flow, border, observations)
-        if len(window):
-            average_gaussian(observations, window, flow)
-        else:
-            average_box(observations, winsize, flow)
+        for y in range(height + m + 3):
+            if y < height:
+                out = y % slots * size + start
+                observe(
+                    first, second, flow, y, width, border, border_rows, ring, out, pitch, scratch
+                )
+            top = y - m - 3
+            if top >= 0 and top % 4 == 0:
+                _average_rows(ring, slots, padded, top, height, columns, size)
+                _repeat_ends(columns, 20, pitch, start, width, m)
+                for i in range(min(4, height - top)):
+                    row = i * size + start
+                    _finish_gaussian(columns, pitch, row, window, flow, top + i, width)
+
+
+@njit(nogil=True, cache=True)
+def interleave(flow: Floats, width: int) -> Floats:
+    """Return the flow as (H, W, 2) without padding."""
+    height = flow.shape[1]
+    out = np.empty((height, width, 2), np.float32)
+    for y in range(height):
+        u, v, row = flow[0, y], flow[1, y], out[y]
+        for x in range(width):
+            row[x, 0] = u[x]
+            row[x, 1] = v[x]
+    return out

@@ -10,18 +10,26 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from apexflow.kernels.simd import LANES
+
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Size = tuple[int, int]
 T = TypeVar("T", bound=np.generic)
 
 # OpenCV builds no pyramid level with a side below this.
 MIN_SIDE = 32
 
+# Rows of coefficients and flow have this many zeros before and after their pixels, so that a
+# vector that holds one pixel of the image can be read whole.
+PAD = LANES
+
 
 class Taps(NamedTuple):
-    """A one-dimensional filter per output position: ``out[i] = sum(weight[i] * x[index[i]])``."""
+    """A one-dimensional filter per output position: ``out[i] = sum(weight[i] * x[source[i]])``."""
 
-    index: Indices
+    source: Indices
     weight: Floats
 
 
@@ -36,9 +44,10 @@ class Level:
     rows, columns : Taps
         Blur and bilinear reduction of the full image in one filter per axis.
     flow_rows, flow_columns : Taps
-        Bilinear enlargement of the next coarser level's flow; empty at the coarsest.
-    border : ndarray
-        (H, W) weights of the observations, see `border_weights`.
+        Bilinear enlargement of the next coarser level's flow, of the vectors as well as of
+        the grid; empty at the coarsest.
+    border, border_rows : ndarray
+        Weights of the observations: row ``y`` has the weights ``border[border_rows[y]]``.
     """
 
     height: int
@@ -48,18 +57,12 @@ class Level:
     flow_rows: Taps
     flow_columns: Taps
     border: Floats
+    border_rows: Indices
 
-
-class PolyTaps(NamedTuple):
-    """Separable weights of the polynomial expansion, for offsets 0..n, see `poly_taps`."""
-
-    smooth: Floats
-    slope: Floats
-    curve: Floats
-    ig11: float
-    ig03: float
-    ig33: float
-    ig55: float
+    @property
+    def pitch(self) -> int:
+        """Elements of a row without margins: whole vectors."""
+        return self.width + -self.width % LANES
 
 
 @lru_cache(maxsize=64)
@@ -73,18 +76,46 @@ def pyramid(height: int, width: int, pyr_scale: float, levels: int) -> tuple[Lev
         scales.append(scale)
     # Python's round and OpenCV's cvRound both take halves to the even number.
     sizes = [(round(height * scale), round(width * scale)) for scale in scales]
-    coarser = [*sizes[1:], (0, 0)]
-    return tuple(
-        Level(
-            *size,
-            rows=_reduction(height, size[0], scale),
-            columns=_reduction(width, size[1], scale),
-            flow_rows=_enlargement(below[0], size[0]),
-            flow_columns=_enlargement(below[1], size[1]),
-            border=border_weights(*size),
-        )
-        for scale, size, below in reversed(list(zip(scales, sizes, coarser, strict=True)))
+    steps = zip(scales, sizes, [*sizes[1:], (0, 0)], strict=True)
+    built = [
+        _level((height, width), size, coarser, scale, pyr_scale) for scale, size, coarser in steps
+    ]
+    return tuple(reversed(built))
+
+
+def _level(full: Size, size: Size, coarser: Size, scale: float, pyr_scale: float) -> Level:
+    border, border_rows = np.unique(border_weights(*size), axis=0, return_inverse=True)
+    padding = ((0, 0), (0, -size[1] % LANES))
+    return Level(
+        *size,
+        rows=_reduction(full[0], size[0], scale),
+        columns=_reduction(full[1], size[1], scale),
+        flow_rows=_enlargement(coarser[0], size[0], 1.0 / pyr_scale),
+        flow_columns=_enlargement(coarser[1], size[1], 1.0),
+        border=_frozen(np.pad(border, padding)),
+        border_rows=_frozen(border_rows.reshape(-1).astype(np.int64)),
     )
+
+
+def coefficient_arrays(storage: Floats, levels: tuple[Level, ...]) -> tuple[Floats, ...]:
+    """Lay the levels' (H, 5, PAD + pitch) coefficients out in one array of `storage_size`."""
+    arrays, end = [], 0
+    for level in levels:
+        start, shape = end, (level.height, 5, PAD + level.pitch)
+        end += math.prod(shape)
+        arrays.append(storage[start:end].reshape(shape))
+    storage[end:] = 0
+    return tuple(arrays)
+
+
+@lru_cache(maxsize=64)
+def storage_size(height: int, width: int, pyr_scale: float, levels: int) -> int:
+    """Return the length of the array that holds one frame's coefficients.
+
+    It ends with PAD zeros, since vectors also reach over the end of the last row.
+    """
+    built = pyramid(height, width, pyr_scale, levels)
+    return sum(level.height * 5 * (PAD + level.pitch) for level in built) + PAD
 
 
 def _reduction(size: int, reduced: int, scale: float) -> Taps:
@@ -101,14 +132,14 @@ def _reduction(size: int, reduced: int, scale: float) -> Taps:
     return Taps(_frozen(index), _frozen(weight.astype(np.float32)))
 
 
-def _enlargement(size: int, enlarged: int) -> Taps:
+def _enlargement(size: int, enlarged: int, factor: float) -> Taps:
     """Bilinear weights; OpenCV rounds the position to float32 for two-channel images."""
     if size == 0:
         return Taps(np.zeros((0, 2), np.int64), np.zeros((0, 2), np.float32))
     position = (np.arange(enlarged) + 0.5) * (1.0 / (enlarged / size)) - 0.5
     first, fraction = _cell(position.astype(np.float32), size)
     index = np.minimum(first[:, None] + np.arange(2), size - 1)
-    weight = np.stack([1.0 - fraction, fraction], axis=1)
+    weight = np.stack([1.0 - fraction, fraction], axis=1) * factor
     return Taps(_frozen(index), _frozen(weight.astype(np.float32)))
 
 
@@ -160,8 +191,14 @@ def _counts_as_border(size: int) -> NDArray[np.bool]:
 
 
 @lru_cache(maxsize=64)
-def poly_taps(n: int, sigma: float) -> PolyTaps:
-    """Return the weights that fit a quadratic polynomial to a (2n+1)² neighbourhood."""
+def poly_taps(n: int, sigma: float) -> tuple[tuple[np.float32, ...], ...]:
+    """Return the taps 0..n that fit a quadratic polynomial to a (2n+1)² neighbourhood.
+
+    The fit is separable and weighted by a Gaussian g. The six rows are, with the inverse of
+    the normal equations multiplied in where it can be: g and x g; the taps of x², which also
+    take the constant's part away; g for the slope along the other axis, x g for the slope
+    along its own, and x g for xy.
+    """
     if sigma < np.finfo(np.float32).eps:
         sigma = n * 0.3
     x = np.arange(-n, n + 1)
@@ -172,26 +209,27 @@ def poly_taps(n: int, sigma: float) -> PolyTaps:
     s0, s2 = g.sum(), (g * x**2).sum()
     s4, s22 = (g * x**4).sum(), (g * x**2 * x[:, None] ** 2).sum()
     inverse = np.linalg.inv(np.array([[s0, s2, s2], [s2, s4, s22], [s2, s22, s4]]))
-    half = kernel[n:].astype(np.float64)
-    return PolyTaps(
-        smooth=_frozen(kernel[n:]),
-        slope=_frozen((x[n:] * half).astype(np.float32)),
-        curve=_frozen((x[n:] ** 2 * half).astype(np.float32)),
-        ig11=1.0 / s2,
-        ig03=float(inverse[0, 1]),
-        ig33=float(inverse[1, 1]),
-        ig55=1.0 / s22,
-    )
+    ig11, ig03, ig33, ig55 = 1.0 / s2, inverse[0, 1], inverse[1, 1], 1.0 / s22
+    half, x = kernel[n:].astype(np.float64), x[n:]
+    taps = [
+        half,
+        x * half,
+        (ig03 + x**2 * ig33) * half,
+        half * ig11,
+        x * half * ig11,
+        x * half * ig55,
+    ]
+    return tuple(tuple(np.float32(tap) for tap in row) for row in taps)
 
 
 @lru_cache(maxsize=64)
 def gaussian_window(winsize: int) -> Floats:
-    """Return the weights 0..winsize // 2 of OpenCV's Gaussian averaging window."""
+    """Return the weights of OpenCV's Gaussian averaging window, of odd length."""
     m = winsize // 2
-    sigma = m * 0.3
-    kernel = [1.0, *(math.exp(-i * i / (2 * sigma * sigma)) for i in range(1, m + 1))]
-    half = np.array(kernel, np.float32)
-    return _frozen((half / (2.0 * half.sum(dtype=np.float64) - 1.0)).astype(np.float32))
+    x = np.arange(1, m + 1)
+    half = np.append(np.float32(1), np.exp(-(x**2) / (2 * (0.3 * m) ** 2)).astype(np.float32))
+    half = half / (2.0 * half.sum(dtype=np.float64) - 1.0)
+    return _frozen(np.concatenate([half[:0:-1], half]).astype(np.float32))
 
 
 def _frozen(array: NDArray[T]) -> NDArray[T]:
