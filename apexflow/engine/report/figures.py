@@ -97,7 +97,10 @@ def moments(store: Store, clips: Clips) -> Figure:
         ]
         rows.append(_grid(tiles, 3))
     width = max(row.shape[1] for row in rows)
-    padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
+    padded = [
+        np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255)
+        for row in rows
+    ]
     return Figure("Onset, apex, offset", "One clip a row.", _png(np.concatenate(padded)))
 
 
@@ -135,7 +138,8 @@ def maps(store: Store, clips: Clips, name: str) -> Figure:
         _labelled(_enlarged(_map(store, name, index)), "/".join(record.key[1:]))
         for index, record in shown
     ]
-    return Figure(f"Maps: {name}", "Nine clips.", _png(_grid(tiles, 3)))
+    caption = f"{len(shown)} of {len(clips)} clips, enlarged."
+    return Figure(f"Maps: {name}", caption, _png(_grid(tiles, 3)))
 
 
 def triptych(store: Store, clips: Clips, name: str) -> Figure:
