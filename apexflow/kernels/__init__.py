@@ -9,6 +9,8 @@ thread: parallelism belongs to the caller.
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
 _NAMES = {
@@ -25,7 +27,6 @@ _NAMES = {
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
         module = importlib.import_module(f"apexflow.kernels.{_NAMES[name]}")
-        # The function takes the place of the submodule of the same name (farneback, tvl1).
         value = globals()[name] = getattr(module, name)
         return value
     raise AttributeError(f"module 'apexflow.kernels' has no attribute {name!r}")
@@ -33,3 +34,18 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(_NAMES)
+
+
+class _Kernels(ModuleType):
+    """Keeps the functions `farneback` and `tvl1` from being hidden by their submodules.
+
+    Importing a submodule sets it as an attribute of its package, even after the function of
+    the same name has been looked up, or before.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _NAMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Kernels

@@ -211,6 +211,17 @@ def test_notes_leave_a_data_set_clean(tmp_path):
     assert report.clean
 
 
+def test_the_prepared_layout_is_clean(tmp_path):
+    root = tmp_path / "prepared_dataset"
+    write_frames(root / "sub01/ROI_EP02_01f", [1, 2])
+    for name, number in (("onset_frame", 1), ("apex_frame", 2)):
+        (root / f"sub01/ROI_EP02_01f/img{number:03d}.jpg").rename(
+            root / f"sub01/ROI_EP02_01f/{name}.jpg"
+        )
+    table = made.write_xlsx(tmp_path / "t.xlsx", {"S": [made.CASME2_HEADER, made.CASME2_ROWS[0]]})
+    assert audit("casme2", root, table, recipe="default").clean
+
+
 def test_smic_intervals(tmp_path):
     header = ("Subject", "Filename", "OnsetF", "OffsetF", "Onset2F", "Offset2F")
     header += ("Onset3F", "Offset3F", "FirstF", "LastF", "Emotion")

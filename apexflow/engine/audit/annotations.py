@@ -77,7 +77,7 @@ def _order(clip: Clip, published: Sequence[Correction]) -> Iterator[Finding]:
             f"apex and onset are both {onset}: no motion between them",
             proposal=_published(clip, published) or "estimate the apex: middle, difference, flow",
         )
-    elif onset is not None and apex == onset + 1:
+    elif onset is not None and apex == onset + 1 and not _is_prepared(clip):
         yield Finding.of(
             "warning", "apex-near-onset", clip, f"apex {apex} is one frame after onset {onset}"
         )
@@ -100,7 +100,7 @@ def _published(clip: Clip, published: Sequence[Correction]) -> str:
 
 
 def _missing_moments(clip: Clip, apexes: bool) -> Iterator[Finding]:
-    if clip.onset is None or clip.offset is None:
+    if clip.onset is None or (clip.offset is None and not _is_prepared(clip)):
         name = "onset" if clip.onset is None else "offset"
         yield Finding.of("warning", "moment-unknown", clip, f"the {name} is unknown")
     if apexes and clip.apex is None:
@@ -111,6 +111,11 @@ def _missing_moments(clip: Clip, apexes: bool) -> Iterator[Finding]:
             "the apex is unknown",
             proposal="estimate it: middle, difference, flow",
         )
+
+
+def _is_prepared(clip: Clip) -> bool:
+    """Tell whether a clip holds its moments' frames alone, numbered 1, 2, 3."""
+    return any(name.startswith("annotated ") for name, _ in clip.extra)
 
 
 def _emotion(clip: Clip) -> Iterator[Finding]:
