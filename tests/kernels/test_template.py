@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from functools import partial
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from apexflow.kernels import Match, TemplateMatcher, match_template
+from apexflow.kernels.template.keyframe import KeyFrame
 
 
 def brute_force(region: np.ndarray, template: np.ndarray) -> tuple[int, int, float]:
@@ -219,34 +220,131 @@ def clip(rng: np.random.Generator, frames: int, *shape: int):
         yield np.clip(np.rint(lit + rng.normal(0, 2, shape)), 0, 255).astype(np.uint8)
 
 
+# Sizes at which the search near a key frame is used: windows overlap and a row fills a vector.
+SIZE, TOP, LEFT, HEIGHT, WIDTH = (60, 92), 5, 11, 46, 70
+
+
+def patch(frame: np.ndarray) -> np.ndarray:
+    return frame[TOP : TOP + HEIGHT, LEFT : LEFT + WIDTH]
+
+
+@pytest.fixture
+def found_near_key(monkeypatch):
+    """How many frames the key frame served: the tests below are about that path."""
+    served = []
+    search = KeyFrame.search
+
+    def counting(self, region):
+        found = search(self, region)
+        served.append(found is not None)
+        return found
+
+    monkeypatch.setattr(KeyFrame, "search", counting)
+    return served
+
+
 @pytest.mark.parametrize("channels", [(), (3,)])
-def test_all_frames_of_a_clip(channels):
+def test_all_frames_of_a_clip(channels, found_near_key):
     rng = np.random.default_rng(8)
-    frames = list(clip(rng, 12, 70, 80, *channels))
-    matcher = TemplateMatcher(frames[6][12:58, 15:65])
+    frames = list(clip(rng, 12, *SIZE, *channels))
+    matcher = TemplateMatcher(patch(frames[6]))
     for frame in frames:
-        assert_exact(matcher.match(frame), frame, frames[6][12:58, 15:65])
+        assert_exact(matcher.match(frame), frame, patch(frames[6]))
+    assert sum(found_near_key) > 6
 
 
-def test_cuts_flashes_and_clipped_regions_within_a_clip():
+@settings(deadline=None, max_examples=50)
+@given(
+    seed=st.integers(0, 2**32),
+    channels=st.sampled_from([(), (3,)]),
+    margins=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    size=st.tuples(st.integers(10, 30), st.integers(64, 150)),
+    noise=st.sampled_from([0.0, 0.5, 3.0, 30.0]),
+    gain=st.sampled_from([0.2, 1.0, 1.5]),
+)
+def test_any_second_frame_near_a_key_frame(seed, channels, margins, size, noise, gain):
+    rng = np.random.default_rng(seed)
+    shape = size[0] + margins[0], size[1] + margins[1]
+    key = textured(rng, *shape, *channels)
+    y, x = (int(rng.integers(0, margin + 1)) for margin in margins)
+    template = key[y : y + size[0], x : x + size[1]]
+    change = gain * key + rng.normal(0, noise, key.shape) + rng.normal(0, 20)
+    frame = np.clip(np.rint(change), 0, 255).astype(np.uint8)
+    matcher = TemplateMatcher(template)
+    matcher.match(key)
+    padded = np.empty((shape[0], shape[1] + 5, *channels), np.uint8)
+    padded[:, 2:-3] = frame
+    assert_exact(matcher.match(padded[:, 2:-3]), frame, template)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_ties_near_a_key_frame(pattern, found_near_key):
+    region = np.fromfunction(PATTERNS[pattern], SIZE, dtype=int).astype(np.uint8)
+    template = patch(region)
+    matcher = TemplateMatcher(template)
+    rng = np.random.default_rng(10)
+    for frame in (region, region, rng.choice(region.ravel(), SIZE), region // 2, region):
+        assert_exact(matcher.match(frame), frame, template)
+
+
+def test_cuts_flashes_and_clipped_regions_within_a_clip(found_near_key):
     rng = np.random.default_rng(9)
-    frames = list(clip(rng, 3, 70, 80))
-    template = frames[1][12:58, 15:65]
-    noise = partial(rng.integers, 0, 256, (70, 80), dtype=np.uint8)
+    frames = list(clip(rng, 3, *SIZE))
+    template = patch(frames[1])
     disturbed = [
         frames[0],
         frames[1],
-        noise(),
+        rng.integers(0, 256, SIZE, dtype=np.uint8),
         frames[2],
-        np.full_like(frames[0], 255),
+        np.full(SIZE, 255, np.uint8),
         frames[1],
         255 - frames[1],
-        frames[0][:60, 10:],
-        frames[1][:60, 10:],
-        textured(rng, 70, 80),
+        frames[0][:53, 6:],
+        frames[1][:53, 6:],
+        textured(rng, *SIZE),
         frames[2],
         frames[2] // 200 * 255,
     ]
     matcher = TemplateMatcher(template)
     for frame in disturbed:
         assert_exact(matcher.match(frame), frame, template)
+    assert any(found_near_key)
+    assert not all(found_near_key)
+
+
+def test_gray_frames_in_three_channels_equal_one_channel():
+    rng = np.random.default_rng(11)
+    frames = list(clip(rng, 4, *SIZE))
+    template = patch(frames[2])
+    gray, colour = TemplateMatcher(template), TemplateMatcher(np.stack([template] * 3, -1))
+    for frame in frames:
+        assert colour.match(np.stack([frame] * 3, -1)) == gray.match(frame)
+    tinted = np.stack([frames[0], frames[0], np.roll(frames[0], 3)], -1)
+    assert_exact(colour.match(tinted), tinted, np.stack([template] * 3, -1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_frames_of_full_size(channels):
+    rng = np.random.default_rng(12)
+    frames = list(clip(rng, 6, 680, 580, *channels))
+    template = frames[3][40:640, 40:540]
+    matcher = TemplateMatcher(template)
+    for frame in [*frames, rng.integers(0, 256, frames[0].shape, dtype=np.uint8)]:
+        scores = cv2.matchTemplate(
+            frame.astype(np.float32) - 128, template.astype(np.float32) - 128, cv2.TM_CCOEFF_NORMED
+        )
+        match = matcher.match(frame)
+        assert match.score == pytest.approx(scores.max(), abs=1e-5)
+        near = np.argwhere(scores > scores.max() - 1e-5)
+        best = [brute_force(frame[y : y + 600, x : x + 500], template)[2] for y, x in near]
+        assert (match.y, match.x) == tuple(near[int(np.argmax(best))])
+
+
+def test_threads_may_share_a_matcher():
+    rng = np.random.default_rng(13)
+    frames = list(clip(rng, 8, *SIZE))
+    matcher = TemplateMatcher(patch(frames[4]))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(matcher.match, frames * 5))
+    assert found == [match_template(frame, patch(frames[4])) for frame in frames] * 5

@@ -77,7 +77,7 @@ def pack_rows(rows: NDArray[np.uint8]) -> Bytes:
     count = -(-rows.shape[1] // WIDTH)
     packed = np.zeros((rows.shape[0], count, WIDTH), np.uint8)
     whole = (count - 1) * WIDTH
-    packed[:, :-1] = rows[:, :whole].reshape(-1, count - 1, WIDTH)
+    packed[:, :-1] = rows[:, :whole].reshape(rows.shape[0], count - 1, WIDTH)
     rest = rows.shape[1] - whole
     packed[:, -1, WIDTH - rest :] = rows[:, whole:]
     return packed
@@ -146,24 +146,24 @@ def row_sums(address: int, stride: int, row_bytes: int, masks: Bytes, key: Bytes
     step = vectors * WIDTH
     for y in range(height):
         row = address + y * stride
-        squares, products = zeros(), zeros()
-        for i in range(vectors - 1):
-            pixels = load(row + i * WIDTH)
-            squares = dot(squares, pixels, flip(pixels))
+        squares, products, a, b, c = zeros(), zeros(), zeros(), zeros(), zeros()
+        for i in range(vectors):
+            pixels = load(row + min(i * WIDTH, last))
             products = dot(products, pixels, load(packed + y * step + i * WIDTH))
-        pixels = load(row + last)
-        products = dot(products, pixels, load(packed + y * step + own))
-        everything = np.int64(0)
-        for channel in range(channels):
-            a = zeros()
-            for i in range(vectors):
-                pattern = load(mask + channel * step + i * WIDTH)
-                a = dot(a, load(row + min(i * WIDTH, last)), pattern)
-            sums[channel, y] = total(a)
-            everything += sums[channel, y]
-        tail = np.int64(0)
+            if i < vectors - 1:
+                squares = dot(squares, pixels, flip(pixels))
+            a = dot(a, pixels, load(mask + i * WIDTH))
+            if channels == 3:
+                b = dot(b, pixels, load(mask + step + i * WIDTH))
+                c = dot(c, pixels, load(mask + 2 * step + i * WIDTH))
+        sums[0, y] = total(a)
+        if channels == 3:
+            sums[1, y], sums[2, y] = total(b), total(c)
+        # The last vector overlaps the one before, so its squares are added one by one.
+        tail = 0
         for value in bytes_at(row + own, row_bytes - own):
-            tail += np.int64(value) * (np.int64(value) - 128)
+            tail += int(value) * (int(value) - 128)
+        everything = sums[:channels, y].sum()
         sums[channels, y] = total(squares) + tail + 128 * everything
         sums[channels + 1, y] = total(products) + 128 * everything
     return sums

@@ -7,11 +7,12 @@ from numpy.typing import NDArray
 
 from apexflow.kernels.simd_bytes import MAXIMUM_DOTS, WIDTH
 from apexflow.kernels.template import cpu
+from apexflow.kernels.template.sums import where
 
 Scores = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """Positions (y * columns + x) in row-major order, with products and norms."""
 
-_LIMIT = 512
+MOST_CANDIDATES = 512
 """Positions whose computation takes about as long as the DFTs of a region."""
 
 
@@ -32,7 +33,7 @@ def can_be_key(region: tuple[int, ...], template: tuple[int, ...]) -> bool:
 
 
 class KeyFrame:
-    """A region of (H, W, C) uint8 with its exact scores.
+    """A region of (H, W, C) uint8 with bounds of its scores.
 
     Parameters
     ----------
@@ -40,15 +41,17 @@ class KeyFrame:
         Copied.
     pattern
         The template.
-    products, norms : (H - h + 1, W - w + 1) int64
-        Of all positions.
+    products : (H - h + 1, W - w + 1) float64
+        At least the products at all positions.
+    norms : (H - h + 1, W - w + 1) int64
+        The norms at all positions.
     """
 
     def __init__(
         self,
         region: NDArray[np.uint8],
         pattern: cpu.Pattern,
-        products: NDArray[np.int64],
+        products: NDArray[np.float64],
         norms: NDArray[np.int64],
     ) -> None:
         self.shape = region.shape
@@ -64,11 +67,15 @@ class KeyFrame:
         None when it is too different from the key frame, or when the frames have drifted so far
         from it that a new key frame pays.
         """
-        if self._excess > _LIMIT:
+        if self._excess > MOST_CANDIDATES:
             return None
-        region = _with_dense_rows(region)
         positions, products, norms, computed = cpu.search(
-            region.ctypes.data, region.strides[0], self._key, self._pattern, self._hint, _LIMIT
+            region.ctypes.data,
+            region.strides[0],
+            self._key,
+            self._pattern,
+            self._hint,
+            MOST_CANDIDATES,
         )
         if positions.size == 0:
             return None
@@ -77,26 +84,42 @@ class KeyFrame:
         self._hint = int(positions[0])
         return positions, products, norms
 
+    def products(
+        self, region: NDArray[np.uint8], sums: NDArray[np.int64], at: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return the exact products of a region at some positions, given its window sums."""
+        y, x = np.divmod(at, sums.shape[1])
+        height, width, channels = self.shape
+        offsets = y * region.strides[0] + x * channels
+        row_bytes = (width - sums.shape[1] + 1) * channels
+        area = (height - sums.shape[0] + 1) * row_bytes // channels
+        # The template counts from -128 on here, the region from 0.
+        products = cpu.dot_products(*where(region)[:2], row_bytes, self._pattern.packed, offsets)
+        return area * products - (sums[y, x] + 128 * area) @ self._pattern.sums
+
+
+def near_best(
+    products: NDArray[np.float64], error: float, norms: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the positions that may be the best if the products are wrong by ``error``."""
+    scale = 1 / np.sqrt(np.maximum(norms, 1))
+    wrong = error * (norms > 0) * scale  # the score of a flat window is 0 for certain
+    scores = products * (norms > 0) * scale
+    return np.flatnonzero(scores + wrong >= (scores - wrong).max())
+
 
 def prepare_pattern(template: NDArray[np.uint8], sums: NDArray[np.int64], norm: int) -> cpu.Pattern:
     """Prepare a template of (h, w, C) uint8 for the compiled steps."""
     return cpu.Pattern(_flipped(template), sums, float(norm))
 
 
-def _with_dense_rows(region: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the region, or a copy of it whose rows have no gaps between pixels."""
-    channels = region.shape[2]
-    dense = region.strides[1:] == (channels, 1) and region.strides[0] >= region.shape[1] * channels
-    return region if dense else np.ascontiguousarray(region)
-
-
 def _prepare_key(
     region: NDArray[np.uint8],
     pattern: cpu.Pattern,
-    products: NDArray[np.int64],
+    products: NDArray[np.float64],
     norms: NDArray[np.int64],
 ) -> cpu.Key:
-    """Prepare a region of (H, W, C) uint8 whose exact products and norms are known."""
+    """Prepare a region of (H, W, C) uint8 whose products (at most these) and norms are known."""
     height, width, channels = region.shape
     pixels = np.array(region, order="C").reshape(height, -1)
     masks = np.zeros((channels, width, channels), np.uint8)

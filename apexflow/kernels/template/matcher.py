@@ -11,9 +11,16 @@ from numpy.typing import NDArray
 
 from apexflow.kernels._validate import check_image
 from apexflow.kernels.template.cpu import Pattern
-from apexflow.kernels.template.keyframe import KeyFrame, Scores, can_be_key, prepare_pattern
+from apexflow.kernels.template.keyframe import (
+    MOST_CANDIDATES,
+    KeyFrame,
+    Scores,
+    can_be_key,
+    near_best,
+    prepare_pattern,
+)
 from apexflow.kernels.template.spectrum import Spectrum
-from apexflow.kernels.template.sums import gray_plane, window_sums
+from apexflow.kernels.template.sums import gray_plane, where, window_sums, with_dense_rows
 
 MAXIMUM_SIZE = 1 << 23
 """Most values a template may have; up to here all sums of products fit 64 bits."""
@@ -99,7 +106,7 @@ class TemplateMatcher:
                 f"template must have at most {MAXIMUM_SIZE} values. Got shape {template.shape}."
             )
         self._template = np.array(_with_channels(template), order="C")
-        sums, squares = window_sums(self._template, *self._template.shape[:2])
+        sums, squares = window_sums(where(self._template), *self._template.shape[:2])
         self._sums = sums.ravel()
         self._area = self._template.shape[0] * self._template.shape[1]
         self._norm = self._area * int(squares.item()) - int((self._sums**2).sum())
@@ -107,7 +114,7 @@ class TemplateMatcher:
         if self._template.shape[2] > 1:
             plane = gray_plane(self._template)
             self._plane = None if plane is None else TemplateMatcher(plane)
-        self._spectrum: Spectrum | None = None
+        self._spectra: dict[type, Spectrum] = {}
         self._pattern: Pattern | None = None
         self._key: KeyFrame | None = None
         self._lock = threading.Lock()
@@ -134,7 +141,7 @@ class TemplateMatcher:
             If ``region`` is no such array.
         """
         check_image("region", region, dtypes=("uint8",))
-        region = _with_channels(region)
+        region = with_dense_rows(_with_channels(region))
         height, width, channels = self._template.shape
         if region.shape[2] != channels:
             raise ValueError(
@@ -163,17 +170,29 @@ class TemplateMatcher:
         return Match(y, x, _score(int(products[best]), int(norms[best]), self._norm))
 
     def _compute_everywhere(self, region: NDArray[np.uint8]) -> Scores:
-        if self._spectrum is None or self._spectrum.shape != region.shape[:2]:
-            self._spectrum = Spectrum(self._template, region.shape[:2])
-        correlation = self._spectrum.correlate(region)
-        sums, squares = window_sums(region, *self._template.shape[:2])
-        products = self._area * correlation - sums @ self._sums
+        sums, squares = window_sums(where(region), *self._template.shape[:2])
         norms = self._area * squares - (sums**2).sum(2)
         if can_be_key(region.shape, self._template.shape):
+            products, error = self._spectrum(region, np.float32).products(region, sums)
             if self._pattern is None:
                 self._pattern = prepare_pattern(self._template, self._sums, self._norm)
-            self._key = KeyFrame(region, self._pattern, products, norms)
+            self._key = KeyFrame(region, self._pattern, products + error, norms)
+            near = near_best(products, error, norms)
+            if near.size <= MOST_CANDIDATES:
+                exact = self._key.products(region, sums, near)
+                if np.abs(exact - products.flat[near]).max() <= error / 4:
+                    return near, exact, norms.flat[near]
+        products, _ = self._spectrum(region, np.float64).products(region, sums)
         return np.arange(products.size), products.ravel(), norms.ravel()
+
+    def _spectrum(self, region: NDArray[np.uint8], dtype: type) -> Spectrum:
+        """Return the template's spectrum for regions of this size, kept for the next."""
+        spectrum = self._spectra.get(dtype)
+        if spectrum is None or spectrum.shape != region.shape[:2]:
+            spectrum = self._spectra[dtype] = Spectrum(
+                self._template, self._sums, region.shape[:2], dtype
+            )
+        return spectrum
 
 
 def _with_channels(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

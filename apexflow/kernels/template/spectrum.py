@@ -1,4 +1,4 @@
-"""The correlation with a template at all positions, exact, by one DFT in double precision."""
+"""The correlation with a template at all positions, by DFT."""
 
 from __future__ import annotations
 
@@ -6,45 +6,120 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
-from apexflow.kernels.template.sums import CENTRE
+from apexflow.kernels.simd_bytes import bytes_at
+from apexflow.kernels.template.sums import CENTRE, Where, where
+
+RELATIVE_ERROR = 1e-5
+"""Of a float32 correlation, relative to the norms of region and template.
+
+Measured 3.5e-7 at most, over a face, noise, ramps, stripes, waves, a step and a single point at
+680 x 580. Theory lets it grow with the logarithm of the size (Higham 2002, Accuracy and Stability
+of Numerical Algorithms, section 24.1).
+"""
 
 
 class Spectrum:
     """The spectrum of a template, for regions of one size.
 
-    Pixels are centred integers of at most 128, so a correlation is an integer. The DFT's error
-    is below ``eps * log2(n) * 20`` times the norms of region and template (Higham 2002,
-    Accuracy and Stability of Numerical Algorithms, section 24.1), which stays under 1/50 for
-    templates up to `matcher.MAXIMUM_SIZE`, so that rounding restores the integers exactly.
+    In float64 correlations are exact: they are integers, and the error, measured 4e-6 at most
+    over the images named above, is far from a half for all templates that `matcher` allows. In
+    float32 they take half the time, and differ by `RELATIVE_ERROR` at most.
 
     Parameters
     ----------
     template : (h, w, C) uint8
+        With dense rows.
+    sums : (C,) int64
+        Of its pixels less 128.
     shape : (int, int)
         Height and width of the regions.
+    dtype : float32 or float64
     """
 
-    def __init__(self, template: NDArray[np.uint8], shape: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        template: NDArray[np.uint8],
+        sums: NDArray[np.int64],
+        shape: tuple[int, int],
+        dtype: Any,
+    ) -> None:
         self.shape = shape
-        self._valid = (shape[0] - template.shape[0] + 1, shape[1] - template.shape[1] + 1)
+        self._is_exact = dtype == np.float64
+        self._area = template.shape[0] * template.shape[1]
+        self._valid = tuple(n - m + 1 for n, m in zip(shape, template.shape, strict=False))
         # A circular correlation of the region's own size would do: no valid position wraps
         # around. A size of small prime factors is faster.
-        size = (cv2.getOptimalDFTSize(shape[0]), cv2.getOptimalDFTSize(shape[1]))
-        self._padded = np.zeros(size)
-        self._spectra = [self._transform(channel) for channel in np.moveaxis(template, 2, 0)]
+        size = cv2.getOptimalDFTSize(shape[0]), cv2.getOptimalDFTSize(shape[1])
+        self._padded = np.zeros(size, dtype)
+        self._spectrum, self._total = np.empty(size, dtype), np.empty(size, dtype)
+        centres = self._means(sums)
+        self._sums = sums + self._area * (CENTRE - centres)
+        self._spectra, norms = [], []
+        for channel, centre in enumerate(centres):
+            norms.append(self._transform(template, channel, centre))
+            self._spectra.append(self._spectrum.copy())
+        self._norm = float(np.linalg.norm(norms))
         self._padded[:] = 0
 
-    def _transform(self, channel: NDArray[np.uint8]) -> NDArray[np.float64]:
-        corner = self._padded[: channel.shape[0], : channel.shape[1]]
-        np.subtract(channel, CENTRE, out=corner, dtype=np.float64)
-        return np.asarray(cv2.dft(self._padded))
+    def _means(self, sums: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the means of the channels in a window as whole numbers, given its sums."""
+        return CENTRE + np.rint(sums / self._area).astype(np.int64)
 
-    def correlate(self, region: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Return the sum of products at every position, pooled over the channels."""
-        total: Any = 0
-        for channel, spectrum in zip(np.moveaxis(region, 2, 0), self._spectra, strict=True):
-            total = total + cv2.mulSpectrums(self._transform(channel), spectrum, 0, conjB=True)
-        correlation = cv2.dft(total, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE)
-        return np.rint(correlation[: self._valid[0], : self._valid[1]]).astype(np.int64)
+    def _transform(self, image: NDArray[np.uint8], channel: int, centre: int) -> float:
+        """Compute the spectrum of one channel less a number; return the norm of that."""
+        _fill(where(image), channel, centre, self._padded)
+        self._spectrum = cv2.dft(self._padded, dst=self._spectrum)
+        return float(cv2.norm(self._padded))
+
+    def products(
+        self, region: NDArray[np.uint8], sums: NDArray[np.int64]
+    ) -> tuple[NDArray[Any], float]:
+        """Multiply the template with all windows.
+
+        Parameters
+        ----------
+        region : (H, W, C) uint8
+            With dense rows.
+        sums : (positions in y, positions in x, C) int64
+            The region's `window_sums`.
+
+        Returns
+        -------
+        products : (positions in y, positions in x) int64 or float64
+            The area times the sum of products, less the product of the sums.
+        error : float
+            How much a product may be wrong; 0 for float64.
+        """
+        centres = self._means(sums[0, 0])  # near the region's, which is all that matters
+        norms = []
+        for channel, spectrum in enumerate(self._spectra):
+            norms.append(self._transform(region, channel, centres[channel]))
+            target = self._spectrum if channel else self._total
+            cv2.mulSpectrums(self._spectrum, spectrum, 0, c=target, conjB=True)
+            if channel:
+                cv2.add(self._total, self._spectrum, dst=self._total)
+        self._spectrum = cv2.dft(self._total, dst=self._spectrum, flags=cv2.DFT_INVERSE)
+        correlation = self._spectrum[: self._valid[0], : self._valid[1]] / float(self._total.size)
+        correction = (sums + self._area * (CENTRE - centres)) @ self._sums
+        if self._is_exact:
+            return self._area * np.rint(correlation).astype(np.int64) - correction, 0.0
+        error = RELATIVE_ERROR * self._area * self._norm * float(np.linalg.norm(norms))
+        return self._area * correlation.astype(np.float64) - correction, error
+
+
+@njit(cache=True, nogil=True)
+def _fill(image: Where, channel: int, centre: int, padded: NDArray[Any]) -> None:
+    """Write one channel, less a number, into the corner of an array."""
+    address, stride, height, width, channels = image
+    less = padded.dtype.type(centre)
+    for y in range(height):
+        row, out = bytes_at(address + y * stride, width * channels), padded[y]
+        if channels == 3:  # a constant step can be vectorised
+            for x in range(width):
+                out[x] = padded.dtype.type(row[3 * x + channel]) - less
+        else:
+            for x in range(width):
+                out[x] = padded.dtype.type(row[x]) - less

@@ -1,7 +1,8 @@
-"""Integer sums over image windows, compiled.
+"""Integer sums over an image at all positions of a window, compiled.
 
-Images are uint8 of shape (channels, height, width) or (height, width, channels) as stated;
-pixels count as ``value - 128``, which halves the magnitudes and changes no correlation.
+Pixels count as ``value - 128``, which halves the magnitudes and changes no correlation. An
+image comes as the address of its first byte, the distance between rows in bytes, and its shape
+(`where`), so that one compiled form serves all views of a frame.
 """
 
 from __future__ import annotations
@@ -10,23 +11,40 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from apexflow.kernels.simd_bytes import bytes_at
+
 CENTRE = 128
 """What is subtracted from each pixel before it is multiplied."""
 
+Where = tuple[int, int, int, int, int]
+"""Address, stride, height, width, channels."""
+
+
+def with_dense_rows(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the (H, W, C) image, or a copy of it whose rows have no gaps between pixels."""
+    channels = image.shape[2]
+    dense = image.strides[1:] == (channels, 1) and image.strides[0] >= image.shape[1] * channels
+    return image if dense else np.ascontiguousarray(image)
+
+
+def where(image: NDArray[np.uint8]) -> Where:
+    """Say where an image with dense rows lies in memory; the caller keeps it alive."""
+    return image.ctypes.data, image.strides[0], *image.shape
+
 
 def gray_plane(image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """Return the one channel of an (H, W, 3) image whose channels are all the same."""
-    rows = np.ascontiguousarray(image).reshape(image.shape[0], -1)
-    plane = np.empty((*image.shape[:2], 1), np.uint8)
-    return plane if _take_plane(rows, plane[..., 0]) else None
+    """Return the one channel, (H, W, 1), of an (H, W, 3) image whose channels are all equal."""
+    plane = np.empty(image.shape[:2], np.uint8)
+    return plane[..., None] if _take_plane(where(image), plane) else None
 
 
 @njit(cache=True, nogil=True)
-def _take_plane(rows: NDArray[np.uint8], plane: NDArray[np.uint8]) -> bool:
-    for y in range(plane.shape[0]):
-        row, out = rows[y], plane[y]
+def _take_plane(image: Where, plane: NDArray[np.uint8]) -> bool:
+    address, stride, height, width, _ = image
+    for y in range(height):
+        row, out = bytes_at(address + y * stride, 3 * width), plane[y]
         different = np.uint8(0)
-        for x in range(out.size):
+        for x in range(width):
             value = row[3 * x]
             different |= (value ^ row[3 * x + 1]) | (value ^ row[3 * x + 2])
             out[x] = value
@@ -37,56 +55,51 @@ def _take_plane(rows: NDArray[np.uint8], plane: NDArray[np.uint8]) -> bool:
 
 @njit(cache=True, nogil=True)
 def window_sums(
-    region: NDArray[np.uint8], height: int, width: int
+    image: Where, window_height: int, window_width: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Sum the pixels, and their squares, under every position of a window.
 
-    Parameters
-    ----------
-    region : (H, W, C) uint8
-    height, width : int
-        Size of the window.
-
     Returns
     -------
-    sums : (H - height + 1, W - width + 1, C) int64
-    squares : (H - height + 1, W - width + 1) int64
+    sums : (positions in y, positions in x, C) int64
+    squares : (positions in y, positions in x) int64
         Pooled over the channels.
     """
-    rows = region.shape[0] - height + 1
-    columns = region.shape[1] - width + 1
-    channels = region.shape[2]
+    address, stride, height, width, channels = image
+    rows = height - window_height + 1
+    columns = width - window_width + 1
     sums = np.zeros((rows, columns, channels), np.int64)
     squares = np.zeros((rows, columns), np.int64)
-    column = np.zeros(region.shape[1], np.int64)
-    column_squared = np.zeros(region.shape[1], np.int64)
-    for channel in range(channels):
-        column[:] = 0
-        column_squared[:] = 0
-        for y in range(region.shape[0]):
-            entering = region[y, :, channel]
-            for x in range(entering.size):
-                value = np.int64(entering[x]) - CENTRE
-                column[x] += value
-                column_squared[x] += value * value
-            top = y - height + 1
-            if top < 0:
-                continue
+    length = width * channels
+    column = np.zeros(length, np.int64)
+    column_squared = np.zeros(length, np.int64)
+    reach = (window_width - 1) * channels
+    for y in range(height):
+        entering = bytes_at(address + y * stride, length)
+        for x in range(length):
+            value = np.int64(entering[x]) - CENTRE
+            column[x] += value
+            column_squared[x] += value * value
+        top = y - window_height + 1
+        if top < 0:
+            continue
+        for channel in range(channels):
             total = np.int64(0)
             total_squared = np.int64(0)
-            for x in range(width - 1):
+            for x in range(channel, reach, channels):
                 total += column[x]
                 total_squared += column_squared[x]
             for x in range(columns):
-                total += column[x + width - 1]
-                total_squared += column_squared[x + width - 1]
+                at = x * channels + channel
+                total += column[at + reach]
+                total_squared += column_squared[at + reach]
                 sums[top, x, channel] = total
                 squares[top, x] += total_squared
-                total -= column[x]
-                total_squared -= column_squared[x]
-            leaving = region[top, :, channel]
-            for x in range(leaving.size):
-                value = np.int64(leaving[x]) - CENTRE
-                column[x] -= value
-                column_squared[x] -= value * value
+                total -= column[at]
+                total_squared -= column_squared[at]
+        leaving = bytes_at(address + top * stride, length)
+        for x in range(length):
+            value = np.int64(leaving[x]) - CENTRE
+            column[x] -= value
+            column_squared[x] -= value * value
     return sums, squares
