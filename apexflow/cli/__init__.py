@@ -20,6 +20,7 @@ _COMMANDS = {
     "demo": ("apexflow.cli.demo", "demo"),
     "audit": ("apexflow.cli.audit", "audit"),
     "process": ("apexflow.cli.process", "process"),
+    "recipe": ("apexflow.cli.recipe", "recipe"),
     "info": ("apexflow.cli.store", "info"),
     "verify": ("apexflow.cli.store", "verify"),
     "export": ("apexflow.cli.store", "export"),

@@ -22,7 +22,8 @@ from apexflow.errors import ApexflowError
 __all__ = ["MOMENTS", "Recipe", "recipe_names", "recipe_text"]
 
 _STRICT = ConfigDict(extra="forbid")
-_Side = Annotated[int, Field(ge=8, le=4096)]
+_Side = Annotated[int, Field(ge=1, le=4096)]
+_FlowSide = Annotated[int, Field(ge=16, le=4096)]  # what TV-L1's pyramid needs
 _Fraction = Annotated[float, Field(ge=-1, le=2)]
 _Corners = tuple[float, float, float, float]
 Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos4"]
@@ -52,8 +53,8 @@ class Alignment:
 class Crop:
     """The aligned image that everything after it sees."""
 
-    height: _Side
-    width: _Side
+    height: _FlowSide
+    width: _FlowSide
     interpolation: Interpolation
 
 
@@ -90,7 +91,6 @@ class Tvl1:
     inner_iterations: Annotated[int, Field(ge=1)]
     outer_iterations: Annotated[int, Field(ge=1)]
     scale_step: Annotated[float, Field(gt=0, lt=1)]
-    gamma: Annotated[float, Field(ge=0)]
     median_filtering: Literal[1, 3, 5]
 
 
@@ -117,8 +117,8 @@ class Regions:
     source: Literal["flow", "frames"]
     placement: Literal["landmarks", "fractions"]
     padding: Annotated[float, Field(ge=0)]
-    height: _Side
-    width: _Side
+    height: _FlowSide
+    width: _FlowSide
     fractions: dict[str, tuple[_Fraction, _Fraction, _Fraction, _Fraction]] = field(
         default_factory=dict
     )
