@@ -211,6 +211,29 @@ def test_notes_leave_a_data_set_clean(tmp_path):
     assert report.clean
 
 
+def test_folders_that_belong_beside_the_clips(tmp_path):
+    header = ("Subject", "Filename", "Onset", "Apex", "Offset", "AU", "Objective class", "emotion")
+    table = made.write_csv(tmp_path / "t.csv", [header, ("spNO.1", "b", 1, 3, 5, 4, "I", "sad")])
+    root = tmp_path / "part_A"
+    write_frames(root / "spNO.1/b/color", range(1, 6))
+    write_frames(root / "spNO.1/b/depth", range(1, 6), suffix=".png")
+    write_frames(root / "spNO.1/c/color", range(1, 6))
+    report = audit("casme3", root, table)
+    assert [finding.rule for finding in report.findings] == ["count", "clip-surplus"]
+    assert "1 folders without an annotation: spNO.1/c" in report.findings[1].message
+    assert report.clean
+
+
+def test_smic_subsets_side_by_side_are_no_surplus(tmp_path):
+    for folder in ("HS/s1/micro/negative/s1_ne_01", "HS/s1/non_micro/x", "VIS/s1/s1_ne_01"):
+        write_frames(tmp_path / folder, range(5))
+    assert audit("smic", tmp_path).clean
+    write_frames(tmp_path / "HS/s1/micro/negative/other", range(5))
+    assert [f.where for f in audit("smic", tmp_path).findings if f.severity != "note"] == [
+        "HS/s1/micro/negative/other"
+    ]
+
+
 def test_the_prepared_layout_is_clean(tmp_path):
     root = tmp_path / "prepared_dataset"
     write_frames(root / "sub01/ROI_EP02_01f", [1, 2])

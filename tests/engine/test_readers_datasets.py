@@ -159,6 +159,17 @@ def test_casme2_objective_classes(tmp_path):
         read_casme2(None, table, objective_classes=classes)
 
 
+def test_casme2_edition_of_2019(tmp_path):
+    """Numbers for subjects, no blank columns, more unknown apexes."""
+    header = [heading for heading in made.CASME2_HEADER if heading]
+    rows = [
+        (1, "EP02_01f", 46, 59, 86, 12, "happiness"),
+        (7, "EP06_01", 15, "/", 68, "", "others"),
+    ]
+    catalog = read_casme2(None, made.write_xlsx(tmp_path / "t.xlsx", {"S": [header, *rows]}))
+    assert [(c.subject, c.apex) for c in catalog] == [("01", 59), ("07", None)]
+
+
 # -- SMIC
 
 
@@ -176,6 +187,7 @@ def test_smic_hs_takes_its_folders_for_the_annotation(tmp_path):
             "HS/s03/micro/surprise/s3_sur_11": [],
             "HS/s03/non_micro/s3_ne_09": [1],
             "VIS/s11/micro/negative/s11_ne_01": [7, 9],
+            "NIR/s12/micro/positive/s12_po_01": [3, 4],
         },
     )
     catalog = read_smic(tmp_path)
@@ -192,6 +204,9 @@ def test_smic_hs_takes_its_folders_for_the_annotation(tmp_path):
     assert [clip.emotion for clip in catalog] == ["negative", "positive", "surprise"]
     assert [clip.key for clip in read_smic(tmp_path, subset="VIS")] == [
         ("smic-vis", "11", "s11_ne_01")
+    ]
+    assert [clip.key for clip in read_smic(tmp_path, subset="NIR")] == [
+        ("smic-nir", "12", "s12_po_01")
     ]
     middle = read_smic(tmp_path, apex="middle")[0]
     assert (middle.apex, middle.apex_source) == ((559740 + 559775) // 2, "middle")

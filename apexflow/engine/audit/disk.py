@@ -14,6 +14,8 @@ from apexflow.catalog import Clip
 from apexflow.engine.audit.findings import Finding
 from apexflow.engine.audit.images import decoded_size, header_size
 from apexflow.engine.frames import VIDEO_SUFFIXES, FolderFrames, FrameSource, open_frames
+from apexflow.engine.readers import Reader
+from apexflow.engine.readers.tables import plain
 from apexflow.errors import ClipError
 
 _SHOWN = 5  # frame numbers in a message
@@ -24,6 +26,7 @@ class DiskCheck:
     """Findings on the folders of a data set; shared frames are looked at once."""
 
     root: Path
+    reader: Reader
     deep: bool = False
     workers: int | None = None
     frames: int = 0
@@ -32,7 +35,11 @@ class DiskCheck:
     def findings(self, clips: Sequence[Clip]) -> Iterator[Finding]:
         """Yield what is wrong with the clips on disk."""
         there = []
-        surplus = list(_surplus(self.root, clips))
+        surplus = [
+            path
+            for path in _surplus(self.root, clips)
+            if plain(path.rpartition("/")[2]) not in self.reader.beside
+        ]
         for clip in clips:
             source = self._open(clip)
             if isinstance(source, str):
@@ -40,15 +47,27 @@ class DiskCheck:
             else:
                 there.append((clip, source))
                 yield from _missing_frames(clip, source)
-        for folder in surplus:
+        yield from self._report_surplus(surplus)
+        yield from self._damaged(there)
+
+    def _report_surplus(self, surplus: list[str]) -> Iterator[Finding]:
+        if self.reader.partly_annotated and surplus:
+            yield Finding(
+                severity="note",
+                rule="clip-surplus",
+                clip="",
+                where=str(self.root),
+                message=f"{len(surplus)} folders without an annotation: {_some(surplus)}",
+            )
+            return
+        for path in surplus:
             yield Finding(
                 severity="warning",
                 rule="clip-surplus",
                 clip="",
-                where=folder,
-                message="a folder that no row of the table names",
+                where=path,
+                message="no row of the table names it",
             )
-        yield from self._damaged(there)
 
     def _open(self, clip: Clip) -> FrameSource | str:
         """Return the frames of a clip, or why there are none."""
@@ -114,6 +133,10 @@ class DiskCheck:
                 yield Finding.of("error", "video-damaged", clip, str(error), where=clip.source)
 
 
+def _some(items: Sequence[object]) -> str:
+    return ", ".join(map(str, items[:_SHOWN])) + (" …" if len(items) > _SHOWN else "")
+
+
 def _size(read: Callable[[Path], tuple[int, int]], path: Path) -> tuple[int, int] | str:
     try:
         return read(path)
@@ -155,13 +178,12 @@ def _missing_frames(clip: Clip, source: FrameSource) -> Iterator[Finding]:
     marked = {clip.onset, clip.apex, clip.offset}
     gaps = [n for n in range(first, last + 1) if n not in there and n not in marked]
     if gaps:
-        shown = ", ".join(map(str, gaps[:_SHOWN])) + (" …" if len(gaps) > _SHOWN else "")
         yield Finding.of(
             "warning",
             "frame-gap",
             clip,
             f"{len(gaps)} of {last - first + 1} frames between {first} and {last} are not on "
-            f"disk: {shown}",
+            f"disk: {_some(gaps)}",
             where=clip.source,
         )
 
@@ -171,13 +193,12 @@ def _sizes(clip: Clip, results: dict[Path, tuple[int, int] | str]) -> Iterator[F
     if len(sizes) > 1:
         usual = sizes.most_common(1)[0][0]
         odd = [path.name for path, s in results.items() if not isinstance(s, str) and s != usual]
-        shown = ", ".join(odd[:_SHOWN]) + (" …" if len(odd) > _SHOWN else "")
         found = ", ".join(f"{w}x{h}" for w, h in sizes)
         yield Finding.of(
             "error",
             "size-changes",
             clip,
-            f"frames are {found}; {shown} differ from most",
+            f"frames are {found}; {_some(odd)} differ from most",
             where=clip.source,
         )
 

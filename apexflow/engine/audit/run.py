@@ -70,7 +70,7 @@ def audit(
     findings = list(check_annotations(reader, clips))
     frames = 0
     if root is not None:
-        disk = DiskCheck(Path(root), deep, workers)
+        disk = DiskCheck(Path(root), reader, deep, workers)
         findings += disk.findings(clips)
         missing = sum(finding.rule == "clip-missing" for finding in findings)
         if clips and missing == len(clips):

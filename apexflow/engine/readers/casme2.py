@@ -38,6 +38,7 @@ _CLASS_COLUMNS = (
     Column("clip", ("Filename",)),
     Column("objective_class", ("Objective Class", "Objective Classes")),
 )
+_SUBJECT = re.compile(r"(?:s|sub|subject)[ _-]?[0-9]{1,2}", re.IGNORECASE)
 _CLIP = re.compile(r"EP[0-9]", re.IGNORECASE)
 _LAYOUT = """\
 ROOT/sub01/EP02_01f/img46.jpg (raw) or reg_img46.jpg (cropped), or the prepared layout
@@ -146,7 +147,7 @@ def _source(tree: Tree | None, subject: str, name: str) -> str:
     expected = join(f"sub{subject}", name)
     if tree is None:
         return expected
-    base = tree.base(lambda folder: folder.casefold().startswith("sub"))
+    base = tree.base(lambda folder: _SUBJECT.fullmatch(folder) is not None)
     number = int(subject)
     folder = tree.child(base, lambda n: subject_number(n) == number, f"sub{subject}")
     wanted = {name.casefold(), f"roi_{name}".casefold()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 Part = Literal["A", "C"]
 
+_SUBJECT = re.compile(r"sp(?:NO\.)?[0-9]+", re.IGNORECASE)
 _NAMES = {
     "A": (
         "cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx",
@@ -107,7 +109,7 @@ def _clip_a(row: Row, tree: Tree | None) -> Clip:
     subject = f"spNO.{number}"
     source = join(subject, video, "color")
     if tree:
-        base = tree.base(lambda name: name.casefold().startswith("sp"))
+        base = tree.base(lambda name: _SUBJECT.fullmatch(name) is not None)
         folder = tree.child(base, lambda n: subject_number(n) == number, subject)
         found = tree.child(folder, lambda n: n.casefold() == video, video) if folder else None
         source = _color(tree, found) if found else join(base, source)
@@ -119,7 +121,7 @@ def _clip_c(row: Row, tree: Tree | None) -> Clip:
     subject = f"{number:02d}"
     source = join(subject, "a", "color")
     if tree:
-        base = tree.base(lambda name: subject_number(name) is not None)
+        base = tree.base(str.isdecimal)
         folder = tree.child(base, lambda n: subject_number(n) == number, subject)
         # One video a subject; whatever its folder is called, it is the only one.
         found = tree.child(folder, lambda _: True, "a") if folder else None
@@ -168,5 +170,7 @@ CASME3 = Reader(
     published={"casme3": (860, 94)},
     read=read_casme3,
     rows=casme3_rows,
+    beside=frozenset({"depth"}),
+    partly_annotated=True,
     own_options=(Option("part", "part of the data set", ("A", "C"), "A"),),
 )

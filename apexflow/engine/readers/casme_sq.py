@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,7 +168,7 @@ class _Folders:
 
 
 def _is_subject(name: str) -> bool:
-    return name.casefold().startswith("s") and subject_number(name) is not None
+    return re.fullmatch(r"s[0-9]+", name, re.IGNORECASE) is not None
 
 
 CASME_SQ = Reader(
@@ -177,5 +178,6 @@ CASME_SQ = Reader(
     annotations=_NAMES,
     read=read_casme_sq,
     rows=casme_sq_rows,
+    partly_annotated=True,
     own_options=(Option("expressions", "rows to keep", ("all", "micro", "macro"), "all"),),
 )

@@ -124,6 +124,7 @@ MMEW = Reader(
     layout=_LAYOUT,
     annotations=_NAMES,
     published={"mmew": (300, 36)},
+    beside=frozenset({"macroexpression"}),
     read=read_mmew,
     rows=mmew_rows,
 )

@@ -63,6 +63,10 @@ class Reader:
         corrections, apex and the check for unique keys; for an audit.
     own_options : tuple of Option
         Further keywords of ``read`` and ``rows`` that only this data set has.
+    beside : frozenset of str
+        Folders that lie beside the clips and are none, as `tables.plain` spells them.
+    partly_annotated : bool
+        True where videos without any annotated expression are part of the data set.
     needs_annotations : bool
         False where the folders alone can be the annotation.
     """
@@ -75,6 +79,8 @@ class Reader:
     read: Callable[..., Catalog]
     rows: Callable[..., list[Clip]]
     own_options: tuple[Option, ...] = ()
+    beside: frozenset[str] = frozenset()
+    partly_annotated: bool = False
     needs_annotations: bool = True
 
     @property

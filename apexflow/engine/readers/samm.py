@@ -30,6 +30,7 @@ _COLUMNS = (
     Column("action_units", ("Action Units", "AUs"), required=False),
     Column("emotion", ("Estimated Emotion", "Emotion")),
 )
+_SUBJECT = re.compile(r"(?:s|sub|subject)?[ _-]?[0-9]{1,3}", re.IGNORECASE)
 _CLIP = re.compile(r"([0-9]{1,3})_([0-9]+)_([0-9]+)")
 _LAYOUT = """\
 ROOT/006/006_1_2/006_05562.jpg: a folder a subject, a folder a clip, numbered frames.
@@ -130,7 +131,7 @@ def _source(tree: Tree | None, subject: str, name: str) -> str:
 
 
 def _is_samm_folder(name: str) -> bool:
-    return subject_number(name) is not None or _CLIP.fullmatch(name) is not None
+    return _SUBJECT.fullmatch(name) is not None or _CLIP.fullmatch(name) is not None
 
 
 SAMM = Reader(

@@ -276,6 +276,10 @@ SMIC = Reader(
     published={"smic": (164, 16), "smic-hs-e": (157, 16)},
     read=read_smic,
     rows=smic_rows,
+    beside=frozenset(
+        {"hs", "vis", "nir", "hslong", "vislong", "nirlong", "smichse", "smicvise", "smicnire"}
+        | {"nonmicro"}
+    ),
     own_options=(
         Option("subset", "which recordings", choices=_SUBSETS),
         Option("intervals", "expressions of one row in HS-E", ("first", "all"), "first"),

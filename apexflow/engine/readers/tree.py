@@ -9,6 +9,7 @@ from pathlib import Path
 
 from apexflow.errors import ApexflowError
 
+_MOST_LISTED = 20_000
 _WIDEST = 2_000  # folders looked into for the base of the data set
 
 
@@ -46,6 +47,10 @@ class Tree:
             except OSError:
                 names = []
             self._folders[relative] = tuple(names)
+            if len(self._folders) > _MOST_LISTED:
+                raise ApexflowError(
+                    f"{self.root}: more than {_MOST_LISTED} folders in it; is it the data set's?"
+                )
         return self._folders[relative]
 
     def child(self, parent: str, matches: Callable[[str], bool], exact: str) -> str | None:
