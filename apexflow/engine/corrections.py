@@ -98,7 +98,7 @@ def load_corrections(source: CorrectionSource) -> tuple[Correction, ...]:
     if source == PUBLISHED:
         return published_corrections()
     path = Path(source)
-    rows = _toml_rows(path) if path.suffix.lower() == ".toml" else read_rows(path, _COLUMNS)
+    rows = _toml_rows(path) if path.suffix.lower() == ".toml" else _csv_rows(path)
     return tuple(_correction(row) for row in rows)
 
 
@@ -207,6 +207,10 @@ def _corrected(clip: Clip, correction: Correction) -> Clip:
 def _text(clip: Clip, field: str) -> str:
     value = clip.emotion_text if field == "emotion" else getattr(clip, field)
     return "" if value is None else str(value)
+
+
+def _csv_rows(path: Path) -> list[Row]:
+    return read_rows(path, _COLUMNS, may_be_empty=True)
 
 
 def _toml_rows(path: Path) -> list[Row]:

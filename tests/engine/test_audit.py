@@ -144,7 +144,7 @@ def test_rows_that_are_wrong_by_themselves(data):
         ("B", "c2", "B/c2", 5, 5, 11, "anger"),
         ("B", "c3", "B/c2", 5, "", "", "anger"),
         ("B", "c4", "B/c2", 7, 7, 7, "anger"),
-        ("B", "c5", "B/c2", 5, 6, 11, "anger"),
+        ("B", "c5", "B/c2", 5, 6, 11, ""),
     )
     found = rules(audit("table", data))
     assert found == [
@@ -158,6 +158,7 @@ def test_rows_that_are_wrong_by_themselves(data):
         ("moment-unknown", "c3"),
         ("moment-unknown", "c3"),
         ("apex-near-onset", "c5"),
+        ("emotion-missing", "c5"),
     ]
 
 

@@ -97,6 +97,10 @@ def test_a_name_of_two_subjects_needs_the_subject(tmp_path):
     assert [c.apex for c in catalog if c.name == "EP02_01f"] == [59, 60]
 
 
+def test_an_empty_file_corrects_nothing(tmp_path, samm):
+    assert read_samm(None, samm, corrections=csv_of(tmp_path)) == read_samm(None, samm)
+
+
 @pytest.mark.parametrize(
     "text",
     ["x = 1", "[correction]\nx = 1", "[[correction]]\nclip = 'a'", "[[correction]]\nwho = 1", "="],

@@ -168,6 +168,12 @@ def test_an_empty_table(tmp_path):
         read_samm(None, tmp_path / "t.csv")
 
 
+def test_a_header_alone_is_no_table(tmp_path):
+    path = made.write_csv(tmp_path / "t.csv", [made.SAMM_HEADER])
+    with pytest.raises(ApexflowError, match=r"t\.csv: no row below the header in row 1"):
+        read_samm(None, path)
+
+
 def test_a_huge_sheet_is_refused_quickly(tmp_path):
     path = made.write_xlsx(tmp_path / "t.xlsx", {"S": [made.SAMM_HEADER, *made.SAMM_ROWS]})
     book = openpyxl.load_workbook(path)

@@ -18,10 +18,11 @@ def check_annotations(reader: Reader, clips: Sequence[Clip]) -> Iterator[Finding
     yield from _duplicates(clips)
     published = published_corrections()
     apexes = any(clip.apex is not None for clip in clips)
+    emotions = any(clip.emotion for clip in clips)
     for clip in clips:
         yield from _order(clip, published)
         yield from _missing_moments(clip, apexes)
-        yield from _emotion(clip)
+        yield from _emotion(clip, emotions)
         yield from _action_units(clip)
         yield from _intervals(clip)
 
@@ -118,7 +119,9 @@ def _is_prepared(clip: Clip) -> bool:
     return any(name.startswith("annotated ") for name, _ in clip.extra)
 
 
-def _emotion(clip: Clip) -> Iterator[Finding]:
+def _emotion(clip: Clip, expected: bool) -> Iterator[Finding]:
+    if expected and not clip.emotion:
+        yield Finding.of("warning", "emotion-missing", clip, "no emotion, unlike other rows")
     unknown = unknown_emotions(clip.emotion)
     if unknown:
         yield Finding.of(

@@ -88,7 +88,11 @@ class _Sheet:
 
 
 def read_rows(
-    path: str | Path, columns: Sequence[Column], *, sheet: str | None = None
+    path: str | Path,
+    columns: Sequence[Column],
+    *,
+    sheet: str | None = None,
+    may_be_empty: bool = False,
 ) -> list[Row]:
     """Return the rows below the header that names ``columns``.
 
@@ -101,6 +105,8 @@ def read_rows(
         What the reader looks for. Other columns are kept in ``Row.extra``.
     sheet : str, optional
         The sheet of a workbook; by default the first that has the header.
+    may_be_empty : bool
+        Whether a header alone is a table.
 
     Raises
     ------
@@ -128,7 +134,12 @@ def read_rows(
             f"has {_shorten(have)}); is this the right table?"
         )
     _refuse_doubtful_cells(table, header_at, names)
-    return list(_data_rows(table, header_at, names))
+    rows = list(_data_rows(table, header_at, names))
+    if not rows and not may_be_empty:
+        raise ApexflowError(
+            f"{table.label}: no row below the header in row {table.rows[header_at][0]}"
+        )
+    return rows
 
 
 def read_bare_rows(path: str | Path, names: Sequence[str], required: int) -> list[Row]:
