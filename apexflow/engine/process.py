@@ -150,7 +150,7 @@ def process_clip(clip: Clip, recipe: Recipe, *, detector: FaceDetector | None = 
         (template_frame,) = source.read([plan.template], color=recipe.alignment.color)
     with clock("detect"):
         face = (detector or make_detector(recipe.face)).detect(template_frame)
-        box = _box_in_frame(face, template_frame)
+        box = box_in_frame(face, template_frame)
         regions = _regions(clip, recipe, face, box)
     aligned = _align(source, plan, recipe, template_frame, box, regions, clock)
     with clock("flow"):
@@ -276,7 +276,7 @@ def _template_number(numbers: tuple[int, ...], moments: Mapping[str, int], recip
     return number
 
 
-def _box_in_frame(face: Face, frame: Image) -> Box:
+def box_in_frame(face: Face, frame: Image) -> Box:
     """Truncate the face's box to whole pixels, as the published SAMM workflow does."""
     height, width = frame.shape[:2]
     x0, y0, x1, y1 = (int(value) for value in face.box)
