@@ -73,7 +73,11 @@ def test_paths_out_of_the_root_are_errors(data, tmp_path):
     header = ("Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame", "Estimated Emotion")
     rows = [header, (3, "S03-01-002", 1, 2, 3, "../../secret")]
     path = made.write_csv(tmp_path / "t.csv", rows)
-    assert ("path-outside", "S03-01-002") in rules(audit("mmew", data, path))
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "hidden").mkdir()
+    report = audit("mmew", data, path)
+    assert ("path-outside", "S03-01-002") in rules(report)
+    assert not any("hidden" in str(finding) for finding in report.findings)
     with pytest.raises(ApexflowError, match=r"t\.csv row 2: .* leaves"):
         read_mmew(data, path)
 
@@ -268,6 +272,8 @@ def test_what_cannot_be_audited(tmp_path):
         audit("somm", tmp_path)
     with pytest.raises(ApexflowError):
         audit("samm", tmp_path / "missing")
+    with pytest.raises(ApexflowError, match="apex must be one of"):
+        audit("samm", None, made.samm_csv(tmp_path / "samm.csv"), apex="late")
 
 
 def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:

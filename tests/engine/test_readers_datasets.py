@@ -208,6 +208,8 @@ def test_smic_hs_takes_its_folders_for_the_annotation(tmp_path):
     assert [clip.key for clip in read_smic(tmp_path, subset="NIR")] == [
         ("smic-nir", "12", "s12_po_01")
     ]
+    made.touch_frames(tmp_path / "HS/s1/micro/negative/s1_ne_01", ["points68.txt", ".image1.bmp"])
+    assert read_smic(tmp_path) == catalog
     middle = read_smic(tmp_path, apex="middle")[0]
     assert (middle.apex, middle.apex_source) == ((559740 + 559775) // 2, "middle")
 

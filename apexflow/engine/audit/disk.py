@@ -18,6 +18,7 @@ from apexflow.engine.readers import Reader
 from apexflow.engine.readers.tables import plain
 from apexflow.errors import ClipError
 
+_COMPARED = 200  # names; with more, comparing each missing clip with each takes minutes
 _SHOWN = 5  # frame numbers in a message
 
 
@@ -85,7 +86,8 @@ class DiskCheck:
             return Finding.of("error", "path-outside", clip, str(error))
         if path.exists():
             return Finding.of("error", "frames-unusable", clip, reason, where=clip.source)
-        like = difflib.get_close_matches(clip.source, surplus, n=1, cutoff=0.8)
+        few = surplus if len(surplus) <= _COMPARED else []
+        like = difflib.get_close_matches(clip.source, few, n=1, cutoff=0.8)
         return Finding.of(
             "error",
             "clip-missing",
@@ -205,7 +207,7 @@ def _sizes(clip: Clip, results: dict[Path, tuple[int, int] | str]) -> Iterator[F
 
 def _surplus(root: Path, clips: Sequence[Clip]) -> Iterator[str]:
     """Yield what lies beside the clips and belongs to none: folders, videos, whole subjects."""
-    sources = {clip.source for clip in clips}
+    sources = {clip.source for clip in clips if ".." not in clip.source.split("/")}
     parents = {source.rpartition("/")[0] for source in sources}
     used = sources | {ancestor for parent in parents for ancestor in _ancestors(parent)}
     beside = sorted({ancestor.rpartition("/")[0] for ancestor in used if ancestor} | {""})

@@ -123,8 +123,6 @@ def finish(clips: Iterable[Clip], apex: str, corrections: CorrectionSource) -> C
     """Correct the annotations, choose the apex, and give the catalog with its keys checked."""
     from apexflow.engine.corrections import apply_corrections
 
-    if apex not in get_args(ApexChoice):
-        raise ApexflowError(f"apex must be one of {', '.join(get_args(ApexChoice))}. Got {apex!r}.")
     clips = list(clips)
     for clip in clips:
         if ".." in PurePosixPath(clip.source).parts:
@@ -135,7 +133,12 @@ def finish(clips: Iterable[Clip], apex: str, corrections: CorrectionSource) -> C
 
 
 def choose_apex(clip: Clip, apex: str) -> Clip:
-    """Return the clip with its apex as annotated, in the middle, or still to be estimated."""
+    """Return the clip with its apex as annotated, in the middle, or still to be estimated.
+
+    Raises `ApexflowError` for another choice.
+    """
+    if apex not in get_args(ApexChoice):
+        raise ApexflowError(f"apex must be one of {', '.join(get_args(ApexChoice))}. Got {apex!r}.")
     if apex == "annotated":
         return clip if clip.apex is not None else replace(clip, apex_source="")
     if apex != "middle":

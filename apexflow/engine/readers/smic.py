@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from apexflow.catalog import Catalog, Clip
 from apexflow.engine.readers.reader import ApexChoice, Option, Reader, finish, place
 from apexflow.engine.readers.tables import Column, Row, plain, read_rows
-from apexflow.engine.readers.tree import Tree, join
+from apexflow.engine.readers.tree import Tree, join, subject_number
 from apexflow.engine.readers.vocabulary import canonical_emotion
 from apexflow.errors import ApexflowError
 
@@ -138,10 +138,11 @@ def _dataset(subset: str) -> str:
 
 
 def _folder_clip(root: Path, subset: str, name: _Name, source: str) -> Clip:
-    from apexflow.engine.frames import frame_number
+    from apexflow.engine.frames import IMAGE_SUFFIXES, frame_number
 
     with os.scandir(root / source) as entries:
-        numbers = [frame_number(Path(e.name).stem) for e in entries if not e.name.startswith(".")]
+        names = [Path(entry.name) for entry in entries if not entry.name.startswith(".")]
+    numbers = [frame_number(name.stem) for name in names if name.suffix.lower() in IMAGE_SUFFIXES]
     known = [number for number in numbers if number is not None]
     return Clip(
         dataset=_dataset(subset),
@@ -181,7 +182,7 @@ def _clips(row: Row, subset: str, root: Path | None, sources: dict[str, str]) ->
     name = _Name.parse(row.identifier("clip"))
     if name is None:
         raise row.error(f"clip must be named like s1_ne_01, got {row.text('clip')!r}")
-    if row.identifier("subject").lstrip("s0") != str(name.subject):
+    if subject_number(row.identifier("subject")) != name.subject:
         raise row.error(f"clip {name.text} is not of subject {row.text('subject')!r}")
     written = [(row.frame("onset"), row.frame("offset"))]
     for k in ("2", "3"):
