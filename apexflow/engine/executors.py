@@ -9,23 +9,20 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from apexflow.engine.task import (
-    Outcome,
-    Task,
-    fail,
-    opencv_threads_restored,
-    run_task,
-    worker_versions,
-)
+from apexflow.engine.dispatch import Dispatch
+from apexflow.engine.task import Outcome, Task, opencv_threads_restored, run_task, worker_versions
 from apexflow.errors import ApexflowError
-from apexflow.storage.store import open_store
 
 if TYPE_CHECKING:
     from distributed import Client
+
+logger = logging.getLogger(__name__)
 
 RunTasks = Callable[[Iterable[Task]], Iterator[Outcome]]
 
@@ -33,6 +30,39 @@ RunTasks = Callable[[Iterable[Task]], Iterator[Outcome]]
 # process holds its own copy of the compiled kernels and the detector.
 THREADS_PER_PROCESS = 4
 CONNECT_SECONDS = 30
+# Long clips with flow between all frames take minutes; a clip that takes this long hangs.
+CLIP_TIMEOUT = 1800.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How tasks run, none of which changes a pixel.
+
+    Attributes
+    ----------
+    clip_timeout : float
+        Seconds until a clip that has not finished is ended; 0 waits for ever. Without Dask
+        there is nobody to end it.
+    dashboard : bool
+        Serve Dask's dashboard on this machine, and say where.
+    performance_report : path, optional
+        Write Dask's performance report to this HTML file.
+    dask_level : int
+        The least level of Dask's own log messages that are shown.
+    """
+
+    clip_timeout: float = CLIP_TIMEOUT
+    dashboard: bool = False
+    performance_report: str | Path | None = None
+    dask_level: int = logging.CRITICAL
+
+    def __post_init__(self) -> None:
+        if not self.clip_timeout >= 0:
+            raise ApexflowError(f"clip_timeout must be 0 or more seconds, not {self.clip_timeout}")
+        if (self.dashboard or self.performance_report) and find_spec("bokeh") is None:
+            raise ApexflowError(
+                "Dask's dashboard and performance report need bokeh: pip install 'apexflow[report]'"
+            )
 
 
 @contextmanager
@@ -43,44 +73,50 @@ def serial() -> Iterator[RunTasks]:
 
 
 @contextmanager
-def local_workers(count: int) -> Iterator[RunTasks]:
+def local_workers(count: int, options: RunOptions) -> Iterator[RunTasks]:
     """Run tasks on ``count`` threads in worker processes of this machine."""
     from distributed import Client, Scheduler, SpecCluster
-    from distributed.deploy.subprocess import SubprocessWorker
+
+    from apexflow.engine.local import LocalWorker
 
     processes = -(-count // THREADS_PER_PROCESS)
-    # Workers are started as commands, not forked or spawned from the caller's script, so that
-    # a script needs no `if __name__ == "__main__"` and a notebook works like any other caller.
     workers = {
         i: {
-            "cls": SubprocessWorker,
-            "options": {
-                "worker_class": "distributed.Nanny",
-                "worker_kwargs": {
-                    "nthreads": count // processes + (i < count % processes),
-                    "silence_logs": logging.CRITICAL,
-                    "dashboard": False,
-                    "host": "127.0.0.1",
-                },
-            },
+            "cls": LocalWorker,
+            "options": {"nthreads": count // processes + (i < count % processes)},
         }
         for i in range(processes)
     }
-    options = {"host": "127.0.0.1", "port": 0, "dashboard": False}
+    dashboard = {"dashboard": True, "dashboard_address": "127.0.0.1:0"}
+    scheduler = {
+        "host": "127.0.0.1",
+        "port": 0,
+        # A clip that was on a dead worker comes back to us at once; see dispatch.
+        "allowed_failures": 0,
+        **(dashboard if options.dashboard else {"dashboard": False}),
+    }
     with (
-        _quiet_dask(),
+        _dask_logs(options),
         SpecCluster(
             workers=workers,
-            scheduler={"cls": Scheduler, "options": options},
-            silence_logs=logging.CRITICAL,
+            scheduler={"cls": Scheduler, "options": scheduler},
+            silence_logs=options.dask_level,
         ) as cluster,
         Client(cluster) as client,
     ):
-        yield lambda tasks: _submit(client, tasks)
+
+        def mend() -> None:
+            lost = [name for name, worker in cluster.workers.items() if worker.lost]
+            for name in lost:
+                del cluster.workers[name]
+            if lost:
+                cluster.scale(processes)
+
+        yield _observed(client, options, mend)
 
 
 @contextmanager
-def dask_scheduler(address: str) -> Iterator[RunTasks]:
+def dask_scheduler(address: str, options: RunOptions) -> Iterator[RunTasks]:
     """Run tasks on the workers of a Dask scheduler: ``tcp://host:8786`` or a scheduler file.
 
     Raises `ApexflowError` when it does not answer within 30 s, has no workers, or has one
@@ -105,35 +141,27 @@ def dask_scheduler(address: str) -> Iterator[RunTasks]:
                 f"`dask worker {address}`"
             ) from None
         _check_versions(client)
-        yield lambda tasks: _submit(client, tasks)
+        yield _observed(client, options, lambda: None)
 
 
-def _submit(client: Client, tasks: Iterable[Task]) -> Iterator[Outcome]:
-    """Keep a bounded number of clips in flight, so that memory does not grow with the catalog."""
-    from distributed import as_completed
-    from distributed.scheduler import KilledWorker
+def _observed(client: Client, options: RunOptions, mend: Callable[[], None]) -> RunTasks:
+    """Return the function that runs tasks, with what the user wants to see of it."""
 
-    waiting = iter(tasks)
-    in_flight: dict[Any, Task] = {}
+    def run(tasks: Iterable[Task]) -> Iterator[Outcome]:
+        if options.dashboard:
+            logger.warning("Dask's dashboard: %s", client.dashboard_link)
+        with _performance_report(options.performance_report):
+            yield from Dispatch(client, options.clip_timeout, mend).run(tasks)
 
-    def submit(count: int) -> list[Any]:
-        futures = []
-        for task in islice(waiting, count):
-            future = client.submit(run_task, task, pure=False)
-            in_flight[future] = task
-            futures.append(future)
-        return futures
+    return run
 
-    completed = as_completed(submit(2 * sum(client.nthreads().values()) + 2))
-    for future in completed:
-        task = in_flight.pop(future)
-        try:
-            yield future.result()
-        except KilledWorker:
-            store = open_store(task.target, mode="r+")
-            yield fail(store, task, "the worker died each time that it tried this clip")
-        for following in submit(1):
-            completed.add(following)
+
+def _performance_report(file: str | Path | None) -> AbstractContextManager[Any]:
+    if file is None:
+        return nullcontext()
+    from distributed import performance_report
+
+    return cast("AbstractContextManager[Any]", performance_report(filename=str(file)))
 
 
 def _check_versions(client: Client) -> None:
@@ -144,11 +172,11 @@ def _check_versions(client: Client) -> None:
 
 
 @contextmanager
-def _quiet_dask() -> Iterator[None]:
-    """Let the workers' logs pass only what is critical: failures are reported by clip."""
+def _dask_logs(options: RunOptions) -> Iterator[None]:
+    """Let the workers' logs pass what the user asked for: failures are reported by clip."""
     name = "DASK_LOGGING__DISTRIBUTED"
     before = os.environ.get(name)
-    os.environ[name] = "critical"
+    os.environ[name] = logging.getLevelName(options.dask_level).lower()
     try:
         yield
     finally:

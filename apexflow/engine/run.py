@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from apexflow.catalog import Catalog, Clip
-from apexflow.engine.executors import RunTasks, dask_scheduler, local_workers, serial
+from apexflow.engine.executors import (
+    CLIP_TIMEOUT,
+    RunOptions,
+    RunTasks,
+    dask_scheduler,
+    local_workers,
+    serial,
+)
 from apexflow.engine.process import STAGES, plan_clip
 from apexflow.engine.progress import Progress
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.task import Outcome, Task, clip_row, layout
 from apexflow.errors import ApexflowError, ClipError
-from apexflow.storage.format import ClipRecord
+from apexflow.storage.format import ClipRecord, Slot
 from apexflow.storage.store import (
     Store,
     Target,
@@ -33,6 +41,7 @@ from apexflow.storage.store import (
     sweep,
     target_name,
 )
+from apexflow.storage.verify import Damage, verify
 
 _STATED_PACKAGES = (
     *("apexflow", "numpy", "numba", "opencv-contrib-python-headless", "zarr", "torch"),
@@ -97,6 +106,11 @@ def process(
     workers: int | None = None,
     scheduler: str | None = None,
     progress: bool = True,
+    repair: bool = False,
+    clip_timeout: float = CLIP_TIMEOUT,
+    dashboard: bool = False,
+    performance_report: str | Path | None = None,
+    dask_level: int = logging.CRITICAL,
 ) -> RunSummary:
     """Process every clip of a catalog into a store, going on where an earlier run ended.
 
@@ -114,6 +128,17 @@ def process(
         Address or file of a Dask scheduler to use instead.
     progress : bool
         Show clips, frames/s and time left on standard error.
+    repair : bool
+        First read all that the store holds, and do the clips again whose part is damaged.
+    clip_timeout : float
+        Seconds until a clip that has not finished is ended and recorded as failed; 0 waits for
+        ever. Not with ``workers=0``.
+    dashboard : bool
+        Serve Dask's dashboard, and log where.
+    performance_report : path, optional
+        Write Dask's performance report to this HTML file.
+    dask_level : int
+        The least level of Dask's own log messages that are shown, as in `logging`.
 
     Raises
     ------
@@ -122,58 +147,127 @@ def process(
         A clip that cannot be used is no error; it is in the summary's ``failed``.
     """
     started = time.perf_counter()
+    options = RunOptions(
+        clip_timeout=clip_timeout,
+        dashboard=dashboard,
+        performance_report=performance_report,
+        dask_level=dask_level,
+    )
     chosen = Recipe.load(recipe)
     target = _absolute(store)
     existing = _matching_store(target, chosen)
-    with _executor(workers, scheduler) as run_tasks:
+    with _executor(workers, scheduler, options) as run_tasks:
         made = existing or _create(target, catalog, chosen)
         with exclusive(target):
             sweep(target)
-            tasks, skipped = _plan(made, _rooted(catalog), chosen, target)
-            outcomes = _run(made, tasks, run_tasks, show=progress, skipped=skipped)
+            if repair:
+                forget_damaged(made)
+            work = _plan(made, _rooted(catalog), chosen, target)
+            tally = _run(made, work, run_tasks, show=progress)
     return RunSummary(
         store=target_name(store),
-        done=sum(not outcome.failed for outcome in outcomes),
-        skipped=skipped,
-        failed=tuple(Failure(o.clip, o.message) for o in outcomes if o.failed),
-        frames=sum(outcome.frames for outcome in outcomes),
+        done=tally.done,
+        skipped=work.skipped,
+        failed=tuple(sorted(tally.failed, key=lambda failure: work.order[failure.clip])),
+        frames=tally.frames,
         seconds=time.perf_counter() - started,
-        stage_seconds=_summed(outcomes),
+        stage_seconds=tally.stage_seconds,
     )
 
 
-def _run(
-    store: Store, tasks: Sequence[Task], run_tasks: RunTasks, *, show: bool, skipped: int
-) -> list[Outcome]:
-    if not tasks and store.complete:
-        return []
+@dataclass(frozen=True, slots=True)
+class _Todo:
+    """A clip that has to be processed: the little of it that a run holds for each."""
+
+    clip: Clip
+    slot: Slot
+    fingerprint: str
+    recorded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a run has to do."""
+
+    todo: tuple[_Todo, ...]
+    skipped: int
+    recipe: Recipe
+    target: Target
+
+    @property
+    def order(self) -> dict[str, int]:
+        """Return the clips' places in the catalog, whatever order workers finish in."""
+        return {str(todo.clip): i for i, todo in enumerate(self.todo)}
+
+    def tasks(self, store: Store) -> Iterator[Task]:
+        """Yield the tasks one by one, each after its clip's old record is taken back."""
+        run = uuid.uuid4().hex
+        for todo in self.todo:
+            if todo.recorded:
+                store.forget(todo.slot)
+            yield Task(todo.clip, todo.slot, self.recipe, self.target, todo.fingerprint, run)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What has come of a run so far, in a few numbers whatever the number of clips."""
+
+    done: int = 0
+    frames: int = 0
+    failed: list[Failure] = field(default_factory=list)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, outcome: Outcome) -> None:
+        if outcome.failed:
+            self.failed.append(Failure(outcome.clip, outcome.message))
+        else:
+            self.done += 1
+        self.frames += outcome.frames
+        for stage, seconds in outcome.seconds.items():
+            self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds
+
+
+def _run(store: Store, work: _Work, run_tasks: RunTasks, *, show: bool) -> _Tally:
+    tally = _Tally()
+    if not work.todo and store.complete:
+        return tally
     store.begin()
-    outcomes = []
-    with Progress(total=len(tasks), skipped=skipped, show=show) as progress:
-        for outcome in run_tasks(tasks):
-            outcomes.append(outcome)
+    with Progress(total=len(work.todo), skipped=work.skipped, show=show) as progress:
+        for outcome in run_tasks(work.tasks(store)):
+            tally.add(outcome)
             progress.advance(outcome)
     store.finalize()
-    # The order of the catalog, whatever order the workers finished in.
-    order = {str(task.clip): i for i, task in enumerate(tasks)}
-    return sorted(outcomes, key=lambda outcome: order[outcome.clip])
+    return tally
 
 
-def _plan(
-    store: Store, clips: Sequence[Clip], recipe: Recipe, target: Target
-) -> tuple[list[Task], int]:
-    """Give every clip a slot; return the tasks for those that are missing or changed."""
+def forget_damaged(store: Store) -> list[Damage]:
+    """Take back the records of the clips whose part of the store is damaged; return why."""
+    damages = verify(store)
+    for index in sorted({damage.index for damage in damages if damage.index is not None}):
+        store.forget_row(index)
+    return damages
+
+
+def _plan(store: Store, clips: Sequence[Clip], recipe: Recipe, target: Target) -> _Work:
+    """Give every clip a slot; find those that are missing or changed."""
     plans = [_capacity_and_fingerprint(clip, recipe) for clip in clips]
     rows = [clip_row(clip, capacity) for clip, (capacity, _) in zip(clips, plans, strict=True)]
     slots = store.reserve(rows)
-    records = store.records()
-    run = uuid.uuid4().hex
-    tasks = []
-    for clip, slot, (_, fingerprint) in zip(clips, slots, plans, strict=True):
-        record = records[slot.index]
-        if not _finished(record, fingerprint):
-            tasks.append(Task(clip, slot, recipe, target, redo=record is not None, run=run))
-    return tasks, len(clips) - len(tasks)
+    del rows
+    known = [_stamp(record) for record in store.iter_records()]
+    todo = tuple(
+        _Todo(clip, slot, fingerprint, recorded=known[slot.index] is not None)
+        for clip, slot, (_, fingerprint) in zip(clips, slots, plans, strict=True)
+        if not fingerprint or known[slot.index] != fingerprint
+    )
+    return _Work(todo, len(clips) - len(todo), recipe, target)
+
+
+def _stamp(record: ClipRecord | None) -> str | None:
+    """Return what a done clip was made from, "" of a failed one, None without a record."""
+    if record is None:
+        return None
+    return record.fingerprint if record.done else ""
 
 
 def _capacity_and_fingerprint(clip: Clip, recipe: Recipe) -> tuple[int, str]:
@@ -182,10 +276,6 @@ def _capacity_and_fingerprint(clip: Clip, recipe: Recipe) -> tuple[int, str]:
     except ClipError:  # the task will meet it again, and record it
         return 0, ""
     return len(plan.numbers), plan.fingerprint
-
-
-def _finished(record: ClipRecord | None, fingerprint: str) -> bool:
-    return record is not None and record.done and record.fingerprint == fingerprint
 
 
 def _matching_store(target: Target, recipe: Recipe) -> Store | None:
@@ -223,13 +313,15 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _executor(workers: int | None, scheduler: str | None) -> AbstractContextManager[RunTasks]:
+def _executor(
+    workers: int | None, scheduler: str | None, options: RunOptions
+) -> AbstractContextManager[RunTasks]:
     if scheduler is not None:
-        return dask_scheduler(scheduler)
+        return dask_scheduler(scheduler, options)
     count = _cores() if workers is None else workers
     if count < 0:
         raise ApexflowError(f"workers must be 0 or more, not {count}")
-    return serial() if count == 0 else local_workers(count)
+    return serial() if count == 0 else local_workers(count, options)
 
 
 def _cores() -> int:
@@ -246,11 +338,3 @@ def _absolute(target: Target) -> Any:
     if path is None or not isinstance(target, str | Path):
         return target
     return str(path.absolute())
-
-
-def _summed(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    total: dict[str, float] = {}
-    for outcome in outcomes:
-        for stage, seconds in outcome.seconds.items():
-            total[stage] = total.get(stage, 0.0) + seconds
-    return total

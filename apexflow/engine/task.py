@@ -32,13 +32,17 @@ from apexflow.storage.store import ClipArrays, Store, Target, open_store
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One clip to be processed into its slot, in the run of that name."""
+    """One clip to be processed into its slot, in the run of that name.
+
+    ``fingerprint`` is that of the clip's files when the run was planned; empty when they could
+    not be looked at.
+    """
 
     clip: Clip
     slot: Slot
     recipe: Recipe
     target: Target
-    redo: bool
+    fingerprint: str
     run: str
 
 
@@ -65,8 +69,6 @@ def run_task(task: Task) -> Outcome:
     """
     one_thread_each()
     store = _store(task)
-    if task.redo:
-        store.forget(task.slot)
     try:
         result = process_clip(task.clip, task.recipe)
     except ClipError as error:
@@ -84,6 +86,22 @@ def fail(store: Store, task: Task, reason: str) -> Outcome:
     record = ClipRecord(**_key(task.clip), status=FAILED, message=reason)
     _commit(store, task.slot, record, None, None)
     return Outcome(str(task.clip), FAILED, reason)
+
+
+def fail_task(task: Task, reason: str) -> Outcome:
+    """Commit a task's failure from outside of it: its worker could not."""
+    return fail(open_store(task.target, mode="r+"), task, reason)
+
+
+def finished_outcome(task: Task) -> Outcome | None:
+    """Return what a task has committed though nobody heard of it; None when it has not.
+
+    A run takes back the records of clips that it does again before it sends them.
+    """
+    record = open_store(task.target).record(task.slot.index)
+    if record is None or record.fingerprint != task.fingerprint or not record.done:
+        return None
+    return Outcome(str(task.clip), DONE, "", len(record.frame_numbers))
 
 
 def clip_row(clip: Clip, frame_capacity: int) -> ClipRow:

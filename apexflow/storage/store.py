@@ -39,6 +39,7 @@ from apexflow.storage.format import (
     Slot,
 )
 
+RECORD_BLOCK = 1024  # rows; of clips of 75 frames some 10 MB parsed
 _BEING_CREATED = {"apexflow": "being created"}
 
 Target = str | Path | ZarrStore
@@ -131,7 +132,14 @@ class Store:
 
     def records(self) -> list[ClipRecord | None]:
         """Return the commit record of every row."""
-        return [_parse_record(text) for text in self.column("record").tolist()]
+        return list(self.iter_records())
+
+    def iter_records(self) -> Iterator[ClipRecord | None]:
+        """Yield the commit record of every row, a block of rows in memory at a time."""
+        records, count = self.array("clips/record"), self.clip_count
+        for start in range(0, count, RECORD_BLOCK):
+            block = np.asarray(records[start : min(start + RECORD_BLOCK, count)])
+            yield from (_parse_record(text) for text in block.tolist())
 
     # Writing: one process reserves and finalises, workers commit.
 
@@ -161,7 +169,11 @@ class Store:
 
     def forget(self, slot: Slot) -> None:
         """Take back a clip's commit record, before its slot is written again."""
-        self.array("clips/record")[slot.index : slot.index + 1] = ""
+        self.forget_row(slot.index)
+
+    def forget_row(self, index: int) -> None:
+        """Take back the commit record of a row, so that the next run does its clip again."""
+        self.array("clips/record")[index : index + 1] = ""
 
     def commit(
         self,

@@ -22,10 +22,15 @@ from apexflow.storage.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Something in a store that is not as it was written."""
+    """Something in a store that is not as it was written.
+
+    ``index`` is the row of the clip that has to be processed again to repair it; None where
+    the end of any run repairs it.
+    """
 
     where: str
     what: str
+    index: int | None = None
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
@@ -81,12 +86,11 @@ def _clip_damages(store: Store, index: int, name: str, record: ClipRecord) -> It
         try:
             found = store.digest(path, index, record)
         except Exception as error:
-            yield Damage(f"{path} of clip {name}", _reason(error))
+            yield Damage(f"{path} of clip {name}", _reason(error), index)
             continue
         if found != wanted:
-            yield Damage(
-                f"{path} of clip {name}", f"checksum {found:08x}, written was {wanted:08x}"
-            )
+            what = f"checksum {found:08x}, written was {wanted:08x}"
+            yield Damage(f"{path} of clip {name}", what, index)
 
 
 def _column_damages(store: Store, records: list[ClipRecord | None]) -> Iterator[Damage]:

@@ -1,0 +1,83 @@
+"""One clip in a process of its own, so that its crash or its hanging costs nothing else.
+
+Clips that were on a worker when it died run this way: one of them may be why. The process
+reads its task from standard input and answers on standard output; a crash is its exit status.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+
+from apexflow.engine.task import Outcome, Task, fail_task, run_task
+from apexflow.errors import ApexflowError
+
+
+def run_alone(task: Task, *, clip_timeout: float, memory_limit: int) -> Outcome:
+    """Process one clip in a new process, and commit its failure when that process dies.
+
+    Parameters
+    ----------
+    task : Task
+    clip_timeout : float
+        Seconds until the process is killed; 0 waits for ever.
+    memory_limit : int
+        Bytes that the process may hold (Linux); 0 for no limit.
+    """
+    command = [sys.executable, "-m", "apexflow.engine.alone", str(memory_limit)]
+    try:
+        ended = subprocess.run(
+            command,
+            input=pickle.dumps(task),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=clip_timeout or None,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return fail_task(task, f"not finished after {clip_timeout:g} s: ended (--clip-timeout)")
+    if ended.returncode == 0:
+        answer = pickle.loads(ended.stdout)
+        if isinstance(answer, ApexflowError):
+            raise answer
+        assert isinstance(answer, Outcome)
+        return answer
+    return fail_task(task, f"its process died twice, alone {_cause(ended.returncode)}")
+
+
+def _cause(status: int) -> str:
+    if status >= 0:
+        return f"with exit status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"of {name}" + (" (out of memory, or killed)" if name == "SIGKILL" else "")
+
+
+def main() -> None:
+    """Do the task on standard input."""
+    _limit_memory(int(sys.argv[1]))
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not mix with the answer
+    task = pickle.loads(sys.stdin.buffer.read())
+    try:
+        answer: Outcome | ApexflowError = run_task(task)
+    except ApexflowError as error:
+        answer = error
+    answers.write(pickle.dumps(answer))
+    answers.flush()
+
+
+def _limit_memory(limit: int) -> None:
+    if limit and sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+if __name__ == "__main__":
+    main()

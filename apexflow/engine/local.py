@@ -1,0 +1,46 @@
+"""A worker process on this machine, started as a command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from typing import Any
+
+from distributed.deploy.subprocess import SubprocessWorker
+
+from apexflow.engine.orphans import PARENT
+
+
+class LocalWorker(SubprocessWorker):  # type: ignore[misc]
+    """A Dask worker with its guard (nanny), which restarts it when it dies.
+
+    It is a command, not a fork or spawn of the caller's script, so that a script needs no
+    ``if __name__ == "__main__"`` and a notebook works like any other caller. It is in a
+    session of its own, so that Ctrl-C on a terminal reaches the run alone, which then ends it;
+    and it ends itself when the run is gone.
+    """
+
+    def __init__(self, scheduler: str, *, nthreads: int, name: Any = None) -> None:
+        options = {
+            "nthreads": nthreads,
+            "host": "127.0.0.1",
+            "dashboard": False,
+            "preload_nanny": ["apexflow.engine.orphans"],
+            "preload": ["apexflow.engine.warm"],
+        }
+        super().__init__(scheduler, "distributed.Nanny", name, options)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the guard has died, so that nobody will restart the worker."""
+        return self.process is not None and self.process.returncode is not None
+
+    async def _start(self) -> None:
+        spec = json.dumps({"cls": self.worker_class, "opts": self.worker_kwargs})
+        self.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "dask", "spec", self.scheduler, "--spec", spec),
+            env={**os.environ, PARENT: str(os.getpid())},
+            start_new_session=True,
+        )
