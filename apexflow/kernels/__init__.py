@@ -11,17 +11,36 @@ from __future__ import annotations
 import importlib
 import sys
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 _NAMES = {
     "Match": "template",
     "TemplateMatcher": "template",
     "match_template": "template",
+    "Placement": "register",
+    "Registration": "register",
     "farneback": "farneback",
+    "prepare_farneback": "farneback",
     "tvl1": "tvl1",
+    "prepare_tvl1": "tvl1",
     "encode_hsv": "encode",
+    "magnitude_angle": "encode",
     "optical_strain": "encode",
 }
+
+if TYPE_CHECKING:
+    from apexflow.kernels.encode import encode_hsv as encode_hsv
+    from apexflow.kernels.encode import magnitude_angle as magnitude_angle
+    from apexflow.kernels.encode import optical_strain as optical_strain
+    from apexflow.kernels.farneback import farneback as farneback
+    from apexflow.kernels.farneback import prepare_farneback as prepare_farneback
+    from apexflow.kernels.register import Placement as Placement
+    from apexflow.kernels.register import Registration as Registration
+    from apexflow.kernels.template import Match as Match
+    from apexflow.kernels.template import TemplateMatcher as TemplateMatcher
+    from apexflow.kernels.template import match_template as match_template
+    from apexflow.kernels.tvl1 import prepare_tvl1 as prepare_tvl1
+    from apexflow.kernels.tvl1 import tvl1 as tvl1
 
 
 def __getattr__(name: str) -> Any:
