@@ -25,6 +25,7 @@ _COMMANDS = {
     "verify": ("apexflow.cli.store", "verify"),
     "export": ("apexflow.cli.store", "export"),
     "report": ("apexflow.cli.store", "report"),
+    "bench": ("apexflow.cli.bench", "bench"),
 }
 
 
