@@ -226,7 +226,7 @@ def _prepare(image: NDArray[Any], expansion: Expansion, storage: Floats) -> Farn
         if level is levels[-1]:
             reduced = cpu.blur(pixels, level.width)
         else:
-            reduced = cpu.resample(pixels, image.shape[1], *level.rows, *level.columns)
+            reduced = cpu.reduce(pixels, image.shape[1], *level.rows, *level.columns)
         cpu.expand(reduced, level.width, taps, out)
     return FarnebackFrame(image.shape, expansion, coefficients)
 

@@ -31,11 +31,18 @@ def row_pitch(width: int) -> int:
 
 
 @njit(nogil=True, cache=True)
+def _rows(height: int, width: int) -> Floats:
+    """Return an array for ``height`` rows of ``width`` pixels, each padded to whole vectors."""
+    pitch = row_pitch(width)
+    return simd.aligned(height * pitch).reshape((height, pitch))
+
+
+@njit(nogil=True, cache=True)
 def blur(image: Floats, width: int) -> Floats:
     """Smooth with (1, 2, 1) / 4 along both axes, mirrored at the border."""
-    height, pitch = image.shape
+    height = image.shape[0]
     half, quarter = np.float32(0.5), np.float32(0.25)
-    blurred = simd.aligned(height * pitch).reshape((height, pitch))
+    blurred = _rows(height, width)
     line = np.empty(width + 2, np.float32)
     for y in range(height):
         row, out = image[y], blurred[y]
@@ -51,36 +58,42 @@ def blur(image: Floats, width: int) -> Floats:
 
 
 @njit(nogil=True, cache=True)
-def _filter_rows(image: Floats, width: int, source: Indices, weight: Floats) -> Floats:
-    """Return rows ``y`` that are the sum of the rows ``source[y]`` times ``weight[y]``."""
+def _filter_rows(image: Floats, width: int, source: Indices, weight: Floats, out: Floats) -> Floats:
+    """Make each row of ``out`` the sum of the rows ``source[y]`` times ``weight[y]``."""
     pitch = image.shape[1]
     height, count = source.shape
-    filtered = simd.aligned(height * pitch).reshape((height, pitch))
     for y in range(height):
         for x in range(0, width, LANES):
             total = simd.load(image, source[y, 0] * pitch + x) * simd.splat(weight[y, 0])
             for t in range(1, count):
                 row = simd.load(image, source[y, t] * pitch + x)
                 total = simd.muladd(row, simd.splat(weight[y, t]), total)
-            simd.store(filtered, y * pitch + x, total)
-    return filtered
+            simd.store(out, y * pitch + x, total)
+    return out
 
 
 @njit(nogil=True, cache=True)
 def _transpose(image: Floats, width: int) -> Floats:
-    """Return the (width, H) transpose, its rows padded to whole vectors."""
-    height = image.shape[0]
-    pitch = row_pitch(height)
-    transposed = simd.aligned(width * pitch).reshape((width, pitch))
-    for y in range(height):
-        row = image[y]
-        for x in range(width):
-            transposed[x, y] = row[x]
+    """Return the (width, H) transpose."""
+    transposed = _rows(width, image.shape[0])
+    for x in range(width):
+        row = transposed[x]
+        for y in range(image.shape[0]):
+            row[y] = image[y, x]
     return transposed
 
 
 @njit(nogil=True, cache=True)
-def resample(
+def _filter_columns(image: Floats, width: int, source: Indices, weight: Floats) -> Floats:
+    """Filter along the rows; by whole vectors, with two transpositions, twice as fast."""
+    height = image.shape[0]
+    columns = _transpose(image, width)
+    filtered = _filter_rows(columns, height, source, weight, _rows(len(source), height))
+    return _transpose(filtered, height)
+
+
+@njit(nogil=True, cache=True)
+def reduce(
     image: Floats,
     width: int,
     row_source: Indices,
@@ -88,20 +101,10 @@ def resample(
     column_source: Indices,
     column_weight: Floats,
 ) -> Floats:
-    """Filter along both axes, as `plan.Taps` say.
-
-    Rows are filtered by whole vectors; that the columns take two transpositions is twice as
-    fast as to filter them one by one.
-    """
-    height, new_width = len(row_source), len(column_source)
-    if height > image.shape[0]:  # the axis that adds pixels comes last
-        columns = _filter_rows(
-            _transpose(image, width), image.shape[0], column_source, column_weight
-        )
-        return _filter_rows(_transpose(columns, image.shape[0]), new_width, row_source, row_weight)
-    rows = _filter_rows(image, width, row_source, row_weight)
-    columns = _filter_rows(_transpose(rows, width), height, column_source, column_weight)
-    return _transpose(columns, height)
+    """Blur the full image and reduce it to a pyramid level."""
+    rows = _rows(len(row_source), width)
+    _filter_rows(image, width, row_source, row_weight, rows)
+    return _filter_columns(rows, width, column_source, column_weight)
 
 
 @njit(nogil=True, cache=True)
@@ -114,10 +117,13 @@ def enlarge(
     column_weight: Floats,
 ) -> Floats:
     """Carry the flow of a coarser level over to the next finer one."""
-    height, pitch = len(row_source), row_pitch(len(column_source))
-    enlarged = simd.aligned(2 * height * pitch).reshape((2, height, pitch))
-    for i in range(2):
-        enlarged[i] = resample(flow[i], width, row_source, row_weight, column_source, column_weight)
+    _, height, pitch = flow.shape
+    both = flow.reshape((2 * height, pitch))
+    wide = _filter_columns(both, width, column_source, column_weight)
+    new_height, new_width = len(row_source), len(column_source)
+    enlarged = _rows(2 * new_height, new_width).reshape((2, new_height, wide.shape[1]))
+    _filter_rows(wide[:height], new_width, row_source, row_weight, enlarged[0])
+    _filter_rows(wide[height:], new_width, row_source, row_weight, enlarged[1])
     return enlarged
 
 
@@ -200,10 +206,11 @@ def _repeat_ends(rows: Floats, count: int, pitch: int, start: int, width: int, r
 
 
 @njit(nogil=True, cache=True, forceinline=True)
-def _hat(distance: Any) -> Any:
-    """Return the bilinear weight of a neighbour: 1 - |distance|, or 0 if that is negative."""
-    weight = simd.splat(np.float32(1)) - simd.absolute(distance)
-    return simd.maximum(weight, simd.splat(np.float32(0)))
+def _shares(distance: Any) -> Any:
+    """Return the linear weights of three neighbours, from the distance 0..2 to the first."""
+    zero, one = simd.splat(np.float32(0)), simd.splat(np.float32(1))
+    first, third = simd.maximum(one - distance, zero), simd.maximum(distance - one, zero)
+    return first, one - first - third, third
 
 
 @njit(nogil=True, cache=True, forceinline=True)
@@ -234,24 +241,28 @@ def _add_row(second: Any, stride: int, at: int, w0: Any, w1: Any, w2: Any, sums:
 
 @njit(nogil=True, cache=True, forceinline=True)
 def _sample_alike(
-    second: Any, stride: int, height: int, fy: Any, fx: Any, y: int, x: int, column: Any
+    second: Any, stride: int, height: int, v: Any, u: Any, inside: Any, y: int, x: int
 ) -> Any:
-    """Interpolate where all positions lie in the 2x2 cells whose first corner is (y, x).
+    """Interpolate at distances (v, u), each in [0, 2), from the 16 pixels that begin at (y, x).
 
-    The 16 pixels then share their nine neighbours, each with its own weights, and every load
-    is of 16 consecutive numbers.
+    The samples then share their neighbours, three by three, each with its own weights, and
+    every load is of 16 consecutive numbers.
     """
     zero = simd.splat(np.float32(0))
-    one = simd.splat(np.float32(1))
-    dx = fx - column
-    w0, w1, w2 = _hat(dx), _hat(dx - one), _hat(dx - one - one)
+    w0, w1, w2 = _shares(u)
+    v0, v1, v2 = _shares(v)
+    v0, v1 = simd.select(inside, v0, zero), simd.select(inside, v1, zero)
+    v2 = simd.select(inside, v2, zero)
     sums = zero, zero, zero, zero, zero
-    for j in range(y, y + 3):
-        wy = _hat(fy - simd.splat(np.float32(j)))
-        # A row outside the image has no weight.
-        at = min(max(j, 0), height - 1) * 5 * stride + PAD + x
-        sums = _add_row(second, stride, at, w0 * wy, w1 * wy, w2 * wy, sums)
-    return sums
+    at = PAD + x
+    pitch = 5 * stride
+    # A row outside the image has no weight.
+    row = min(max(y, 0), height - 1)
+    sums = _add_row(second, stride, row * pitch + at, w0 * v0, w1 * v0, w2 * v0, sums)
+    row = min(max(y + 1, 0), height - 1)
+    sums = _add_row(second, stride, row * pitch + at, w0 * v1, w1 * v1, w2 * v1, sums)
+    row = min(max(y + 2, 0), height - 1)
+    return _add_row(second, stride, row * pitch + at, w0 * v2, w1 * v2, w2 * v2, sums)
 
 
 @njit(nogil=True, cache=True, forceinline=True)
@@ -277,6 +288,9 @@ def _sample_each(
                     + w11 * second[at + 5 * stride + 1]
                 )
                 at += stride
+        else:
+            for c in range(5):
+                scratch[(2 + c) * LANES + lane] = np.float32(0)
     return (
         simd.load(scratch, 2 * LANES),
         simd.load(scratch, 3 * LANES),
@@ -307,11 +321,8 @@ def observe(
     height, _, stride = first.shape
     line = flow.shape[2]
     sources, spare = simd.pointer(second), simd.pointer(scratch)
-    zero, half, one = (
-        simd.splat(np.float32(0)),
-        simd.splat(np.float32(0.5)),
-        simd.splat(np.float32(1)),
-    )
+    zero, half = simd.splat(np.float32(0)), simd.splat(np.float32(0.5))
+    one, two = simd.splat(np.float32(1)), simd.splat(np.float32(2))
     right, bottom = simd.splat(np.float32(width - 1)), simd.splat(np.float32(height - 1))
     far = simd.splat(np.float32(1 << 24))
     row = simd.splat(np.float32(y))
@@ -325,24 +336,19 @@ def observe(
         inside = (zero <= fx) & (fx < right) & (zero <= fy) & (fy < bottom)
         sums = zero, zero, zero, zero, zero
         if simd.any_lane(inside):
-            # Neighbours mostly move alike: try the cells of the block before.
-            left, top = simd.splat(np.float32(i0)) + column, simd.splat(np.float32(y + j0))
-            alike = (left <= fx) & (fx < left + one + one) & (top <= fy) & (fy < top + one + one)
-            if simd.all_lanes(alike | ~inside):
-                pass
-            else:
+            # Neighbours mostly move alike: try the place of the block before.
+            u, v = fx - column - simd.splat(np.float32(i0)), fy - simd.splat(np.float32(y + j0))
+            alike = (zero <= u) & (u < two) & (zero <= v) & (v < two)
+            if not simd.all_lanes(alike | ~inside):
                 i0 = int(simd.lowest(simd.select(inside, simd.floor(fx) - column, far)))
                 j0 = int(simd.lowest(simd.select(inside, simd.floor(fy) - row, far)))
-                left, top = simd.splat(np.float32(i0)) + column, simd.splat(np.float32(y + j0))
-                alike = (fx < left + one + one) & (fy < top + one + one)
+                u, v = fx - column - simd.splat(np.float32(i0)), fy - simd.splat(np.float32(y + j0))
+                alike = (u < two) & (v < two)
             if simd.all_lanes(alike | ~inside):
-                sums = _sample_alike(sources, stride, height, fy, fx, y + j0, x + i0, left)
+                sums = _sample_alike(sources, stride, height, v, u, inside, y + j0, x + i0)
             else:
                 sums = _sample_each(sources, stride, height, width, fy, fx, spare)
         s0, s1, s2, s3, s4 = sums
-        s0, s1 = simd.select(inside, s0, zero), simd.select(inside, s1, zero)
-        s2, s3 = simd.select(inside, s2, zero), simd.select(inside, s3, zero)
-        s4 = simd.select(inside, s4, zero)
         at = 5 * y * stride + PAD + x
         share = simd.select(inside, half, one)
         b0 = (simd.load(first, at) - s0) * half
@@ -368,22 +374,30 @@ def _solve(g11: Any, g12: Any, g22: Any, h1: Any, h2: Any, ridge: float) -> Any:
     g11, g12, g22 = simd.widen(g11), simd.widen(g12), simd.widen(g22)
     h1, h2 = simd.widen(h1), simd.widen(h2)
     determinant = simd.muladd(g11, g22, simd.splat(ridge) - g12 * g12)
-    inverse = simd.splat(1.0) / determinant
-    dx = (g11 * h2 - g12 * h1) * inverse
-    dy = (g22 * h1 - g12 * h2) * inverse
-    return simd.narrow(dx), simd.narrow(dy)
+    inverse = simd.splat(np.float32(1)) / simd.narrow(determinant)
+    dx = simd.narrow(simd.muladd(g11, h2, -(g12 * h1))) * inverse
+    dy = simd.narrow(simd.muladd(g22, h1, -(g12 * h2))) * inverse
+    return dx, dy
 
 
 @njit(nogil=True, cache=True)
 def _slide(
-    ring: Floats, entering: int, leaving: int, sums: Doubles, columns: Floats, size: int
+    ring: Floats,
+    entering: int,
+    leaving: int,
+    sums: Doubles,
+    columns: Floats,
+    pitch: int,
+    start: int,
+    width: int,
 ) -> None:
     """Move the vertical window by one row; in float64 nothing of what has left remains."""
-    for x in range(0, size, LANES):
-        new, old = simd.load(ring, entering + x), simd.load(ring, leaving + x)
-        total = simd.load(sums, x) + (simd.widen(new) - simd.widen(old))
-        simd.store(sums, x, total)
-        simd.store(columns, x, simd.narrow(total))
+    for plane in range(start, start + 5 * pitch, pitch):
+        for x in range(plane, plane + width, LANES):
+            new, old = simd.load(ring, entering + x), simd.load(ring, leaving + x)
+            total = simd.load(sums, x) + (simd.widen(new) - simd.widen(old))
+            simd.store(sums, x, total)
+            simd.store(columns, x, simd.narrow(total))
 
 
 @njit(nogil=True, cache=True)
@@ -475,7 +489,7 @@ def refine_box(
                 # The first row stands for those above the image as well.
                 for x in range(size):
                     sums[x] = np.float64(side) * np.float64(ring[x])
-            _slide(ring, entering, leaving, sums, columns, size)
+            _slide(ring, entering, leaving, sums, columns, pitch, start, width)
             if y >= after:
                 _repeat_ends(columns, 5, pitch, start, width, max(before, after))
                 _finish_box(
@@ -492,18 +506,20 @@ def _average_rows(
     height: int,
     columns: Floats,
     size: int,
+    rows: Indices,
 ) -> None:
     """Average the observations around rows y to y + 3, which share most of what they read.
 
-    ``window`` has 3 zeros on each side. Four rows at a time are twice as fast as one.
+    ``window`` has 3 zeros on each side, ``rows`` is scratch. Four rows at a time are twice as fast as one.
     """
     length = len(window) - 3
     first = y - (length - 4) // 2
+    for i in range(length):
+        rows[i] = min(max(first + i, 0), height - 1) % slots * size
     for x in range(0, size, LANES):
         a0 = a1 = a2 = a3 = simd.splat(np.float32(0))
         for i in range(length):
-            row = min(max(first + i, 0), height - 1)
-            value = simd.load(ring, row % slots * size + x)
+            value = simd.load(ring, rows[i] + x)
             a0 = simd.muladd(value, simd.splat(window[i + 3]), a0)
             a1 = simd.muladd(value, simd.splat(window[i + 2]), a1)
             a2 = simd.muladd(value, simd.splat(window[i + 1]), a2)
@@ -573,6 +589,7 @@ def refine_gaussian(
     ring = simd.aligned(slots * size)
     columns = simd.aligned(4 * size + start + LANES)  # the last vectors reach over
     scratch = simd.aligned(7 * LANES)
+    rows = np.empty(slots, np.int64)
     padded = np.zeros(len(window) + 6, np.float32)
     padded[3:-3] = window
     for _ in range(iterations):
@@ -584,7 +601,7 @@ def refine_gaussian(
                 )
             top = y - m - 3
             if top >= 0 and top % 4 == 0:
-                _average_rows(ring, slots, padded, top, height, columns, size)
+                _average_rows(ring, slots, padded, top, height, columns, size, rows)
                 _repeat_ends(columns, 20, pitch, start, width, m)
                 for i in range(min(4, height - top)):
                     row = i * size + start
