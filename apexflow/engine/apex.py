@@ -33,7 +33,7 @@ def estimate_apex(frames: NDArray[np.uint8], *, method: ApexMethod) -> int:
         from the first frame that an affine motion of the head, a gain and an offset do not
         explain, to first order and in least squares. "flow" is the largest mean square
         Farnebäck flow from the first frame that an affine motion does not explain; better,
-        and two and a half times slower.
+        and two to three times slower.
 
     Returns
     -------

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import runpy
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -42,6 +46,13 @@ def test_estimates_are_nearer_than_the_middle():
     mean = {method: np.mean(values) for method, values in errors.items()}
     assert mean["difference"] <= 2.0 < mean["middle"]
     assert mean["flow"] <= 1.0
+
+
+def test_the_benchmark_runs(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["apex.py", "--tiny"])
+    script = Path(__file__).parents[2] / "benchmarks" / "apex.py"
+    runpy.run_path(str(script), run_name="__main__")
+    assert len(capsys.readouterr().out.splitlines()) == 9
 
 
 @given(
