@@ -70,13 +70,15 @@ def _constant(vector: Vector, values: list[float]) -> ir.Constant:
     return ir.Constant(_LLVM[vector], values)
 
 
-def _call(builder: Any, name: str, result: Vector, args: list[Any]) -> Any:
+def _call(
+    builder: Any, name: str, result: Vector, args: list[Any], fastmath: tuple[str, ...] = ()
+) -> Any:
     """Call the LLVM intrinsic ``name`` for vectors of this type."""
     function_type = ir.FunctionType(_LLVM[result], [arg.type for arg in args])
     function = builder.module.globals.get(f"{name}.{_SUFFIX[result]}")
     if function is None:
         function = ir.Function(builder.module, function_type, f"{name}.{_SUFFIX[result]}")
-    return builder.call(function, args)
+    return builder.call(function, args, fastmath=fastmath)
 
 
 def _define_operator(
@@ -265,6 +267,36 @@ def _unary(name: str, doc: str) -> Any:
 sqrt = _unary("llvm.sqrt", "Return the square root of each lane.")
 floor = _unary("llvm.floor", "Return the largest integer not above each lane.")
 absolute = _unary("llvm.fabs", "Return each lane without its sign.")
+
+
+def _estimate(doc: str, denominator: Callable[..., Any]) -> Any:
+    """Make 1 / denominator(x), which LLVM may take from the CPU's estimate and a Newton step.
+
+    Two flags ask for it: reciprocals allowed, no infinities. Where a CPU has no estimate it
+    stays an exact division.
+    """
+
+    def function(typing: Any, a: Any) -> Any:
+        if a is not F32:
+            return None
+
+        def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            one = _constant(F32, [1.0] * LANES)
+            return builder.fdiv(one, denominator(builder, args[0]), flags=("arcp", "ninf"))
+
+        return a(a), build
+
+    function.__doc__ = doc
+    return intrinsic(function)
+
+
+reciprocal = _estimate(
+    "Return 1 / a of each finite float32 lane, within a millionth.", lambda builder, a: a
+)
+inverse_sqrt = _estimate(
+    "Return 1 / sqrt(a) of each finite, positive float32 lane, within a millionth.",
+    lambda builder, a: _call(builder, "llvm.sqrt", F32, [a], ("arcp", "ninf")),
+)
 
 
 def _extremum(sign: str, doc: str) -> Any:

@@ -94,6 +94,25 @@ def test_muladd_rounds_once_or_twice(dtype: type) -> None:
 
 
 @njit
+def apply_estimates(a: Vectors, out: Vectors) -> None:
+    u = simd.load(a, 0)
+    simd.store(out, 0, simd.reciprocal(u))
+    simd.store(out, 16, simd.inverse_sqrt(simd.absolute(u)))
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=30)
+def test_estimates_are_within_a_millionth(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a = (rng.choice([-1, 1], 16) * 10 ** rng.uniform(-30, 30, 16)).astype(np.float32)
+    out = np.empty(32, np.float32)
+    apply_estimates(a, out)
+    exact = a.astype(np.float64)
+    expected = np.concatenate([1 / exact, 1 / np.sqrt(np.abs(exact))])
+    np.testing.assert_allclose(out, expected, rtol=1e-6)
+
+
+@njit
 def apply_reductions(a: Vectors, limit: Any) -> tuple[Any, Any, bool, bool]:
     u = simd.load(a, 0)
     below = u < simd.splat(limit)

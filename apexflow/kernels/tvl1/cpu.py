@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from apexflow.kernels.simd import (
     LANES,
+    any_lane,
     floor,
-    highest,
+    inverse_sqrt,
     load,
     lowest,
     maximum,
@@ -27,12 +28,12 @@ from apexflow.kernels.simd import (
     muladd,
     pointer,
     ramp,
+    reciprocal,
     select,
     splat,
     store,
     widen,
 )
-from apexflow.kernels.tvl1.vectors import inverse_sqrt, reciprocal
 
 Floats = NDArray[np.float32]
 
@@ -263,15 +264,15 @@ def _warp(planes, rows, height, width, pitch, step):  # type: ignore[no-untyped-
             column = _clamp(ramp() + splat(_F(x)) + u, _F(-3), _F(width + 2))
             line = _clamp(splat(_F(y)) + v, _F(-3), _F(height + 2))
             left, top = floor(column), floor(line)
+            shift_x, shift_y = left - ramp(), top
             valid = ramp() < splat(_F(width - x))
-            shift_x, spread_x = _range(left - ramp(), valid)
-            shift_y, spread_y = _range(top, valid)
-            if spread_x <= 1 and spread_y <= 1:
-                corner = (BORDER - 1 + int(shift_y)) * stride + BORDER - 1 + int(shift_x)
-                late_x = splat(shift_x) < left - ramp()
-                late_y = splat(shift_y) < top
-                weights_x = _window_weights(column - left, late_x)
-                weights_y = _window_weights(line - top, late_y)
+            least_x = lowest(select(valid, shift_x, splat(_FAR)))
+            least_y = lowest(select(valid, shift_y, splat(_FAR)))
+            torn = (splat(least_x + _F(1)) < shift_x) | (splat(least_y + _F(1)) < shift_y)
+            if not any_lane(torn & valid):
+                corner = (BORDER - 1 + int(least_y)) * stride + BORDER - 1 + int(least_x)
+                weights_x = _window_weights(column - left, splat(least_x) < shift_x)
+                weights_y = _window_weights(line - top, splat(least_y) < shift_y)
                 image = _sample(planes, corner + SECOND * plane, stride, weights_x, weights_y)
                 d_x = _sample(planes, corner + D_X * plane, stride, weights_x, weights_y)
                 d_y = _sample(planes, corner + D_Y * plane, stride, weights_x, weights_y)
@@ -296,13 +297,6 @@ def _warp(planes, rows, height, width, pitch, step):  # type: ignore[no-untyped-
 @njit(nogil=True, cache=True)
 def _clamp(a, low, high):  # type: ignore[no-untyped-def]
     return minimum(maximum(a, splat(low)), splat(high))
-
-
-@njit(nogil=True, cache=True)
-def _range(a, valid):  # type: ignore[no-untyped-def]
-    """Lowest valid lane, and how far the highest lies above it."""
-    low = lowest(select(valid, a, splat(_FAR)))
-    return low, highest(select(valid, a, splat(-_FAR))) - low
 
 
 @njit(nogil=True, cache=True)
