@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 
 import click
@@ -62,6 +63,7 @@ def main() -> None:
     # Decoders report damage on their own; a clip's failure says it once, with its name.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    _end_on_signals()
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -76,3 +78,21 @@ def main() -> None:
     except BrokenPipeError:
         # The reader of our output has closed it, as `| head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end_on_signals() -> None:
+    """End in order on the first Ctrl-C or SIGTERM, at once on the second."""
+
+    def first(_number: int, _frame: object) -> None:
+        for name in _SIGNALS:
+            signal.signal(name, second)
+        raise KeyboardInterrupt
+
+    def second(_number: int, _frame: object) -> None:
+        os._exit(EXIT_INTERRUPTED)  # the workers end as soon as we are gone
+
+    for name in _SIGNALS:
+        signal.signal(name, first)
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)

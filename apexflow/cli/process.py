@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
@@ -74,6 +75,37 @@ def _run_parameters() -> list[click.Parameter]:
             metavar="ADDRESS",
             help="Use the workers of a Dask scheduler: tcp://HOST:8786 or its JSON file.",
         ),
+        click.Option(
+            ["--clip-timeout"],
+            type=click.FloatRange(min=0),
+            metavar="SECONDS",
+            default=1800,
+            show_default=True,
+            help="End a clip that takes longer, and record it as failed; 0 waits for ever.",
+        ),
+        click.Option(
+            ["--repair"],
+            is_flag=True,
+            help="First read the whole store, and do again the clips whose part is damaged.",
+        ),
+        click.Option(
+            ["--dry-run"],
+            is_flag=True,
+            help="Only say what would be done: clips, frames, bytes, size of the store.",
+        ),
+        click.Option(["--dashboard"], is_flag=True, help="Serve Dask's dashboard; say where."),
+        click.Option(
+            ["--performance-report"],
+            metavar="FILE",
+            help="Write Dask's performance report to this HTML file.",
+        ),
+        click.Option(
+            ["--log-level"],
+            type=click.Choice(["debug", "info", "warning", "error", "critical"]),
+            default="warning",
+            show_default=True,
+            help="The least level of messages on standard error, Dask's own from info down.",
+        ),
         click.Option(["--quiet"], is_flag=True, help="No progress, only the summary."),
     ]
 
@@ -84,7 +116,13 @@ def _command(reader: Reader) -> click.Command:
 
         names = (option.name for option in reader.options)
         options = {name: values[name] for name in names if values[name] is not None}
+        level = _log_to_stderr(values["log_level"])
         catalog = reader.read(values["root"], values["annotations"], **options)
+        if values["dry_run"]:
+            from apexflow.engine.forecast import forecast
+
+            click.echo(forecast(catalog, values["output"], recipe=values["recipe"]))
+            return
         summary = run_process(
             catalog,
             values["output"],
@@ -92,6 +130,11 @@ def _command(reader: Reader) -> click.Command:
             workers=values["workers"],
             scheduler=values["scheduler"],
             progress=not values["quiet"],
+            repair=values["repair"],
+            clip_timeout=values["clip_timeout"],
+            dashboard=values["dashboard"],
+            performance_report=values["performance_report"],
+            dask_level=level if level <= logging.INFO else logging.CRITICAL,
         )
         click.echo(summary)
         if summary.failed:
@@ -106,6 +149,13 @@ def _command(reader: Reader) -> click.Command:
         help=text,
         short_help=reader.title,
     )
+
+
+def _log_to_stderr(name: str) -> int:
+    level = logging.getLevelNamesMapping()[name.upper()]
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("apexflow").setLevel(level)
+    return level
 
 
 for _reader in READERS.values():

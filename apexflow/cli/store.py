@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 
@@ -17,11 +18,21 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("store", metavar="STORE")
 @click.option("--timings", is_flag=True, help="Seconds spent per stage.")
-def info(store: str, timings: bool) -> None:
+@click.option(
+    "--failures",
+    metavar="FILE",
+    help="Write the clips that failed, and why, to this CSV file; - prints it.",
+)
+def info(store: str, timings: bool, failures: str | None) -> None:
     """Say what a store holds: recipe, clips, arrays, failures."""
     from apexflow.storage.store import open_store
 
     opened = open_store(store)
+    if failures is not None:
+        with click.open_file(failures, "w", encoding="utf-8") as file:
+            _write_failures(opened, file)
+        if failures == "-":
+            return
     click.echo("\n".join(_info_lines(opened)))
     if timings:
         click.echo("\n".join(_timing_lines(opened)))
@@ -80,13 +91,15 @@ def report(store: str, output: str | None) -> None:
 
 
 def _info_lines(store: Store) -> list[str]:
-    from apexflow.storage.format import DONE, FAILED
-
     attributes = store.attributes
-    records = store.records()
-    done = sum(r is not None and r.status == DONE for r in records)
-    failed = [r for r in records if r is not None and r.status == FAILED]
-    frames = sum(len(r.frame_numbers) for r in records if r is not None)
+    done = frames = 0
+    failed = []
+    for record in store.iter_records():
+        if record is not None:
+            done += record.done
+            frames += len(record.frame_numbers)
+            if record.failed:
+                failed.append(record)
     state = "complete" if store.complete else "unfinished; the same process command goes on"
     versions = ", ".join(f"{k} {v}" for k, v in attributes["versions"].items())
     lines = [
@@ -94,8 +107,8 @@ def _info_lines(store: Store) -> list[str]:
         f"data      {', '.join(attributes['datasets'])}",
         f"recipe    {store.recipe_hash[:12]}",
         f"made with {versions}",
-        f"clips     {len(records)}: {done} done, {len(failed)} failed, "
-        f"{len(records) - done - len(failed)} to do; {frames} frames",
+        f"clips     {store.clip_count}: {done} done, {len(failed)} failed, "
+        f"{store.clip_count - done - len(failed)} to do; {frames} frames",
     ]
     for path, array in sorted(store.group.arrays()):
         lines.append(f"  {path:20s} {array.dtype!s:10s} {array.shape}")
@@ -106,6 +119,14 @@ def _info_lines(store: Store) -> list[str]:
             lines.append(f"  {name + '/' + path:20s} {array.dtype!s:10s} {array.shape}")
     lines += [f"failed    {'/'.join(r.key)}: {r.message}" for r in failed]
     return lines
+
+
+def _write_failures(store: Store, file: IO[str]) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("dataset", "subject", "clip", "reason"))
+    for record in store.iter_records():
+        if record is not None and record.failed:
+            writer.writerow((*record.key, record.message))
 
 
 def _timing_lines(store: Store) -> list[str]:

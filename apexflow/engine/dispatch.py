@@ -31,6 +31,7 @@ SECONDS_A_PARCEL = 0.2
 MOST_CLIPS_A_PARCEL = 50
 DEATHS_ALLOWED = 4
 SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_COMPLAINTS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Dispatch:
     _seconds_a_clip: float = SECONDS_A_PARCEL
     _threads: int = 1
     _next_look: float = 0.0
+    _alone_since: float = field(default_factory=time.monotonic)
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Yield the outcome of each task, in whatever order they finish."""
@@ -160,10 +162,13 @@ class Dispatch:
         if self.client.status in ("closed", "closing"):
             raise _scheduler_lost(self.client)
         self.mend()
-        threads = self.client.nthreads()
-        if not threads:
-            logger.warning("no worker is there; waiting for one")
-        self._threads = max(1, sum(threads.values()))
+        threads = sum(self.client.nthreads().values())
+        if threads:
+            self._alone_since = time.monotonic()
+        elif time.monotonic() - self._alone_since > SECONDS_BETWEEN_COMPLAINTS:
+            logger.warning("the scheduler has no worker; the run waits for one")
+            self._alone_since = time.monotonic()
+        self._threads = max(1, threads)
 
 
 def _scheduler_lost(client: Client) -> ApexflowError:

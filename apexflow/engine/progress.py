@@ -17,7 +17,8 @@ SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """Progress of a run: a bar on a terminal, a line every ten seconds elsewhere.
 
-    Rates count this run's clips alone, so that they are right after a resumption.
+    Clips that an earlier run finished count as done; rates and the time left are of this run's
+    clips alone, by a clock that nobody sets.
     """
 
     def __init__(self, *, total: int, skipped: int, show: bool) -> None:
@@ -33,7 +34,13 @@ class Progress:
         if self._show and sys.stderr.isatty():
             self._bar = _make_bar()
             self._bar.start()
-            self._task = self._bar.add_task("clips", total=self._total, rate="", failed="")
+            self._task = self._bar.add_task(
+                "clips",
+                total=self._skipped + self._total,
+                completed=self._skipped,
+                rate="",
+                failed="",
+            )
         return self
 
     def __exit__(
@@ -65,7 +72,8 @@ class Progress:
     def _line(self) -> str:
         left = self._elapsed / self._clips * (self._total - self._clips)
         return (
-            f"{self._clips}/{self._total} clips ({self._skipped} finished before), "
+            f"{self._skipped + self._clips}/{self._skipped + self._total} clips "
+            f"({self._skipped} finished before), "
             f"{self._failed} failed, {self._frames / self._elapsed:.0f} frames/s, "
             f"{left:.0f} s left"
         )

@@ -155,7 +155,7 @@ def process(
     )
     chosen = Recipe.load(recipe)
     target = _absolute(store)
-    existing = _matching_store(target, chosen)
+    existing = matching_store(target, chosen)
     with _executor(workers, scheduler, options) as run_tasks:
         made = existing or _create(target, catalog, chosen)
         with exclusive(target):
@@ -278,7 +278,11 @@ def _capacity_and_fingerprint(clip: Clip, recipe: Recipe) -> tuple[int, str]:
     return len(plan.numbers), plan.fingerprint
 
 
-def _matching_store(target: Target, recipe: Recipe) -> Store | None:
+def matching_store(target: Target, recipe: Recipe) -> Store | None:
+    """Open the store for writing; None when there is none yet.
+
+    Raises `ApexflowError` when it was made with another recipe.
+    """
     if not store_exists(target):
         return None
     store = open_store(target, mode="r+")

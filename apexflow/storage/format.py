@@ -244,6 +244,10 @@ class ClipRecord:
     def done(self) -> bool:
         return self.status == DONE
 
+    @property
+    def failed(self) -> bool:
+        return self.status == FAILED
+
     def step_rows(self, window: str) -> list[int]:
         """Return the rows of the frame axis at which the steps of a window end."""
         rows = {number: self.frame_start + i for i, number in enumerate(self.frame_numbers)}
