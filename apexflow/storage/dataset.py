@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ from apexflow.storage.parts import (
     windows_part,
 )
 from apexflow.storage.reading import Reader
-from apexflow.storage.store import Store, Target
+from apexflow.storage.store import Store, Target, target_name
 
 if TYPE_CHECKING:
     from apexflow.storage.streaming import ClipStream
@@ -115,6 +116,8 @@ class ClipDataset(Dataset[Sample]):
         One a sample.
     classes : tuple of str
         The name of each label.
+    names : tuple of str
+        What messages call the stores.
     collate : callable
         The ``collate_fn`` for a DataLoader: stacks, or pads with a mask where the length
         differs. It passes on what was read as a batch, which the default would take apart.
@@ -148,6 +151,7 @@ class ClipDataset(Dataset[Sample]):
         targets = _targets(stores)
         self.transform = transform
         self.memory = memory
+        self.names = tuple(target_name(target) for target in targets)
         self._readers = [Reader(target) for target in targets]
         function = encoder(encode, size, encode_options)
         self._parts = [
@@ -226,6 +230,15 @@ class ClipDataset(Dataset[Sample]):
         from apexflow.storage.streaming import ClipStream
 
         return ClipStream(self, indices, **options)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the clips, their labels and what was stored of them."""
+        digest = hashlib.sha256()
+        for sample, place in zip(self.samples, self._places, strict=True):
+            stored = {name: info.digests for name, info in place.info.items()}
+            digest.update(repr((sample, sorted(stored.items()))).encode())
+        return digest.hexdigest()
 
     @property
     def in_memory(self) -> bool:

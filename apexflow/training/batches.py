@@ -1,0 +1,193 @@
+"""What a network is fed in training: batches, balanced, augmented and normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from apexflow.errors import ApexflowError
+from apexflow.storage.collate import Batch, Padded
+from apexflow.storage.dataset import ClipDataset
+
+Input = torch.Tensor | Padded
+
+
+class Feeder:
+    """Gives training batches of some clips of a data set, another order each epoch.
+
+    What is in memory is drawn from at random; what is not comes in shuffled blocks, read by
+    ``workers`` processes.
+    """
+
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        indices: Sequence[int],
+        *,
+        batch_size: int,
+        seed: int,
+        oversample: bool = False,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self._dataset, self._batch_size, self._seed = dataset, batch_size, seed
+        self._indices = _oversampled(dataset, indices) if oversample else list(indices)
+        self._stream = None
+        if not dataset.in_memory:
+            self._stream = dataset.stream(self._indices, batch_size=batch_size, seed=seed)
+            self._loader: DataLoader[Batch] = DataLoader(
+                self._stream,
+                batch_size=None,
+                num_workers=workers,
+                pin_memory=pin_memory,
+                persistent_workers=workers > 0,
+            )
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Yield the batches of one epoch. A batch of one is left out: batch norm needs two."""
+        for values, labels in self._all(number):
+            if len(labels) > 1:
+                yield values, labels
+
+    def _all(self, number: int) -> Iterator[Batch]:
+        if self._stream is not None:
+            self._stream.set_epoch(number)
+            yield from self._loader
+            return
+        order = np.random.default_rng((self._seed, number)).permutation(self._indices)
+        for start in range(0, len(order), self._batch_size):
+            yield self._dataset.batch(order[start : start + self._batch_size].tolist())
+
+
+def in_order(dataset: ClipDataset, indices: Sequence[int], batch_size: int) -> Iterator[Batch]:
+    """Yield the batches of some clips, in this order."""
+    for start in range(0, len(indices), batch_size):
+        yield dataset.batch(indices[start : start + batch_size])
+
+
+def class_weights(labels: Sequence[int], n_classes: int) -> torch.Tensor:
+    """Return the weight of each class: all clips / (classes x its clips), 0 where it has none."""
+    counts = np.bincount(labels, minlength=n_classes)
+    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return torch.tensor(np.where(counts, weights, 0), dtype=torch.float32)
+
+
+def one_input(values: Any) -> Input:
+    """Return what one network takes; refuse samples that hold several things."""
+    if isinstance(values, Padded | torch.Tensor):
+        return values
+    raise ApexflowError(f"a model takes one thing a sample, not {', '.join(values)} together")
+
+
+def to_device(values: Input, device: torch.device) -> Input:
+    """Return the values on a device, copied while the CPU goes on where memory is pinned."""
+    if isinstance(values, Padded):
+        return Padded(*(one.to(device, non_blocking=True) for one in values))
+    return values.to(device, non_blocking=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Normalization:
+    """What is done to the values before a network sees them.
+
+    Attributes
+    ----------
+    kind : "none", "half", "channel" or "sample"
+    mean, deviation : tuple of float
+        Of each channel, over the clips learned from; empty for other kinds.
+    """
+
+    kind: str
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
+
+    @classmethod
+    def fit(
+        cls, kind: str, dataset: ClipDataset, indices: Sequence[int], batch_size: int = 64
+    ) -> Normalization:
+        """Measure what ``kind`` needs over these clips, and no others."""
+        if kind != "channel":
+            return cls(kind)
+        total, square = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        count = 0
+        for values, _ in in_order(dataset, indices, batch_size):
+            by_channel = _by_channel(one_input(values))
+            total = total + by_channel.sum(1)
+            square = square + by_channel.square().sum(1)
+            count += by_channel.shape[1]
+        mean = total / count
+        deviation = (square / count - mean.square()).clamp(min=0).sqrt()
+        return cls(kind, tuple(mean.tolist()), tuple(deviation.tolist()))
+
+    def __call__(self, values: Input) -> Input:
+        if self.kind == "none":
+            return values
+        if isinstance(values, Padded):
+            normal = self._tensor(values.values)
+            # Padding stays zero.
+            keep = values.mask.reshape(*values.mask.shape, *[1] * (normal.ndim - 2))
+            return Padded(normal * keep, values.mask)
+        return self._tensor(values)
+
+    def _tensor(self, values: torch.Tensor) -> torch.Tensor:
+        if self.kind == "half":
+            return (values - 0.5) / 0.5
+        if self.kind == "channel":
+            mean, deviation = (
+                torch.tensor(v, device=values.device)[:, None, None]
+                for v in (self.mean, self.deviation)
+            )
+            return (values - mean) / (deviation + 1e-6)
+        flat = values.flatten(1)
+        shape = (-1, *[1] * (values.ndim - 1))
+        mean, deviation = flat.mean(1).reshape(shape), flat.std(1).reshape(shape)
+        return (values - mean) / (deviation + 1e-6)
+
+
+def augmented(values: Input, kind: str, rng: torch.Generator) -> Input:
+    """Return training values changed as a face may be, each clip as a whole.
+
+    "frames": half of the clips flipped; brightness and contrast changed by up to a tenth.
+    "flow": half of the clips flipped, and the sign of their horizontal component.
+    """
+    if kind == "none":
+        return values
+    if isinstance(values, Padded):
+        keep = values.mask.reshape(*values.mask.shape, *[1] * (values.values.ndim - 2))
+        changed = augmented(values.values, kind, rng)
+        assert isinstance(changed, torch.Tensor)
+        return Padded(changed * keep, values.mask)
+    shape = (-1, *[1] * (values.ndim - 1))
+    draws = torch.rand((3, len(values)), generator=rng).to(values.device)
+    flip = draws[0].reshape(shape) < 0.5
+    mirrored = values.flip(-1)
+    if kind == "flow":
+        if values.shape[-3] != 2:
+            raise ApexflowError(
+                f"augment 'flow' needs flow of 2 components. Got {values.shape[-3]} channels."
+            )
+        sign = torch.tensor([-1.0, 1.0], device=values.device)[:, None, None]
+        return torch.where(flip, mirrored * sign, values)
+    flipped = torch.where(flip, mirrored, values)
+    contrast, brightness = (0.2 * draw.reshape(shape) - 0.1 for draw in draws[1:])
+    return ((flipped - 0.5) * (1 + contrast) + 0.5 + brightness).clamp(0, 1)
+
+
+def _by_channel(values: Input) -> torch.Tensor:
+    """Return the values of each channel in a row: (channel, n), padding left out."""
+    tensor = values.values[values.mask] if isinstance(values, Padded) else values
+    return tensor.movedim(-3, 0).flatten(1).to(torch.float64)
+
+
+def _oversampled(dataset: ClipDataset, indices: Sequence[int]) -> list[int]:
+    """Repeat clips of rarer classes until all classes are equally frequent."""
+    by_class: dict[int, list[int]] = {}
+    for i in indices:
+        by_class.setdefault(dataset.samples[i].label, []).append(i)
+    most = max(len(mine) for mine in by_class.values())
+    return [mine[k % len(mine)] for mine in by_class.values() for k in range(most)]

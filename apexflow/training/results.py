@@ -1,0 +1,153 @@
+"""What came out of a training, and the files that say it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apexflow.training.metrics import Scores, scores, scores_by
+
+_SCORE_COLUMNS = ("uf1", "uar", "accuracy", "precision", "recall", "f1")
+_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a network that never saw the subject said of one clip."""
+
+    dataset: str
+    subject: str
+    clip: str
+    fold: str
+    label: int
+    predicted: int
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """The pooled predictions of all folds, and their scores.
+
+    Attributes
+    ----------
+    model, protocol : str
+    classes : tuple of str
+    predictions : tuple of Prediction
+        One a clip, in the order of the store.
+    epochs : dict of fold to int
+        The epoch that inner validation chose.
+    """
+
+    model: str
+    protocol: str
+    classes: tuple[str, ...]
+    predictions: tuple[Prediction, ...]
+    epochs: dict[str, int]
+
+    @property
+    def scores(self) -> Scores:
+        """Scores of all clips together."""
+        return scores(self._true, self._predicted, len(self.classes))
+
+    @property
+    def by_dataset(self) -> dict[str, Scores]:
+        """Scores of each data set's clips."""
+        groups = [one.dataset for one in self.predictions]
+        return scores_by(groups, self._true, self._predicted, len(self.classes))
+
+    @property
+    def by_subject(self) -> dict[tuple[str, str], Scores]:
+        """Scores of each subject's clips."""
+        people = sorted({(one.dataset, one.subject) for one in self.predictions})
+        names = [json.dumps([one.dataset, one.subject]) for one in self.predictions]
+        found = scores_by(names, self._true, self._predicted, len(self.classes))
+        return {who: found[json.dumps(list(who))] for who in people}
+
+    def table(self) -> str:
+        """Return the table that papers print: a row for all clips, one a data set."""
+        rows = [("Full", self.scores)]
+        if len(self.by_dataset) > 1:
+            rows += list(self.by_dataset.items())
+        head = f"{self.model}, {self.protocol}, {', '.join(self.classes)}"
+        lines = [head, f"{'':12s} {'clips':>6s} {'UF1':>7s} {'UAR':>7s} {'Acc':>7s} {'wF1':>7s}"]
+        lines += [
+            f"{name:12s} {s.clips:6d} {s.uf1:7.4f} {s.uar:7.4f} {s.accuracy:7.4f} {s.f1:7.4f}"
+            for name, s in rows
+        ]
+        return "\n".join(lines)
+
+    def write(self, folder: Path) -> None:
+        """Write predictions.csv, subjects.csv, summary.csv and summary.json into a folder."""
+        names = [f"p_{name}" for name in self.classes]
+        _write_csv(
+            folder / "predictions.csv",
+            [
+                "dataset",
+                "subject",
+                "clip",
+                "fold",
+                "label",
+                "predicted",
+                "true_class",
+                "class",
+                *names,
+            ],
+            (
+                [
+                    *(one.dataset, one.subject, one.clip, one.fold, one.label, one.predicted),
+                    *(self.classes[one.label], self.classes[one.predicted]),
+                    *(round(p, _DIGITS) for p in one.probabilities),
+                ]
+                for one in self.predictions
+            ),
+        )
+        _write_csv(
+            folder / "subjects.csv",
+            ["dataset", "subject", "clips", *_SCORE_COLUMNS],
+            ([*who, *_score_cells(found)] for who, found in self.by_subject.items()),
+        )
+        groups = {"all": self.scores, **self.by_dataset}
+        _write_csv(
+            folder / "summary.csv",
+            ["model", "protocol", "group", "clips", *_SCORE_COLUMNS],
+            ([self.model, self.protocol, name, *_score_cells(s)] for name, s in groups.items()),
+        )
+        summary = {
+            "model": self.model,
+            "protocol": self.protocol,
+            "classes": list(self.classes),
+            "groups": {name: _score_values(found) for name, found in groups.items()},
+            "epochs": self.epochs,
+        }
+        text = json.dumps(summary, indent=2, ensure_ascii=False)
+        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+    @property
+    def _true(self) -> list[int]:
+        return [one.label for one in self.predictions]
+
+    @property
+    def _predicted(self) -> list[int]:
+        return [one.predicted for one in self.predictions]
+
+
+def _score_cells(found: Scores) -> list[Any]:
+    return [found.clips, *(round(getattr(found, name), _DIGITS) for name in _SCORE_COLUMNS)]
+
+
+def _score_values(found: Scores) -> dict[str, Any]:
+    values: dict[str, Any] = {name: getattr(found, name) for name in _SCORE_COLUMNS}
+    return {"clips": found.clips, **values, "confusion": np.asarray(found.confusion).tolist()}
+
+
+def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        writer.writerows(rows)

@@ -1,0 +1,266 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import apexflow as af
+from apexflow.errors import ApexflowError
+from apexflow.training.build import make_network
+from apexflow.training.config import PRESETS, TrainConfig
+from apexflow.training.run import train
+from tests.storage.stores import Made, make_store
+from tests.training.motion import motion_clips
+
+_REGIONS = {"roi": ("onset-apex", "apex-offset"), "encode": "hsv", "size": (16, 16)}
+_LITTLE_DROPOUT = {"options": {"dropout": 0.1}}
+_RESNET = {"epochs": 14, "batch_size": 4, "lr": 5e-4, **_LITTLE_DROPOUT}
+_ROI = {"epochs": 8, "batch_size": 8, "lr": 1e-3, "sample": _REGIONS}
+_SEQUENCE = {"epochs": 12, "batch_size": 6, "lr": 2e-3, "normalize": "channel", "augment": "none"}
+STSTNET = {
+    "epochs": 40,
+    "lr": 1e-2,
+    "batch_size": 16,
+    "normalize": "channel",
+    "sample": {
+        "flow": "onset-apex",
+        "encode": "uv-strain",
+        "encode_options": {"normalize": "fixed"},
+    },
+}
+# Small sizes, few steps: what makes each model learn in seconds.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ststnet": STSTNET,
+    "flow-resnet": {**_RESNET, "sample": {"flow": "onset-apex", "encode": "hsv", "size": (32, 32)}},
+    "siamese-resnet": _RESNET,
+    "rgb-resnet": {**_RESNET, "epochs": 20},
+    "roi-temporal": _ROI,
+    "roi-graph": _ROI,
+    "roi-hybrid": {**_ROI, **_LITTLE_DROPOUT, "epochs": 14, "lr": 2e-3, "schedule": "constant"},
+    "cnn-bilstm": {**_SEQUENCE, **_LITTLE_DROPOUT},
+    "cnn-bilstm-pooled": {**_SEQUENCE, **_LITTLE_DROPOUT},
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("motion") / "motion.zarr"
+    make_store(path, motion_clips(3, 4))
+    return path
+
+
+def trained(store: Path, output: Path, model: str = "ststnet", **changes: Any) -> Any:
+    config = TrainConfig.of(model, **{**SETTINGS[model], **changes})
+    return train(store, output, config, device="cpu", progress=False)
+
+
+def test_every_model_is_tried() -> None:
+    assert set(SETTINGS) == set(PRESETS)
+
+
+@pytest.mark.parametrize("model", SETTINGS)
+def test_learns_motion_of_people_it_never_saw(store: Path, tmp_path: Path, model: str) -> None:
+    result = trained(store, tmp_path, model)
+    assert result.scores.clips == 36
+    assert result.scores.uar >= 0.9
+
+
+def test_shuffled_labels_stay_at_chance(tmp_path: Path) -> None:
+    clips = motion_clips(4, 4)
+    emotions = np.random.default_rng(1).permutation([clip.emotion for clip in clips])
+    for clip, emotion in zip(clips, emotions.tolist(), strict=True):
+        clip.emotion = emotion
+    make_store(tmp_path / "s.zarr", clips)
+    result = trained(tmp_path / "s.zarr", tmp_path / "out")
+    assert result.scores.uar < 0.5
+
+
+def people_with_a_class_each() -> list[Made]:
+    """Clips that show who moves, in a pattern of their own, and no class: it is the person's."""
+    rng = np.random.default_rng(5)
+    clips = []
+    for person in range(6):
+        habit = np.kron(rng.normal(size=(2, 4, 4)), np.ones((1, 8, 8)))
+        for i in range(4):
+            flow = (habit + rng.normal(0, 0.1, habit.shape)).astype(np.float32)
+            clips.append(Made(f"{person}", f"c{i}", "xyz"[person % 3], flow={"onset-apex": flow}))
+    return clips
+
+
+def test_the_identity_of_a_subject_does_not_help(tmp_path: Path) -> None:
+    clips = people_with_a_class_each()
+    make_store(tmp_path / "s.zarr", clips)
+    honest = trained(tmp_path / "s.zarr", tmp_path / "out")
+    assert honest.scores.uar < 0.5
+    # The same clips with every person under many names, which LOSO cannot know: they leak.
+    for clip in clips:
+        clip.subject, clip.name = clip.name, f"{clip.subject}_{clip.name}"
+    make_store(tmp_path / "leaky.zarr", clips)
+    leaky = trained(tmp_path / "leaky.zarr", tmp_path / "leaky")
+    assert leaky.scores.uar > 0.9
+
+
+def test_the_test_subject_has_no_say(tmp_path: Path) -> None:
+    """Other clips of the tested subject leave its fold's network bit by bit as it was."""
+    clips = motion_clips(3, 2)
+    make_store(tmp_path / "a.zarr", clips)
+    for clip in clips:
+        if clip.subject == "01":
+            clip.flow = {window: flow * 1e3 + 7 for window, flow in clip.flow.items()}
+            clip.emotion = "brows"
+    make_store(tmp_path / "b.zarr", clips)
+    options = {"epochs": 6, "balance": "weights"}
+    states = []
+    for name in "ab":
+        trained(tmp_path / f"{name}.zarr", tmp_path / name, **options)
+        saved = torch.load(tmp_path / name / "folds" / "001_made_01" / "checkpoint.pt")
+        states.append(
+            {**saved["state"], **{k: torch.tensor(saved[k]) for k in ("mean", "deviation")}}
+        )
+    for key, value in states[0].items():
+        assert torch.equal(value, states[1][key]), key
+
+
+@pytest.fixture(scope="module")
+def output(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("out") / "results"
+    trained(store, folder, epochs=6)
+    return folder
+
+
+class TestFolder:
+    def test_holds_every_clip_and_the_scores(self, store: Path, output: Path) -> None:
+        with (output / "predictions.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 36
+        dataset = af.ClipDataset(store, flow="onset-apex")
+        assert [(r["subject"], r["clip"], int(r["label"])) for r in rows] == [
+            (s.subject, s.clip, s.label) for s in dataset.samples
+        ]
+        assert all(row["fold"] == f"made/{row['subject']}" for row in rows)
+        true, predicted = ([int(r[name]) for r in rows] for name in ("label", "predicted"))
+        found = af.training.scores(true, predicted, 3)
+        summary = json.loads((output / "summary.json").read_text())
+        assert summary["groups"]["all"]["uf1"] == found.uf1
+        assert summary["groups"]["made"]["confusion"] == found.confusion.tolist()
+        with (output / "summary.csv").open(newline="") as file:
+            assert float(next(csv.DictReader(file))["uar"]) == pytest.approx(found.uar, abs=1e-6)
+        with (output / "subjects.csv").open(newline="") as file:
+            assert [row["subject"] for row in csv.DictReader(file)] == ["00", "01", "02"]
+        for name in ("confusion.png", "curves.png"):
+            assert (output / name).read_bytes().startswith(b"\x89PNG")
+
+    def test_a_checkpoint_predicts_what_was_written(self, store: Path, output: Path) -> None:
+        saved = torch.load(output / "folds" / "000_made_00" / "checkpoint.pt")
+        config = TrainConfig.of("ststnet", **SETTINGS["ststnet"])
+        dataset = af.ClipDataset(store, **config.sample)
+        network = make_network(config, dataset[0][0], 3)
+        network.load_state_dict(saved["state"])
+        mean, deviation = (
+            torch.tensor(saved[name])[:, None, None] for name in ("mean", "deviation")
+        )
+        images, _ = dataset.batch(range(12))
+        found = torch.softmax(network.eval()((images - mean) / (deviation + 1e-6)), 1)
+        with (output / "predictions.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))[:12]
+        written = [[float(row[f"p_{name}"]) for name in dataset.classes] for row in rows]
+        np.testing.assert_allclose(found.detach().numpy(), written, atol=1e-5)
+
+    def test_a_restart_goes_on_and_ends_the_same(
+        self, store: Path, output: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "results"
+        shutil.copytree(output, folder)
+        # As a run killed in its second fold leaves it.
+        (folder / "folds" / "001_made_01" / "fold.json").unlink()
+        shutil.rmtree(folder / "folds" / "002_made_02")
+        (folder / "predictions.csv").unlink()
+        kept = (folder / "folds" / "000_made_00" / "fold.json").stat().st_mtime_ns
+        trained(store, folder, epochs=6)
+        assert (folder / "folds" / "000_made_00" / "fold.json").stat().st_mtime_ns == kept
+        for name in ("predictions.csv", "summary.json", "folds/001_made_01/fold.json"):
+            assert (folder / name).read_bytes() == (output / name).read_bytes()
+
+    def test_other_settings_or_clips_are_refused(
+        self, store: Path, output: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ApexflowError, match=r"holds results with epochs 6, now it is 7"):
+            trained(store, output, epochs=7)
+        make_store(tmp_path / "other.zarr", motion_clips(3, 4, seed=1))
+        with pytest.raises(ApexflowError, match="holds results with fingerprint"):
+            trained(tmp_path / "other.zarr", output, epochs=6)
+
+
+def test_what_does_not_fit_into_memory_is_streamed(store: Path, tmp_path: Path) -> None:
+    config = TrainConfig.of("ststnet", **{**STSTNET, "epochs": 25})
+    result = train(store, tmp_path, config, device="cpu", memory=1, progress=False)
+    assert result.scores.uar > 0.8
+
+
+def test_training_anew_for_the_chosen_number_of_epochs(store: Path, tmp_path: Path) -> None:
+    result = trained(store, tmp_path, choose="epochs", epochs=30)
+    assert result.scores.uar >= 0.9
+
+
+def test_leaving_out_data_sets(tmp_path: Path) -> None:
+    clips = motion_clips(4, 2)
+    for clip in clips:
+        clip.dataset = "one" if clip.subject in ("00", "01") else "two"
+    make_store(tmp_path / "s.zarr", clips)
+    result = trained(tmp_path / "s.zarr", tmp_path / "out", folds="dataset", epochs=4)
+    assert list(result.epochs) == ["one", "two"]
+    assert list(result.by_dataset) == ["one", "two"]
+    assert [line.split()[0] for line in result.table().splitlines()[2:]] == ["Full", "one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "message"),
+    [
+        ("roi-graph", {"sample": {"flow": "onset-apex"}}, "model of regions takes samples"),
+        ("ststnet", {"sample": {"maps": "no"}}, "nothing in the store to feed ststnet"),
+        (
+            "ststnet",
+            {"sample": {"flow": "onset-apex", "encode": "uv", "size": (9, 9)}},
+            "cannot take",
+        ),
+    ],
+)
+def test_what_a_model_cannot_be_fed_is_refused(
+    store: Path, tmp_path: Path, model: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ApexflowError, match=message):
+        trained(store, tmp_path, model, **changes)
+
+
+def test_an_unknown_device_is_refused(store: Path, tmp_path: Path) -> None:
+    config = TrainConfig.of("ststnet", **STSTNET)
+    with pytest.raises(ApexflowError, match="device moon"):
+        train(store, tmp_path, config, device="moon", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "hinge"}, "loss must be one of cross-entropy, focal. Got 'hinge'"),
+        ({"epochs": 0}, "epochs must be 1 or more"),
+        ({"lr": 0.0}, "lr must be more than 0"),
+        ({"rate": 1}, "no setting 'rate'"),
+    ],
+)
+def test_settings_are_checked(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ApexflowError, match=message):
+        TrainConfig.of("ststnet", **changes)
+    with pytest.raises(ApexflowError, match="model must be one of"):
+        TrainConfig.of("resnet")
