@@ -14,7 +14,7 @@ import pytest
 from apexflow import ApexflowError
 from apexflow.cli import main
 from apexflow.engine.audit import Report, audit
-from apexflow.engine.readers import read_mmew
+from apexflow.engine.readers import read_casme_sq
 from tests.engine import annotation_tables as made
 
 HEADER = ("subject", "clip", "path", "onset", "apex", "offset", "label")
@@ -70,16 +70,16 @@ def test_a_wrong_root_is_said_first(data):
 
 
 def test_paths_out_of_the_root_are_errors(data, tmp_path):
-    header = ("Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame", "Estimated Emotion")
-    rows = [header, (3, "S03-01-002", 1, 2, 3, "../../secret")]
-    path = made.write_csv(tmp_path / "t.csv", rows)
+    row = (1, "anger1_1", 1, 2, 3, 4, "negative", "micro-expression", "anger")
+    codes = [(1, "x/../../secret", 1)]
+    path = made.write_xlsx(tmp_path / "t.xlsx", {"S": [row], "subjects": codes, "videos": []})
     (tmp_path / "secret").mkdir()
     (tmp_path / "hidden").mkdir()
-    report = audit("mmew", data, path)
-    assert ("path-outside", "S03-01-002") in rules(report)
+    report = audit("casme_sq", data, path)
+    assert ("path-outside", "anger1_1") in rules(report)
     assert not any("hidden" in str(finding) for finding in report.findings)
-    with pytest.raises(ApexflowError, match=r"t\.csv row 2: .* leaves"):
-        read_mmew(data, path)
+    with pytest.raises(ApexflowError, match=r"row 1: .* leaves"):
+        read_casme_sq(data, path)
 
 
 def test_surplus_folders_and_subjects_and_videos(data):
@@ -164,6 +164,20 @@ def test_rows_that_are_wrong_by_themselves(data):
         ("apex-near-onset", "c5"),
         ("emotion-missing", "c5"),
     ]
+
+
+def test_two_spellings_of_one_subject(data):
+    table(
+        data,
+        ("S1", "c1", "A/c1", 1, 4, 9, "anger"),
+        ("s01", "c2", "B/c2", 5, 7, 11, "anger"),
+        ("s10", "c3", "B/c2", 5, 7, 11, "anger"),
+    )
+    (finding,) = audit("table", data).findings
+    assert (finding.rule, finding.message) == (
+        "subjects-alike",
+        "subjects S1, s01: are they one person?",
+    )
 
 
 def test_clips_that_a_recipe_cannot_use(data):

@@ -483,6 +483,43 @@ def test_table_reads_folders_and_videos(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("label", "found"),
+    [
+        ("2", (2, "")),
+        ("2.0", (2, "")),
+        ("0", (0, "")),
+        ("", (None, "")),
+        ("NaN", (None, "")),
+        ("happy", (None, "happiness")),
+        ("A", (None, "a")),
+        ("3 of a kind", (None, "3 of a kind")),
+    ],
+)
+def test_table_labels(tmp_path, label, found):
+    clip = read_one(tmp_path, "A", "c1", "x", 1, 2, 3, label)
+    assert (clip.label, clip.emotion) == found
+
+
+@pytest.mark.parametrize("label", ["-1", "1.5", "1e3", "2E+05", "٣", "1/2"])
+def test_table_labels_that_are_neither_number_nor_name(tmp_path, label):
+    with pytest.raises(ApexflowError, match="row 2: label must be a class number"):
+        read_one(tmp_path, "A", "c1", "x", 1, 2, 3, label)
+
+
+def test_table_labels_are_of_one_kind(tmp_path):
+    rows = [("A", "c1", "x", 1, 2, 3, 0), ("A", "c2", "x", 1, 2, 3, "happy")]
+    path = made.write_csv(tmp_path / "t.csv", [TABLE_HEADER, *rows])
+    with pytest.raises(ApexflowError, match=r"row 3: label 'happy', but '0' in row 2"):
+        read_table(None, path)
+
+
+def test_table_keeps_a_label_beside_an_emotion(tmp_path):
+    header = (*TABLE_HEADER, "emotion")
+    clip = read_one(tmp_path, "A", "c1", "x", 1, 2, 3, "genuine", "happy", header=header)
+    assert (clip.emotion, clip.label, clip.extra) == ("happiness", None, (("label", "genuine"),))
+
+
+@pytest.mark.parametrize(
     "path", ["../other", "a/../../b", "..", "a\\..\\..\\b", "/etc", "C:\\x", "\\\\host\\x", ""]
 )
 def test_table_paths_never_leave_the_root(tmp_path, path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from apexflow.catalog import Clip
@@ -16,6 +17,7 @@ def check_annotations(reader: Reader, clips: Sequence[Clip]) -> Iterator[Finding
     """Yield what is wrong with the rows."""
     yield from _count(reader, clips)
     yield from _duplicates(clips)
+    yield from _alike(clips)
     published = published_corrections()
     apexes = any(clip.apex is not None for clip in clips)
     emotions = any(clip.emotion for clip in clips)
@@ -54,6 +56,23 @@ def _duplicates(clips: Sequence[Clip]) -> Iterator[Finding]:
                 clip,
                 f"{'the same row' if same else 'another row'} as {twin.origin}",
                 proposal="delete one of the rows" if same else "rename or delete one of them",
+            )
+
+
+def _alike(clips: Sequence[Clip]) -> Iterator[Finding]:
+    """Find subjects that may be one: in two folds, its clips would train and test."""
+    spellings: dict[tuple[str, str], set[str]] = {}
+    for clip in clips:
+        plain = re.sub(r"[\W_]|(?<![0-9])0+(?=[0-9])", "", clip.subject.casefold())
+        spellings.setdefault((clip.dataset, plain), set()).add(clip.subject)
+    for (dataset, _), subjects in spellings.items():
+        if len(subjects) > 1:
+            yield Finding(
+                severity="warning",
+                rule="subjects-alike",
+                clip="",
+                where=dataset,
+                message=f"subjects {', '.join(sorted(subjects))}: are they one person?",
             )
 
 

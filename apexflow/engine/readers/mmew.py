@@ -80,7 +80,7 @@ def _clip(row: Row, tree: Tree | None, sources: dict[str, list[str]]) -> Clip:
     match = _CLIP.fullmatch(name)
     if match is None or int(match[1]) != number:
         raise row.error(f"clip must be named like S{number:02d}-01-002, got {name!r}")
-    emotion = row.text("emotion")
+    emotion = row.identifier("emotion")  # a folder's name, too
     found = sources.get(name.casefold(), [])
     return Clip(
         dataset=MMEW.name,

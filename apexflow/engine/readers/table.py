@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from apexflow.catalog import Catalog, Clip
 from apexflow.engine.readers.reader import ApexChoice, Option, Reader, finish, place
-from apexflow.engine.readers.tables import Column, Row, read_rows
+from apexflow.engine.readers.tables import UNKNOWN, Column, Row, read_rows
 from apexflow.engine.readers.vocabulary import canonical_emotion
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ _COLUMNS = (
     Column("action_units", ("action units", "aus", "au"), required=False),
     Column("dataset", ("dataset", "data set"), required=False),
 )
+_NAME = re.compile(r"(?![0-9.,+-]+e[0-9+-]+$).*[^\W\d_]", re.IGNORECASE)  # a letter, but no 1e3
+_WHOLE = re.compile(r"([0-9]{1,9})(?:\.0+)?")
 _LAYOUT = """\
 One table with the columns subject, clip, path, onset, apex, offset, label. `path` is
 relative to ROOT: a folder of numbered images, or a video file (mp4, avi, mov). Frame
@@ -76,13 +79,44 @@ def table_rows(
 ) -> list[Clip]:
     """Return a clip for every row of the table."""
     where = place(root, annotations, _NAMES, TABLE.title, "the folders that the table names")
-    return [_clip(row, where.root, dataset) for row in read_rows(where.table, _COLUMNS)]
+    rows = read_rows(where.table, _COLUMNS)
+    _refuse_mixed_labels(rows)
+    return [_clip(row, where.root, dataset) for row in rows]
+
+
+def _refuse_mixed_labels(rows: list[Row]) -> None:
+    """Class numbers beside names would leave some clips without a class."""
+    labelled = [row for row in rows if _label(row)]
+    for row in labelled:
+        if (_class_number(row) is None) != (_class_number(labelled[0]) is None):
+            raise row.error(
+                f"label {row.text('label')!r}, but {labelled[0].text('label')!r} in row "
+                f"{labelled[0].number}: labels must be all numbers or all names"
+            )
+
+
+def _label(row: Row) -> str:
+    """Return the label, empty where it is a mark for an unknown one."""
+    label = row.text("label")
+    return "" if label.casefold() in UNKNOWN else label
+
+
+def _class_number(row: Row) -> int | None:
+    label = _label(row)
+    if not label or _NAME.match(label):
+        return None
+    match = _WHOLE.fullmatch(label)
+    if match is None:
+        raise row.error(f"label must be a class number from 0, or a name. Got {label!r}.")
+    return int(match[1])
 
 
 def _clip(row: Row, root: Path | None, dataset: str) -> Clip:
-    label = row.text("label")
-    numbered = label.isascii() and label.isdigit() and len(label) < 10
-    emotion = row.text("emotion") or ("" if numbered else label)
+    number = _class_number(row)
+    named = _label(row) if number is None else ""
+    emotion = row.text("emotion") or named
+    # A named class that is not the emotion is kept as well.
+    extra = (("label", named),) if named and named != emotion else ()
     return Clip(
         dataset=row.identifier("dataset") if row.text("dataset") else dataset,
         subject=row.identifier("subject"),
@@ -94,10 +128,10 @@ def _clip(row: Row, root: Path | None, dataset: str) -> Clip:
         offset=row.frame("offset", optional=True),
         emotion=canonical_emotion(emotion),
         emotion_text=emotion,
-        label=int(label) if numbered else None,
+        label=number,
         action_units=row.text("action_units"),
         origin=row.origin,
-        extra=row.extra,
+        extra=(*row.extra, *extra),
     )
 
 

@@ -17,7 +17,9 @@ from apexflow.errors import ApexflowError
 _HEADER_WITHIN = 40  # rows; the SAMM workbook has its header on row 14
 _MOST_ROWS, _MOST_COLUMNS = 200_000, 1_000
 _SEPARATORS = (",", ";", "\t", "|")
-_UNKNOWN = frozenset({"", "/", "?", "-", "n/a", "na", "nan", "none"})
+UNKNOWN = frozenset({"", "/", "?", "-", "n/a", "na", "nan", "none"})
+"""Cells that say that a value is not known, in lower case."""
+
 _NUMBER = re.compile(r"([0-9]{1,12})(?:\.0+)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -68,7 +70,7 @@ class Row:
     def frame(self, name: str, *, optional: bool = False) -> int | None:
         """Return a frame number; None for an unknown mark where it is optional."""
         text = self.text(name)
-        if optional and text.casefold() in _UNKNOWN:
+        if optional and text.casefold() in UNKNOWN:
             return None
         match = _NUMBER.fullmatch(text)
         if match is None:
