@@ -1,0 +1,258 @@
+"""How well a face is held still, and what that does to its flow, on known motion.
+
+Three tables, on clips shaped like SAMM's (2040x1088, noise of 2 gray levels, JPEG quality 90,
+drifting brightness, an expression that deforms the face):
+
+1. the error of the shift, and of the residual motion where the face is still, by alignment;
+2. end-point error and false motion of the flow, by alignment, interpolation and flow method;
+3. what a frame costs.
+
+End-point errors are against the expression's own motion, as a camera fixed to the head would
+see it, in pixels of the 224x224 crop. False motion is the median length of the flow where the
+expression moves nothing.
+
+    python benchmarks/alignment.py            # the tables of docs/alignment.md
+    python benchmarks/alignment.py --tiny     # seconds, for a look
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from apexflow.engine import synthetic
+from apexflow.engine.align import Aligner, Box, Pose, crop_matrix
+from apexflow.engine.faces import FaceDetector, FixedBox, MtcnnDetector
+from apexflow.engine.flow import flows_between
+from apexflow.engine.process import box_in_frame
+from apexflow.engine.recipe import Recipe
+
+Image = NDArray[np.uint8]
+Matrix = NDArray[np.float64]
+
+BASE = Recipe.load("default")
+ALIGNMENTS = ("none", "mtcnn", "integer", "subpixel", "similarity")
+INTERPOLATIONS = ("linear", "cubic", "lanczos4", "area")
+FARNEBACK = replace(BASE.flow, method="farneback")
+FLOWS = {
+    "Farnebäck 15": replace(FARNEBACK, farneback=replace(FARNEBACK.farneback, winsize=15)),
+    "Farnebäck 19": replace(FARNEBACK, farneback=replace(FARNEBACK.farneback, winsize=19)),
+    "TV-L1": replace(BASE.flow, method="tvl1"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A clip: some of its frames, as a camera and a JPEG file give them, and its truth."""
+
+    truth: synthetic.ClipTruth
+    frames: dict[int, Image]
+    template: int
+    box: Box
+    detector: FaceDetector
+
+    @property
+    def corner(self) -> NDArray[np.float64]:
+        return np.array(self.box[:2], np.float64)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=10)
+    parser.add_argument("--frames", type=int, default=30)
+    parser.add_argument("--tiny", action="store_true", help="two small clips")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    for name, rotation, scale in (("shift", 0.0, 0.0), ("shift, ±1° and ±1%", 1.0, 0.01)):
+        samples = list(
+            make_samples(
+                clips=2 if options.tiny else options.clips,
+                frames=9 if options.tiny else options.frames,
+                size=(272, 510) if options.tiny else (1088, 2040),
+                rotation=rotation,
+                scale=scale,
+                detect=not options.tiny,
+            )
+        )
+        print(f"\n## Head motion: {name}\n")
+        print_position_table(samples)
+        print_flow_table(samples)
+    print_cost_table(samples)
+
+
+def make_samples(
+    *,
+    clips: int,
+    frames: int,
+    size: tuple[int, int],
+    rotation: float,
+    scale: float,
+    detect: bool,
+) -> Iterator[Sample]:
+    """Render clips; their template frame is the middle one."""
+    for truth in synthetic.plan_samm(
+        subjects=min(4, clips),
+        clips=clips,
+        frames=frames,
+        size=size,
+        rotation=rotation,
+        scale=scale,
+        faulty=False,
+    ):
+        template = len(truth) // 2
+        chosen = {template, truth.onset, truth.apex, truth.offset, *range(0, len(truth), 3)}
+        face = synthetic.paint(truth.subject)
+        images = {i: _through_jpeg(synthetic.take(truth, i, face)) for i in sorted(chosen)}
+        box = truth.subject.box + np.tile(truth.motion.shift[template], 2)
+        known = FixedBox(tuple(int(value) for value in box))
+        detector = MtcnnDetector(BASE.face.min_face_size, BASE.face.image_side)
+        found: FaceDetector = detector if detect else known
+        at = box_in_frame(found.detect(images[template]), images[template])
+        yield Sample(truth, images, template, at, found)
+
+
+def print_position_table(samples: list[Sample]) -> None:
+    print("| alignment | shift, RMS px of the frame | residual where still, px of the crop |")
+    print("|---|---|---|")
+    for alignment in ALIGNMENTS[1:]:
+        errors, residuals = [], []
+        for sample in samples:
+            still = _still_points(sample)
+            for frame in sample.frames:
+                if frame == sample.template:
+                    continue
+                matrix = _matrix(sample, frame, alignment)
+                ideal = _ideal(sample, frame)
+                middle = np.array([111.5, 111.5, 1.0])
+                errors.append((matrix - ideal) @ middle)
+                per_pixel = np.linalg.inv(ideal[:, :2])
+                seen = still @ (per_pixel @ (matrix - ideal)).T
+                residuals.append(float(np.hypot(*seen.T).mean()))
+        shift = float(np.sqrt(np.mean(np.sum(np.square(errors), axis=1))))
+        print(
+            f"| {alignment} | {shift:.3f} | mean {np.mean(residuals):.3f}, "
+            f"worst frame {np.max(residuals):.3f} |"
+        )
+    print()
+
+
+def print_flow_table(samples: list[Sample]) -> None:
+    print("| alignment | interpolation |", " | ".join(f"{name}: EPE, false" for name in FLOWS), "|")
+    print("|---|---|" + "---|" * len(FLOWS))
+    for alignment in ALIGNMENTS:
+        for interpolation in INTERPOLATIONS:
+            scores = {name: _flow_scores(samples, alignment, interpolation, name) for name in FLOWS}
+            cells = (f"{epe:.3f}, {false:.3f}" for epe, false in scores.values())
+            print(f"| {alignment} | {interpolation} |", " | ".join(cells), "|", flush=True)
+    print()
+
+
+def _flow_scores(
+    samples: list[Sample], alignment: str, interpolation: str, method: str
+) -> tuple[float, float]:
+    epe, false = [], []
+    for sample in samples:
+        truth, size = sample.truth, (BASE.crop.height, BASE.crop.width)
+        crops = {i: _crop(sample, i, alignment, interpolation) for i in (truth.onset, truth.apex)}
+        step = truth.onset, truth.apex
+        flow = np.moveaxis(flows_between([step], crops.__getitem__, FLOWS[method])[step], 0, -1)
+        first, second = (_ideal(sample, i) for i in step)
+        epe.append(synthetic.endpoint_error(flow, truth.crop_flow(first, second, size)))
+        false.append(synthetic.false_motion(flow, truth.still(first, size)))
+    return float(np.mean(epe)), float(np.mean(false))
+
+
+def _crop(sample: Sample, frame: int, alignment: str, interpolation: str) -> Image:
+    crop = replace(BASE.crop, interpolation=interpolation)
+    image = sample.frames[frame]
+    if alignment == "mtcnn":
+        box = box_in_frame(sample.detector.detect(image), image)
+        none = replace(BASE.alignment, method="none")
+        return Aligner(image, box, none).cut(image, box, Pose(), crop)
+    aligner = _aligner(sample, alignment)
+    pose = Pose() if alignment == "none" else aligner.find(image)
+    return aligner.cut(image, sample.box, pose, crop)
+
+
+def _aligner(sample: Sample, alignment: str) -> Aligner:
+    recipe = replace(BASE.alignment, method=alignment)
+    return Aligner(sample.frames[sample.template], sample.box, recipe)
+
+
+def _matrix(sample: Sample, frame: int, alignment: str) -> Matrix:
+    """Return the map from crop to frame that an alignment chooses."""
+    image = sample.frames[frame]
+    if alignment == "mtcnn":
+        box = box_in_frame(sample.detector.detect(image), image)
+        return synthetic.crop_matrix(box, (BASE.crop.height, BASE.crop.width))
+    x0, y0, x1, y1 = sample.box
+    middle = (x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2
+    return crop_matrix(sample.box, middle, _aligner(sample, alignment).find(image), BASE.crop)
+
+
+def _ideal(sample: Sample, frame: int) -> Matrix:
+    """Return the map from crop to frame of a camera that is fixed to the head."""
+    (turn, offset), (turn_0, offset_0) = (_head(sample.truth, i) for i in (frame, sample.template))
+    crop = synthetic.crop_matrix(sample.box, (BASE.crop.height, BASE.crop.width))
+    linear = turn @ np.linalg.inv(turn_0)
+    return np.column_stack([linear @ crop[:, :2], linear @ (crop[:, 2] - offset_0) + offset])
+
+
+def _head(truth: synthetic.ClipTruth, frame: int) -> tuple[Matrix, NDArray[np.float64]]:
+    """Return rotation with scale, and offset, from the neutral head to a frame."""
+    motion, centre = truth.motion, np.array(truth.subject.centre)
+    angle = np.deg2rad(motion.rotation[frame])
+    c, s = motion.scale[frame] * np.cos(angle), motion.scale[frame] * np.sin(angle)
+    turn = np.array([[c, -s], [s, c]])
+    return turn, centre + motion.shift[frame] - turn @ centre
+
+
+def _still_points(sample: Sample) -> NDArray[np.float64]:
+    """Return points (n, 3) of the crop, homogeneous, that the expression does not move."""
+    size = BASE.crop.height, BASE.crop.width
+    y, x = np.nonzero(sample.truth.still(_ideal(sample, sample.truth.onset), size))
+    return np.stack([x, y, np.ones_like(x)], axis=1)[::7].astype(np.float64)
+
+
+def print_cost_table(samples: list[Sample]) -> None:
+    sample = samples[0]
+    image = sample.frames[sample.truth.apex]
+    x0, y0, x1, y1 = sample.box
+    print(f"## Cost of a frame, box {x1 - x0}x{y1 - y0}, one thread, ms\n")
+    print("| alignment | find | cut |")
+    print("|---|---|---|")
+    for alignment in ("integer", "subpixel", "similarity"):
+        interpolation = "linear" if alignment == "integer" else "area"
+        crop = replace(BASE.crop, interpolation=interpolation)
+        aligner = _aligner(sample, alignment)
+        pose = aligner.find(image)
+        find = _milliseconds(lambda aligner=aligner: aligner.find(image))
+        cut = _milliseconds(
+            lambda aligner=aligner, pose=pose, crop=crop: aligner.cut(image, sample.box, pose, crop)
+        )
+        print(f"| {alignment} | {find:.2f} | {cut:.2f} |")
+
+
+def _milliseconds(work: Callable[[], object]) -> float:
+    seconds = []
+    for _ in range(30):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(seconds)
+
+
+def _through_jpeg(image: Image) -> Image:
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
+
+
+if __name__ == "__main__":
+    main()
