@@ -142,7 +142,7 @@ def damaged(draw: st.DrawFn) -> tuple[str, Table]:
 
 @given(case=damaged(), form=st.sampled_from([",", ";", "xlsx"]))
 @settings(
-    max_examples=300,
+    max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
