@@ -173,8 +173,8 @@ def farneback(
     prev, next_ = _check_frames("prev", prev, expansion), _check_frames("next", next, expansion)
     count = _check_pairs(prev, next_)
     window = gaussian_window(winsize) if flags else np.zeros(0, np.float32)
-    pairs = zip(*_prepared([prev, next_], expansion), strict=False)
-    flows = [_flow(*pair, winsize, window, iterations) for pair in islice(pairs, count or 1)]
+    pairs = islice(zip(*_prepared([prev, next_], expansion), strict=False), count or 1)
+    flows = [_flow(first, second, winsize, window, iterations) for first, second in pairs]
     return np.stack(flows) if count else flows[0]
 
 
@@ -197,7 +197,7 @@ def _flow(
 
 def _prepared(
     inputs: Sequence[FarnebackFrame | NDArray[Any]], expansion: Expansion
-) -> Iterator[Iterator[FarnebackFrame]]:
+) -> list[Iterator[FarnebackFrame]]:
     """For each input, iterate over its prepared frames; a single frame is repeated for ever.
 
     The frames of a batch take turns in one place. All places are one allocation: several of
@@ -206,14 +206,18 @@ def _prepared(
     """
     size = storage_size(*inputs[0].shape[-2:], expansion.pyr_scale, expansion.levels)
     storage = simd.aligned(len(inputs) * size)
-    for i, frames in enumerate(inputs):
-        place = storage[i * size : (i + 1) * size]
-        if isinstance(frames, FarnebackFrame):
-            yield repeat(frames)
-        elif frames.ndim == 2:
-            yield repeat(_prepare(frames, expansion, place))
-        else:
-            yield (_prepare(frame, expansion, place) for frame in frames)
+    places = (storage[i * size : (i + 1) * size] for i in range(len(inputs)))
+    return [_frames(*pair, expansion) for pair in zip(inputs, places, strict=True)]
+
+
+def _frames(
+    frames: FarnebackFrame | NDArray[Any], place: Floats, expansion: Expansion
+) -> Iterator[FarnebackFrame]:
+    if isinstance(frames, FarnebackFrame):
+        return repeat(frames)
+    if frames.ndim == 2:
+        return repeat(_prepare(frames, expansion, place))
+    return (_prepare(frame, expansion, place) for frame in frames)
 
 
 def _prepare(image: NDArray[Any], expansion: Expansion, storage: Floats) -> FarnebackFrame:

@@ -333,7 +333,7 @@ def observe(
         dx = simd.load(flow, y * line + x)
         dy = simd.load(flow, (height + y) * line + x)
         fx, fy = column + dx, row + dy
-        inside = (zero <= fx) & (fx < right) & (zero <= fy) & (fy < bottom)
+        inside = (zero <= fx) & (fx < right) & (zero <= fy) & (fy < bottom) & (column <= right)
         sums = zero, zero, zero, zero, zero
         if simd.any_lane(inside):
             # Neighbours mostly move alike: try the place of the block before.
@@ -414,19 +414,28 @@ def _finish_box(
 ) -> None:
     """Sum along a row, by sums of three columns, and solve for the flow.
 
-    The window of pixel x begins at column ``start + x``.
+    The window of pixel x begins at column ``start + x``. OpenCV's running sums never lose
+    the first pixel when the window is 1 px wide.
     """
     _, height, line = flow.shape
     here = simd.load(columns, 0)
     for x in range(0, 5 * pitch, LANES):
-        after = simd.load(columns, x + LANES)
-        total = here + simd.shift(here, after, 1) + simd.shift(here, after, 2)
+        next_ = simd.load(columns, x + LANES)
+        total = here + simd.shift(here, next_, 1) + simd.shift(here, next_, 2)
         simd.store(triples, x, total)
-        here = after
+        here = next_
+    keep = np.float32(1 if side == 1 else 0)
+    kept = (
+        simd.splat(columns[start] * keep),
+        simd.splat(columns[start + pitch] * keep),
+        simd.splat(columns[start + 2 * pitch] * keep),
+        simd.splat(columns[start + 3 * pitch] * keep),
+        simd.splat(columns[start + 4 * pitch] * keep),
+    )
     whole = side - side % 3
     for x in range(0, width, LANES):
         at = start + x
-        g11 = g12 = g22 = h1 = h2 = simd.splat(np.float32(0))
+        g11, g12, g22, h1, h2 = kept
         for i in range(at, at + whole, 3):
             g11 = g11 + simd.load(triples, i)
             g12 = g12 + simd.load(triples, i + pitch)
@@ -457,26 +466,24 @@ def refine_box(
 ) -> None:
     """Improve the flow of one level in place, with a box as averaging window.
 
-    Row y of the new flow follows when row ``y + after`` of the old one has been observed, so
+    Row y of the new flow follows when row ``y + reach`` of the old one has been observed, so
     one sweep over the rows is one iteration.
     """
     height = flow.shape[1]
-    before, after = winsize // 2, winsize // 2
-    if winsize == 1:
-        before = 1  # OpenCV's running sum then covers the pixel and the one before it.
-    side = before + 1 + after
+    reach = winsize // 2
+    side = reach + 1 + reach
     slots = side + 1  # the row that enters and the one that leaves have one each
-    start = row_pitch(before)
-    pitch = row_pitch(start + width + after)
+    start = row_pitch(reach)
+    pitch = row_pitch(start + width + reach)
     size = 5 * pitch
     ring = simd.aligned(slots * size)
     sums = np.empty(size, np.float64)
-    columns = simd.aligned(size + row_pitch(after) + LANES)  # the last vectors reach over
+    columns = simd.aligned(size + row_pitch(reach) + LANES)  # the last vectors reach over
     triples = simd.aligned(size + row_pitch(side) + LANES)
     scratch = simd.aligned(7 * LANES)
     ridge = RIDGE * winsize**4  # since the sums are not divided by winsize²
     for _ in range(iterations):
-        for y in range(height + after):
+        for y in range(height + reach):
             last = min(y, height - 1)
             entering = last % slots * size
             leaving = max(y - side, 0) % slots * size
@@ -487,13 +494,14 @@ def refine_box(
                 )
             if y == 0:
                 # The first row stands for those above the image as well.
+                copies = np.float64(side if side > 1 else 2)
                 for x in range(size):
-                    sums[x] = np.float64(side) * np.float64(ring[x])
+                    sums[x] = copies * np.float64(ring[x])
             _slide(ring, entering, leaving, sums, columns, pitch, start, width)
-            if y >= after:
-                _repeat_ends(columns, 5, pitch, start, width, max(before, after))
+            if y >= reach:
+                _repeat_ends(columns, 5, pitch, start, width, reach)
                 _finish_box(
-                    columns, pitch, start - before, triples, side, ridge, flow, y - after, width
+                    columns, pitch, start - reach, triples, side, ridge, flow, y - reach, width
                 )
 
 
@@ -510,7 +518,7 @@ def _average_rows(
 ) -> None:
     """Average the observations around rows y to y + 3, which share most of what they read.
 
-    ``window`` has 3 zeros on each side, ``rows`` is scratch. Four rows at a time are twice as fast as one.
+    ``window`` has 3 zeros on each side, ``rows`` is scratch.
     """
     length = len(window) - 3
     first = y - (length - 4) // 2
