@@ -206,7 +206,7 @@ def _has_right_neighbour(x, width):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _step_flow(rows, at, pitch, limit, tau):  # type: ignore[no-untyped-def]
-    """Primal step of 16 pixels: thresholding (eq. 15), then the divergence of the dual field.
+    """Primal step of 16 pixels: thresholding, then the divergence of the dual field.
 
     Thresholding is a clamp: outside +-limit the residual is too large to be explained away.
     Returns the new U1 and U2, P12 and P22 of the row above as the dual step needs them, and
