@@ -111,13 +111,24 @@ def clip_row(clip: Clip, frame_capacity: int) -> ClipRow:
         source=clip.source,
         emotion=clip.emotion,
         action_units=clip.action_units,
-        details=json.dumps(dict(clip.extra), ensure_ascii=False) if clip.extra else "",
+        details=_details(clip),
         label=_number(clip.label),
         onset=_number(clip.onset),
         apex=_number(clip.apex),
         offset=_number(clip.offset),
         frame_capacity=frame_capacity,
     )
+
+
+def _details(clip: Clip) -> str:
+    """Return what else is known of a clip as a JSON object, empty when that is nothing."""
+    known: dict[str, str | list[str]] = dict(clip.extra)
+    for name in ("emotion_text", "origin"):
+        if getattr(clip, name):
+            known[name] = getattr(clip, name)
+    if clip.corrections:
+        known["corrections"] = list(clip.corrections)
+    return json.dumps(known, ensure_ascii=False) if known else ""
 
 
 def _number(value: int | None) -> int:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from apexflow import ApexflowError, Catalog
+from apexflow import ApexflowError, Catalog, process
 from apexflow.engine.corrections import (
     Correction,
     apply_corrections,
@@ -12,6 +13,7 @@ from apexflow.engine.corrections import (
     published_corrections,
 )
 from apexflow.engine.readers import read_casme2, read_samm
+from apexflow.storage.store import open_store
 from tests.engine import annotation_tables as made
 
 HEADER = ("dataset", "subject", "clip", "field", "old", "new", "source")
@@ -46,6 +48,17 @@ def test_a_csv_of_corrections_is_applied_and_remembered(tmp_path, samm):
     assert (clip.emotion, clip.emotion_text, clip.apex) == ("other", "Others", None)
     assert len(clip.corrections) == 2
     assert sum(bool(clip.corrections) for clip in catalog) == 2
+
+
+def test_what_was_corrected_is_stored(tmp_path, samm_root, small_recipe):
+    values = {"dataset": "samm", "clip": "032_3_1", "field": "apex", "old": "1930", "new": "4900"}
+    catalog = read_samm(samm_root, corrections=[Correction(**values, source="the truth")])
+    at, clip = next((i, c) for i, c in enumerate(catalog) if c.name == "032_3_1")
+    summary = process(catalog[at : at + 1], tmp_path / "s.zarr", recipe=small_recipe, workers=0)
+    assert not summary.failed
+    details = json.loads(open_store(tmp_path / "s.zarr").column("details").tolist()[0])
+    assert details["corrections"] == ["apex: 1930 -> 4900 (the truth)"]
+    assert details["emotion_text"] == clip.emotion_text
 
 
 def test_a_toml_of_corrections(tmp_path, samm):
