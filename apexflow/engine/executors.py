@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -73,8 +73,11 @@ def serial() -> Iterator[RunTasks]:
 
 
 @contextmanager
-def local_workers(count: int, options: RunOptions) -> Iterator[RunTasks]:
-    """Run tasks on ``count`` threads in worker processes of this machine."""
+def local_workers(count: int, options: RunOptions, *, modules: Sequence[str]) -> Iterator[RunTasks]:
+    """Run tasks on ``count`` threads in worker processes of this machine.
+
+    ``modules`` are those that the tasks will need and that take long to import.
+    """
     from distributed import Client, Scheduler, SpecCluster
 
     from apexflow.engine.local import LocalWorker
@@ -83,7 +86,10 @@ def local_workers(count: int, options: RunOptions) -> Iterator[RunTasks]:
     workers = {
         i: {
             "cls": LocalWorker,
-            "options": {"nthreads": count // processes + (i < count % processes)},
+            "options": {
+                "nthreads": count // processes + (i < count % processes),
+                "modules": modules,
+            },
         }
         for i in range(processes)
     }

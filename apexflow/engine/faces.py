@@ -100,6 +100,11 @@ def make_detector(options: FaceOptions) -> FaceDetector:
     return MtcnnDetector(options.min_face_size, options.image_side)
 
 
+def slow_modules(options: FaceOptions) -> tuple[str, ...]:
+    """Return what the recipe's detector imports and takes seconds for."""
+    return ("facenet_pytorch",) if options.detector == "mtcnn" else ()
+
+
 @cache
 def _mtcnn(min_face_size: int) -> Any:
     from facenet_pytorch import MTCNN

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.catalog import Clip
+from apexflow.engine.headers import claimed_size
 from apexflow.errors import ClipError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
+# 8192 x 8192: thirty times a frame of SAMM, 64 MiB decoded to gray.
+MAX_PIXELS = 1 << 26
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov"})
 
 # The layout that keeps only the frames that matter names them instead of numbering them.
@@ -54,18 +59,21 @@ def frame_number(stem: str) -> int | None:
     return int(found.group()) if found else None
 
 
-def list_frames(folder: Path) -> dict[int, Path]:
+def list_frames(folder: Path, *, root: Path | None = None) -> dict[int, Path]:
     """Return the numbered images in a folder, by ascending frame number.
 
     The number is what stands at the end of the name: ``006_05562.jpg`` is frame 5562.
-    Raises `ClipError` when the folder is not there or a number stands for two files.
+    Raises `ClipError` when the folder is not there, a number stands for two files, or one is a
+    symbolic link that leads out of ``root``.
     """
     try:
-        entries = sorted(folder.iterdir())
+        with os.scandir(folder) as found:
+            entries = sorted((entry.name, entry.is_symlink()) for entry in found)
     except OSError as error:
         raise ClipError(f"frame folder {folder}: {error.strerror}") from None
     frames: dict[int, Path] = {}
-    for path in entries:
+    for name, is_link in entries:
+        path = folder / name
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
             continue
         number = frame_number(path.stem)
@@ -75,6 +83,8 @@ def list_frames(folder: Path) -> dict[int, Path]:
             raise ClipError(
                 f"frame {number} is two files, {frames[number].name} and {path.name}, in {folder}"
             )
+        if is_link:
+            _stay_inside(path, root)
         frames[number] = path
     return dict(sorted(frames.items()))
 
@@ -82,12 +92,25 @@ def list_frames(folder: Path) -> dict[int, Path]:
 def open_frames(clip: Clip) -> FrameSource:
     """Open the folder or video of a clip; `ClipError` when it holds no frame."""
     path = clip.path
+    _stay_inside(path, clip.root)
     if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir():
         return VideoFrames.open(path)
-    frames = list_frames(path)
+    frames = list_frames(path, root=clip.root)
     if not frames:
         raise ClipError(f"no numbered image in {path}")
     return FolderFrames(frames)
+
+
+def _stay_inside(path: Path, root: Path | None) -> None:
+    """Refuse what a symbolic link makes of a path inside the data set's folder."""
+    if root is None:
+        return
+    try:
+        real, inside = path.resolve(), root.resolve()
+    except (OSError, RuntimeError) as error:  # a circle of links
+        raise ClipError(f"{path}: {error}") from None
+    if not real.is_relative_to(inside):
+        raise ClipError(f"{path} leads out of the data set's folder, to {real}; move it inside")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +137,11 @@ class FolderFrames:
 def read_image(path: Path, *, color: bool) -> Image:
     """Decode one image file to (H, W) uint8, or (H, W, 3) BGR where it has colours."""
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        content = path.read_bytes()
     except OSError as error:
         raise ClipError(f"{path}: {error.strerror}") from None
+    _refuse_giant(path, claimed_size(content))
+    data = np.frombuffer(content, np.uint8)
     try:
         image = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR if color else cv2.IMREAD_GRAYSCALE)
     except cv2.error:  # an empty file, or more pixels than OpenCV accepts
@@ -124,6 +149,11 @@ def read_image(path: Path, *, color: bool) -> Image:
     if image is None:
         raise ClipError(f"{path} is truncated or no image ({data.size} bytes)")
     return image
+
+
+def _refuse_giant(path: Path, size: tuple[int, int] | None) -> None:
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise ClipError(f"{path} claims {size[0]}x{size[1]} pixels; {MAX_PIXELS} is the most")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +170,10 @@ class VideoFrames:
             raise ClipError(f"video {path} is not on disk")
         capture = cv2.VideoCapture(str(path))
         count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        sides = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
+        width, height = (int(capture.get(side)) for side in sides)
         capture.release()
+        _refuse_giant(path, (width, height))
         if count < 1:
             raise ClipError(f"{path} is no video, or an empty one ({path.stat().st_size} bytes)")
         return cls(path, count)
@@ -181,4 +214,6 @@ def _stat(path: Path) -> tuple[str, int, int]:
         status = path.stat()
     except OSError as error:
         raise ClipError(f"{path}: {error.strerror}") from None
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
+        raise ClipError(f"{path} is no regular file")
     return path.name, status.st_size, status.st_mtime_ns

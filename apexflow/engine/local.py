@@ -6,11 +6,13 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from distributed.deploy.subprocess import SubprocessWorker
 
 from apexflow.engine.orphans import PARENT
+from apexflow.engine.warm import MODULES
 
 
 class LocalWorker(SubprocessWorker):  # type: ignore[misc]
@@ -22,7 +24,9 @@ class LocalWorker(SubprocessWorker):  # type: ignore[misc]
     and it ends itself when the run is gone.
     """
 
-    def __init__(self, scheduler: str, *, nthreads: int, name: Any = None) -> None:
+    def __init__(
+        self, scheduler: str, *, nthreads: int, modules: Sequence[str], name: Any = None
+    ) -> None:
         options = {
             "nthreads": nthreads,
             "host": "127.0.0.1",
@@ -30,6 +34,7 @@ class LocalWorker(SubprocessWorker):  # type: ignore[misc]
             "preload_nanny": ["apexflow.engine.orphans"],
             "preload": ["apexflow.engine.warm"],
         }
+        self._environment = {PARENT: str(os.getpid()), MODULES: " ".join(modules)}
         super().__init__(scheduler, "distributed.Nanny", name, options)
 
     @property
@@ -41,6 +46,6 @@ class LocalWorker(SubprocessWorker):  # type: ignore[misc]
         spec = json.dumps({"cls": self.worker_class, "opts": self.worker_kwargs})
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "dask", "spec", self.scheduler, "--spec", spec),
-            env={**os.environ, PARENT: str(os.getpid())},
+            env={**os.environ, **self._environment},
             start_new_session=True,
         )

@@ -24,6 +24,7 @@ from apexflow.engine.executors import (
     local_workers,
     serial,
 )
+from apexflow.engine.faces import slow_modules
 from apexflow.engine.process import STAGES, plan_clip
 from apexflow.engine.progress import Progress
 from apexflow.engine.recipe import Recipe
@@ -156,7 +157,7 @@ def process(
     chosen = Recipe.load(recipe)
     target = _absolute(store)
     existing = matching_store(target, chosen)
-    with _executor(workers, scheduler, options) as run_tasks:
+    with _executor(workers, scheduler, options, chosen) as run_tasks:
         made = existing or _create(target, catalog, chosen)
         with exclusive(target):
             sweep(target)
@@ -318,14 +319,17 @@ def _versions() -> dict[str, str]:
 
 
 def _executor(
-    workers: int | None, scheduler: str | None, options: RunOptions
+    workers: int | None, scheduler: str | None, options: RunOptions, recipe: Recipe
 ) -> AbstractContextManager[RunTasks]:
     if scheduler is not None:
         return dask_scheduler(scheduler, options)
     count = _cores() if workers is None else workers
     if count < 0:
         raise ApexflowError(f"workers must be 0 or more, not {count}")
-    return serial() if count == 0 else local_workers(count, options)
+    if count == 0:
+        return serial()
+    modules = ("apexflow.engine.task", *slow_modules(recipe.face))
+    return local_workers(count, options, modules=modules)
 
 
 def _cores() -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from typing import Any
 
-_SLOW = ("facenet_pytorch", "apexflow.engine.task")
+MODULES = "APEXFLOW_MODULES"
 
 
 def dask_setup(_worker: Any) -> None:
@@ -15,5 +16,5 @@ def dask_setup(_worker: Any) -> None:
 
 
 def _load() -> None:
-    for name in _SLOW:
+    for name in os.environ.get(MODULES, "").split():
         importlib.import_module(name)

@@ -1,13 +1,18 @@
+import io
+import os
+import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
 from apexflow.catalog import Clip
 from apexflow.engine.frames import frame_number, list_frames, open_frames, read_image
+from apexflow.engine.headers import claimed_size
 from apexflow.engine.synthetic import ClipTruth, Subject, write_video
 from apexflow.errors import ClipError
 
@@ -114,3 +119,56 @@ def test_sources_stay_inside_the_root(tmp_path: Path) -> None:
     for source in ("../outside", str(tmp_path / "outside")):
         with pytest.raises(ClipError, match="leaves the data set"):
             open_frames(clip_at(tmp_path / "root", source))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif"])
+@pytest.mark.parametrize("size", [(1, 1), (30, 57), (300, 9)])
+def test_a_header_tells_the_size(suffix: str, size: tuple[int, int]) -> None:
+    for shape in (size, (*size, 3)):
+        _, data = cv2.imencode(suffix, np.zeros(shape, np.uint8))
+        assert claimed_size(data.tobytes()) == size[::-1]
+
+
+@pytest.mark.parametrize("big_endian", [False, True])
+def test_a_header_of_a_tiff_by_another_writer(big_endian: bool) -> None:
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.zeros((30, 57), np.uint8), byteorder=">" if big_endian else "<")
+    assert claimed_size(file.getvalue()) == (57, 30)
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"II*\0"]))
+def test_a_header_of_anything_is_read_without_an_error(rest: bytes, start: bytes) -> None:
+    claimed_size(start + rest)
+
+
+def test_an_image_that_claims_gigabytes_is_refused_unread(tmp_path: Path) -> None:
+    _, data = cv2.imencode(".png", np.zeros((8, 8), np.uint8))
+    content = bytearray(data.tobytes())
+    content[16:24] = struct.pack(">II", 60_000, 60_000)
+    path = tmp_path / "1.png"
+    path.write_bytes(content)
+    with pytest.raises(ClipError, match="claims 60000x60000 pixels"):
+        read_image(path, color=False)
+
+
+def test_links_and_pipes(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for folder in (root / "real", root / "half", outside):
+        folder.mkdir(parents=True)
+    for folder in (root / "real", outside):
+        cv2.imwrite(str(folder / "1.png"), np.zeros((8, 8), np.uint8))
+    (root / "alias").symlink_to(root / "real")
+    (root / "away").symlink_to(outside)
+    (root / "circle").symlink_to(root / "circle")
+    (root / "half" / "1.png").symlink_to(root / "real" / "1.png")
+    assert open_frames(clip_at(root, "alias")).numbers == (1,)
+    assert open_frames(clip_at(root, "half")).numbers == (1,)
+    (root / "half" / "2.png").symlink_to(outside / "1.png")
+    for source in ("away", "half"):
+        with pytest.raises(ClipError, match="leads out of the data set's folder"):
+            open_frames(clip_at(root, source))
+    with pytest.raises(ClipError):
+        open_frames(clip_at(root, "circle"))
+    os.mkfifo(root / "real" / "2.png")
+    with pytest.raises(ClipError, match="is no regular file"):
+        open_frames(clip_at(root, "real")).fingerprint([1, 2])
