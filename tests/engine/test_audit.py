@@ -261,7 +261,15 @@ def test_the_prepared_layout_is_clean(tmp_path):
             root / f"sub01/ROI_EP02_01f/{name}.jpg"
         )
     table = made.write_xlsx(tmp_path / "t.xlsx", {"S": [made.CASME2_HEADER, made.CASME2_ROWS[0]]})
-    assert audit("casme2", root, table, recipe="default").clean
+    report = audit("casme2", root, table, recipe="default")
+    assert [finding.rule for finding in report.findings] == ["count"]
+    shutil.rmtree(root)
+    write_frames(root / "sub01/ROI_EP02_01f", [46, 59])  # the other naming
+    report = audit("casme2", root, table, recipe="default")
+    assert [finding.rule for finding in report.findings] == ["count", "frame-missing"]
+    assert report.clean
+    write_frames(root / "sub01/ROI_EP02_01f", [60])  # no longer the moments alone
+    assert not audit("casme2", root, table).clean
 
 
 def test_smic_intervals(tmp_path):

@@ -19,6 +19,7 @@ from apexflow.engine.readers.tables import plain
 from apexflow.errors import ClipError
 
 _COMPARED = 200  # names; with more, comparing each missing clip with each takes minutes
+_LONGEST = 10**6  # frames; beyond, an annotation is wrong and counting gaps is no help
 _SHOWN = 5  # frame numbers in a message
 
 
@@ -164,21 +165,22 @@ def _missing_frames(clip: Clip, source: FrameSource) -> Iterator[Finding]:
     numbers = source.numbers
     there = set(numbers)
     on_disk = f"the folder holds {numbers[0]} to {numbers[-1]}"
+    # The prepared layout keeps the moments' frames alone, mostly without the offset.
+    moments = {clip.onset, clip.apex, clip.offset}
+    prepared = there <= moments and {clip.onset, clip.apex} <= there
     for name, number in (("onset", clip.onset), ("apex", clip.apex), ("offset", clip.offset)):
         if number is not None and number not in there:
             yield Finding.of(
-                "error",
+                "note" if prepared else "error",
                 "frame-missing",
                 clip,
                 f"{name} frame {number} is not on disk: {on_disk}",
                 where=clip.source,
             )
     first, last = _interval(clip, numbers)
-    # The prepared layout keeps the annotated frames alone: what lies between is no gap.
-    if len(there) <= 3 or last < first or last - first > 10**6:
+    if prepared or last - first > _LONGEST:
         return
-    marked = {clip.onset, clip.apex, clip.offset}
-    gaps = [n for n in range(first, last + 1) if n not in there and n not in marked]
+    gaps = [n for n in range(first, last + 1) if n not in there and n not in moments]
     if gaps:
         yield Finding.of(
             "warning",
