@@ -1,0 +1,71 @@
+"""The kernels on other CPUs, in new processes with empty caches: the same answers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from llvmlite import binding
+
+from tests.kernels.portable import answers
+
+ROOT = Path(__file__).parents[2]
+
+# What may differ: the CPU may round a * b + c once or twice. A match may not.
+TOLERANCES = {
+    "template, gray": 0,
+    "template, colour": 0,
+    "farneback, box": 1e-3,
+    "farneback, Gaussian": 1e-2,
+    "tvl1": 1e-4,
+    "hsv": 1,
+    "strain": 1e-6,
+}
+
+
+def start(cache: Path, result: Path, cpu: dict[str, str]) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)} | cpu
+    command = [sys.executable, "-m", "tests.kernels.portable", str(result)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment)
+
+
+def assert_same_answers(result: Path) -> None:
+    expected = answers()
+    with np.load(result) as found:
+        assert set(found) == set(expected) == set(TOLERANCES)
+        for name, tolerance in TOLERANCES.items():
+            difference = np.abs(found[name].astype(float) - expected[name]).max()
+            assert difference <= tolerance, name
+
+
+def test_a_plain_cpu_and_two_first_starts_at_once(tmp_path):
+    """Both processes find an empty cache, compile and write the same files."""
+    plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    results = [tmp_path / f"{number}.npz" for number in range(3)]
+    first, second = (start(tmp_path / "cache", result, plain) for result in results[:2])
+    assert (first.wait(), second.wait()) == (0, 0)
+    # A later process reads what they left.
+    assert start(tmp_path / "cache", results[2], plain).wait() == 0
+    for result in results:
+        assert_same_answers(result)
+
+
+def test_a_cpu_with_avx2_alone(tmp_path):
+    if not binding.get_host_cpu_features().get("avx2", False):
+        pytest.skip("this CPU has no AVX2")
+    cpu = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma"}
+    assert start(tmp_path / "cache", tmp_path / "result.npz", cpu).wait() == 0
+    assert_same_answers(tmp_path / "result.npz")
+
+
+@pytest.mark.slow
+def test_many_first_starts_at_once(tmp_path):
+    results = [tmp_path / f"{number}.npz" for number in range(4)]
+    workers = [start(tmp_path / "cache", result, {}) for result in results]
+    assert [worker.wait() for worker in workers] == [0] * len(workers)
+    for result in results:
+        assert_same_answers(result)
