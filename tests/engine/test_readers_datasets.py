@@ -221,6 +221,16 @@ def test_smic_long_videos_are_not_taken_for_clips(tmp_path):
             read_smic(root)
 
 
+def test_smic_in_a_folder_that_happens_to_be_called_so(tmp_path):
+    root = tmp_path / "vis" / "SMIC"
+    smic_tree(root, {"HS/s1/micro/negative/s1_ne_01": [1, 2], "NIR/s1/s1_po_01": [1, 2]})
+    assert [clip.name for clip in read_smic(root)] == ["s1_ne_01"]
+    nested = tmp_path / "HS_long" / "SMIC-HS-E"
+    smic_tree(nested, {"HS/s1/s1_ne_01": [1, 2]})
+    with pytest.raises(ApexflowError, match="no folder like s1_ne_01"):
+        read_smic(nested)
+
+
 def test_smic_raw_and_cropped_are_not_mixed(tmp_path):
     smic_tree(tmp_path, {f"{t}/HS/s1/micro/negative/s1_ne_01": [1] for t in ("raw", "cropped")})
     with pytest.raises(ApexflowError, match="s1_ne_01 is in both"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -238,7 +239,7 @@ def _clip_folders(tree: Tree, subset: str) -> dict[_Name, str]:
     above = tree.root.resolve().parts[-3:]
     for source in _search(tree, "", 0):
         name = _Name.parse(source.rpartition("/")[2])
-        if name is None or not _in_subset((*above, *source.split("/")[:-1]), subset):
+        if name is None or not _in_subset(above, source.split("/")[:-1], subset):
             continue
         if name in found:
             raise ApexflowError(
@@ -260,13 +261,21 @@ def _search(tree: Tree, folder: str, depth: int) -> list[str]:
     return found
 
 
-def _in_subset(folders: tuple[str, ...], subset: str) -> bool:
-    """Tell whether a path fits a subset; one that names no subset fits every one."""
-    named = [m for m in map(_MODALITY.fullmatch, map(plain, folders)) if m]
-    if not named:
+def _in_subset(above: Sequence[str], inside: Sequence[str], subset: str) -> bool:
+    """Tell whether the folders above and inside the root fit a subset.
+
+    Those inside say which recording it is; where they do not, those above; where neither do,
+    it fits every subset. That a video is a long one, either may say.
+    """
+    outer, inner = (
+        [match for match in map(_MODALITY.fullmatch, map(plain, folders)) if match]
+        for folders in (above, inside)
+    )
+    if not outer and not inner:
         return True
-    same = all(m[1] == subset[: len(m[1])].lower() for m in named)
-    return same and any(m[2] for m in named) == subset.endswith("-E")
+    recording = subset.partition("-")[0].lower()
+    same = all(match[1] == recording for match in inner or outer)
+    return same and any(match[2] for match in outer + inner) == subset.endswith("-E")
 
 
 SMIC = Reader(

@@ -233,7 +233,8 @@ def _decode(path: Path, data: bytes) -> str:
         if "\x00" not in text:
             return text
     raise ApexflowError(
-        f"{path}: is neither text (UTF-8, UTF-16, Windows-1252) nor an .xlsx workbook"
+        f"{path}: is neither text (UTF-8, UTF-16, Windows-1252) nor an .xlsx "
+        "workbook; save it as one of these"
     )
 
 
