@@ -60,12 +60,3 @@ def test_a_cpu_with_avx2_alone(tmp_path):
     cpu = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma"}
     assert start(tmp_path / "cache", tmp_path / "result.npz", cpu).wait() == 0
     assert_same_answers(tmp_path / "result.npz")
-
-
-@pytest.mark.slow
-def test_many_first_starts_at_once(tmp_path):
-    results = [tmp_path / f"{number}.npz" for number in range(4)]
-    workers = [start(tmp_path / "cache", result, {}) for result in results]
-    assert [worker.wait() for worker in workers] == [0] * len(workers)
-    for result in results:
-        assert_same_answers(result)
