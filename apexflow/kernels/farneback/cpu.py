@@ -391,11 +391,14 @@ def _slide(
     start: int,
     width: int,
 ) -> None:
-    """Move the vertical window by one row; in float64 nothing of what has left remains."""
+    """Move the vertical window by one row, as OpenCV does: the change is rounded to float32.
+
+    The sums themselves are float64, or what has left the window would leave its mark.
+    """
     for plane in range(start, start + 5 * pitch, pitch):
         for x in range(plane, plane + width, LANES):
-            new, old = simd.load(ring, entering + x), simd.load(ring, leaving + x)
-            total = simd.load(sums, x) + (simd.widen(new) - simd.widen(old))
+            change = simd.load(ring, entering + x) - simd.load(ring, leaving + x)
+            total = simd.load(sums, x) + simd.widen(change)
             simd.store(sums, x, total)
             simd.store(columns, x, simd.narrow(total))
 
