@@ -15,6 +15,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from apexflow.kernels import Match, TemplateMatcher, match_template
 from apexflow.kernels.template.keyframe import KeyFrame
+from apexflow.kernels.template.spectrum import Spectrum
+from apexflow.kernels.template.sums import where, window_sums
 
 
 def brute_force(region: np.ndarray, template: np.ndarray) -> tuple[int, int, float]:
@@ -339,6 +341,30 @@ def test_frames_of_full_size(channels):
         near = np.argwhere(scores > scores.max() - 1e-5)
         best = [brute_force(frame[y : y + 600, x : x + 500], template)[2] for y, x in near]
         assert (match.y, match.x) == tuple(near[int(np.argmax(best))])
+
+
+@pytest.mark.parametrize("pattern", [*PATTERNS, "texture", "noise"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_spectra_are_as_exact_as_they_say(pattern, channels):
+    rng = np.random.default_rng(14)
+    shape = 97, 131
+    if pattern in PATTERNS:
+        plane = np.fromfunction(PATTERNS[pattern], shape, dtype=int).astype(np.uint8)
+    else:
+        plane = textured(rng, *shape) if pattern == "texture" else rng.integers(0, 256, shape)
+    planes = (plane, 255 - plane, np.roll(plane, 7))[:channels]
+    region = np.stack(planes, -1).astype(np.uint8)
+    template = np.ascontiguousarray(region[9:80, 12:105])
+    sums, _ = window_sums(where(region), *template.shape[:2])
+    template_sums = window_sums(where(template), *template.shape[:2])[0].ravel()
+    windows = sliding_window_view(region.astype(np.int64), template.shape[:2], axis=(0, 1))
+    flat = np.moveaxis(template, 2, 0).astype(np.int64)
+    expected = flat[0].size * np.einsum("yxchw,chw->yx", windows, flat)
+    expected -= windows.sum((3, 4)) @ flat.sum((1, 2))
+    exact = Spectrum(template, template_sums, shape, np.float64)
+    np.testing.assert_array_equal(exact.products(region, sums)[0], expected)
+    products, error = Spectrum(template, template_sums, shape, np.float32).products(region, sums)
+    assert np.abs(products - expected).max() <= error / 4
 
 
 def test_threads_may_share_a_matcher():

@@ -1,7 +1,8 @@
 """Template search: where in a region does a patch fit best, exactly.
 
-`matcher` holds the public function and class, `spectrum` the correlation at all positions by
-one DFT, `sums` the compiled integer sums over windows.
+`matcher` holds the public function and class. `spectrum` correlates at all positions by DFT,
+`keyframe` searches the frames that resemble one whose scores are known, with the compiled steps
+of `cpu`; `sums` are integer sums over windows.
 """
 
 from apexflow.kernels.template.matcher import Match, TemplateMatcher, match_template
