@@ -26,6 +26,8 @@ _COMMANDS = {
     "verify": ("apexflow.cli.store", "verify"),
     "export": ("apexflow.cli.store", "export"),
     "report": ("apexflow.cli.store", "report"),
+    "compact": ("apexflow.cli.compact", "compact"),
+    "train": ("apexflow.cli.train", "train"),
     "bench": ("apexflow.cli.bench", "bench"),
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from apexflow.storage.store import Store, Target, local_path, open_store
@@ -60,17 +62,25 @@ def hold(target: Target) -> int | None:
     return handle
 
 
-def hold_alone(target: Target) -> int | None:
-    """Take the only hold on a local store's chunks, None where a reader has one."""
+@contextmanager
+def alone(target: Target) -> Iterator[bool]:
+    """Keep readers from opening a local store; say whether none has it open.
+
+    Of any other kind of store nobody can know who reads it: True.
+    """
     import fcntl
 
     path = local_path(target)
     if path is None:
-        return None
+        yield True
+        return
     handle = os.open(path / "clips", os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+    finally:
         os.close(handle)
-        return None
-    return handle

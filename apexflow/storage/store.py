@@ -139,7 +139,7 @@ class Store:
         records, count = self.array("clips/record"), self.clip_count
         for start in range(0, count, RECORD_BLOCK):
             block = np.asarray(records[start : min(start + RECORD_BLOCK, count)])
-            yield from (_parse_record(text) for text in block.tolist())
+            yield from map(_parse_record, block.tolist())
 
     # Writing: one process reserves and finalises, workers commit.
 
@@ -164,8 +164,15 @@ class Store:
         return slots
 
     def begin(self) -> None:
-        """Mark the store as being written."""
+        """Mark the store as being written, each clip in chunks of its own again."""
+        from apexflow.storage.compact import expand
+
+        expand(self)
         self._set_clip_attrs(complete=False)
+
+    def refresh(self) -> None:
+        """Look at the arrays anew: their chunks may have been rewritten."""
+        self._arrays.clear()
 
     def forget(self, slot: Slot) -> None:
         """Take back a clip's commit record, before its slot is written again."""
@@ -370,7 +377,11 @@ def open_store(target: Target, *, mode: str = "r") -> Store:
     if path is not None and path.is_file():
         raise _no_store(name)
     try:
-        group = zarr.open_group(_zarr_target(target), mode=mode)  # type: ignore[arg-type]
+        group = zarr.open_group(  # Zarr 2 can hold pickled objects
+            _zarr_target(target),
+            mode=mode,
+            zarr_format=3,  # type: ignore[arg-type]
+        )
     except (GroupNotFoundError, ValueError, KeyError):
         raise _no_store(name) from None
     found = group.attrs.get("format")
@@ -523,7 +534,7 @@ def _parse_record(text: str) -> ClipRecord | None:
 def _root_attributes(target: Target) -> dict[str, Any] | None:
     """Return the attributes of the Zarr group at ``target``; None when there is none."""
     try:
-        return dict(zarr.open_group(_zarr_target(target), mode="r").attrs)
+        return dict(zarr.open_group(_zarr_target(target), mode="r", zarr_format=3).attrs)
     except (GroupNotFoundError, FileNotFoundError):
         return None
 

@@ -158,9 +158,11 @@ _ROI = {
     "normalize": "sample",
     "patience": 20,
 }
-_ROI_SAMPLES = tuple(
-    {"roi": windows, "encode": "hsv", "size": (224, 224)}
-    for windows in (("onset-mid-apex-mid-offset",), ("onset-apex", "apex-offset"), ("onset-apex",))
+_ROI_SAMPLES = (
+    {"maps": "roi"},
+    {"roi": "onset-mid-apex-mid-offset", "encode": "hsv", "size": (224, 224)},
+    {"roi": ("onset-apex", "apex-offset"), "encode": "hsv", "size": (224, 224)},
+    {"roi": "onset-apex", "encode": "hsv", "size": (224, 224)},
 )
 _RESNET = {"epochs": 50, "lr": 1e-4, "patience": 15, "normalize": "half"}
 _SEQUENCE = {
