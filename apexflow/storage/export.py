@@ -21,7 +21,8 @@ JPEG_QUALITY = 95
 def export_maps(store: Store, folder: str | Path, *, map_name: str | None = None) -> int:
     """Write one PNG per clip, named ``sub006_006_1_2.png``; return how many.
 
-    Several maps go into a folder each. Raises `ApexflowError` for a name that the recipe
+    Several maps go into a folder each. Of a window of several steps, or of regions, each map is
+    a file: ``sub006_006_1_2_step1_mouth.png``. Raises `ApexflowError` for a name that the recipe
     does not make.
     """
     names = list(store.layout.maps)
@@ -35,15 +36,29 @@ def export_maps(store: Store, folder: str | Path, *, map_name: str | None = None
         into = Path(folder) / name if len(wanted) > 1 else Path(folder)
         prefix = _prefix(store)
         for index, record in finished(store):
-            image = np.asarray(store.array(f"maps/{name}")[index])
-            file = f"{prefix(record)}sub{_part(record.subject)}_{_part(record.clip)}.png"
-            _write_image(into / file, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-            written += 1
+            file = f"{prefix(record)}sub{_part(record.subject)}_{_part(record.clip)}"
+            for suffix, image in _maps_of_clip(store, name, index, record):
+                _write_image(into / f"{file}{suffix}.png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+                written += 1
     return written
 
 
+def _maps_of_clip(
+    store: Store, name: str, index: int, record: ClipRecord
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Yield each map of a clip with what tells it from the clip's others."""
+    layout = store.layout
+    maps = store.read(f"maps/{name}", index, record)
+    regions = layout.regions if layout.maps[name].regions else ()
+    stepped = maps.ndim - 3 > bool(regions)
+    for place in np.ndindex(maps.shape[:-3]):
+        step = f"_step{place[0] + 1}" if stepped else ""
+        region = f"_{_part(regions[place[-1]])}" if regions else ""
+        yield step + region, maps[place]
+
+
 def export_normalized(store: Store, folder: str | Path) -> int:
-    """Write the aligned crops as ``subject/clip/frame.jpg``, named as the input; return how many."""
+    """Write the aligned crops as ``subject/clip/frame.jpg``, named as the input; return the count."""
     prefix = _prefix(store)
     written = 0
     for _, record in finished(store):

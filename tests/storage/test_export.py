@@ -88,3 +88,33 @@ def test_a_folder_that_cannot_be_made(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ApexflowError, match="cannot make folder"):
         export_maps(store, tmp_path / "file")
+
+
+def test_maps_of_steps_and_regions_are_files_of_their_own(samm_root: Path, tmp_path: Path) -> None:
+    values = Recipe.load("default").to_dict()
+    values["windows"] = ["steps-2", "consecutive", "onset-apex"]
+    values["regions"]["names"] = ["eyes", "mouth"]
+    both = {"encoding": "uv", "size": [16, 16]}
+    values["maps"] = {
+        "parts": both | {"window": "steps-2", "regions": True},
+        "face": both | {"window": "onset-apex", "regions": True},
+        "all": both | {"window": "consecutive"},
+    }
+    path = tmp_path / "samm.zarr"
+    clips = read_samm(samm_root)[:1]
+    process(clips, path, recipe=small(Recipe.from_dict(values)), workers=0, progress=False)
+    store = open_store(path)
+    record = store.record(0)
+    assert record is not None
+    assert export_maps(store, tmp_path / "out") == 4 + 2 + 8
+    name = f"sub{record.subject}_{record.clip}"
+    assert {file.name for file in (tmp_path / "out" / "face").iterdir()} == {
+        f"{name}_eyes.png",
+        f"{name}_mouth.png",
+    }
+    image = cv2.imread(str(tmp_path / "out" / "parts" / f"{name}_step2_mouth.png"))
+    maps = store.read("maps/parts", 0, record)
+    np.testing.assert_array_equal(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), maps[1, 1])
+    image = cv2.imread(str(tmp_path / "out" / "all" / f"{name}_step8.png"))
+    steps = store.read("maps/all", 0, record)
+    np.testing.assert_array_equal(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), steps[7])
