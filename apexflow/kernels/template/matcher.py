@@ -117,6 +117,7 @@ class TemplateMatcher:
         self._spectra: dict[type, Spectrum] = {}
         self._pattern: Pattern | None = None
         self._key: KeyFrame | None = None
+        self._has_many_ties = False  # in the last frame computed everywhere
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[TemplateMatcher], tuple[NDArray[np.uint8]]]:
@@ -170,19 +171,24 @@ class TemplateMatcher:
         return Match(y, x, _score(int(products[best]), int(norms[best]), self._norm))
 
     def _compute_everywhere(self, region: NDArray[np.uint8]) -> Scores:
+        """Return the scores at all positions that may be the best, and make a key frame."""
         sums, squares = window_sums(where(region), *self._template.shape[:2])
         norms = self._area * squares - (sums**2).sum(2)
+        error = np.inf
         if can_be_key(region.shape, self._template.shape):
-            products, error = self._spectrum(region, np.float32).products(region, sums)
+            dtype = np.float64 if self._has_many_ties else np.float32
+            products, error = self._spectrum(region, dtype).products(region, sums)
             if self._pattern is None:
                 self._pattern = prepare_pattern(self._template, self._sums, self._norm)
             self._key = KeyFrame(region, self._pattern, products + error, norms)
             near = near_best(products, error, norms)
-            if near.size <= MOST_CANDIDATES:
+            self._has_many_ties = near.size > MOST_CANDIDATES
+            if not self._has_many_ties:
                 exact = self._key.products(region, sums, near)
                 if np.abs(exact - products.flat[near]).max() <= error / 4:
                     return near, exact, norms.flat[near]
-        products, _ = self._spectrum(region, np.float64).products(region, sums)
+        if error > 0:
+            products, _ = self._spectrum(region, np.float64).products(region, sums)
         return np.arange(products.size), products.ravel(), norms.ravel()
 
     def _spectrum(self, region: NDArray[np.uint8], dtype: type) -> Spectrum:
@@ -211,13 +217,12 @@ def _first_maximum(products: NDArray[np.int64], norms: NDArray[np.int64]) -> int
     scores = np.divide(products, np.sqrt(norms), out=np.zeros(products.size), where=norms > 0)
     top = scores.max()
     near = np.flatnonzero(scores >= top - abs(top) * 1e-12)
-    if near.size > 1:  # equal numbers need no comparison: keep the first of each
-        pairs = np.stack([products[near], norms[near]])
-        near = near[np.sort(np.unique(pairs, axis=1, return_index=True)[1])]
     best = int(near[0])
-    for index in map(int, near[1:]):
-        if _exceeds(int(products[index]), int(norms[index]), int(products[best]), int(norms[best])):
-            best = index
+    while near.size:
+        first = int(near[0])
+        if _exceeds(int(products[first]), int(norms[first]), int(products[best]), int(norms[best])):
+            best = first
+        near = near[(products[near] != products[first]) | (norms[near] != norms[first])]
     return best
 
 
