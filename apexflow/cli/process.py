@@ -153,8 +153,11 @@ def _command(reader: Reader) -> click.Command:
 
 def _log_to_stderr(name: str) -> int:
     level = logging.getLevelNamesMapping()[name.upper()]
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("apexflow").setLevel(level)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    ours = logging.getLogger("apexflow")
+    ours.handlers = [handler]
+    ours.setLevel(level)
     return level
 
 

@@ -15,6 +15,8 @@ import sys
 from apexflow.engine.task import Outcome, Task, fail_task, run_task
 from apexflow.errors import ApexflowError
 
+_READY = b"ready"
+
 
 def run_alone(task: Task, *, clip_timeout: float, memory_limit: int) -> Outcome:
     """Process one clip in a new process, and commit its failure when that process dies.
@@ -28,24 +30,24 @@ def run_alone(task: Task, *, clip_timeout: float, memory_limit: int) -> Outcome:
         Bytes that the process may hold (Linux); 0 for no limit.
     """
     command = [sys.executable, "-m", "apexflow.engine.alone", str(memory_limit)]
-    try:
-        ended = subprocess.run(
-            command,
-            input=pickle.dumps(task),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=clip_timeout or None,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return fail_task(task, f"not finished after {clip_timeout:g} s: ended (--clip-timeout)")
-    if ended.returncode == 0:
-        answer = pickle.loads(ended.stdout)
-        if isinstance(answer, ApexflowError):
-            raise answer
-        assert isinstance(answer, Outcome)
-        return answer
-    return fail_task(task, f"its process died twice, alone {_cause(ended.returncode)}")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            # Python's start is not the clip's time; a process that dies early sends nothing.
+            process.stdout.read(len(_READY))
+            answer, _ = process.communicate(pickle.dumps(task), timeout=clip_timeout or None)
+        except subprocess.TimeoutExpired:
+            reason = f"not finished after {clip_timeout:g} s, and ended (--clip-timeout)"
+            return fail_task(task, reason)
+        finally:
+            process.kill()
+    if process.returncode != 0:
+        return fail_task(task, f"its process died twice, alone {_cause(process.returncode)}")
+    outcome = pickle.loads(answer)
+    if isinstance(outcome, ApexflowError):
+        raise outcome
+    assert isinstance(outcome, Outcome)
+    return outcome
 
 
 def _cause(status: int) -> str:
@@ -63,13 +65,15 @@ def main() -> None:
     _limit_memory(int(sys.argv[1]))
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not mix with the answer
+    answers.write(_READY)
+    answers.flush()
     task = pickle.loads(sys.stdin.buffer.read())
     try:
         answer: Outcome | ApexflowError = run_task(task)
     except ApexflowError as error:
         answer = error
     answers.write(pickle.dumps(answer))
-    answers.flush()
+    answers.close()
 
 
 def _limit_memory(limit: int) -> None:

@@ -78,6 +78,7 @@ def local_workers(count: int, options: RunOptions, *, modules: Sequence[str]) ->
 
     ``modules`` are those that the tasks will need and that take long to import.
     """
+    import dask
     from distributed import Client, Scheduler, SpecCluster
 
     from apexflow.engine.local import LocalWorker
@@ -103,6 +104,8 @@ def local_workers(count: int, options: RunOptions, *, modules: Sequence[str]) ->
     }
     with (
         _dask_logs(options),
+        # Workers on this machine are seen to by `mend`; a clock that jumps must not end them.
+        dask.config.set({"distributed.scheduler.worker-ttl": None}),
         SpecCluster(
             workers=workers,
             scheduler={"cls": Scheduler, "options": scheduler},

@@ -98,7 +98,7 @@ def finished_outcome(task: Task) -> Outcome | None:
 
     A run takes back the records of clips that it does again before it sends them.
     """
-    record = open_store(task.target).record(task.slot.index)
+    record = _store(task).record(task.slot.index)
     if record is None or record.fingerprint != task.fingerprint or not record.done:
         return None
     return Outcome(str(task.clip), DONE, "", len(record.frame_numbers))

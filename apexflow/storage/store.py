@@ -135,11 +135,21 @@ class Store:
         return list(self.iter_records())
 
     def iter_records(self) -> Iterator[ClipRecord | None]:
-        """Yield the commit record of every row, a block of rows in memory at a time."""
+        """Yield the commit record of every row, a block of rows in memory at a time.
+
+        Raises `ApexflowError` when one is damaged.
+        """
         records, count = self.array("clips/record"), self.clip_count
         for start in range(0, count, RECORD_BLOCK):
-            block = np.asarray(records[start : min(start + RECORD_BLOCK, count)])
-            yield from map(_parse_record, block.tolist())
+            try:
+                block = np.asarray(records[start : min(start + RECORD_BLOCK, count)])
+                parsed = [_parse_record(text) for text in block.tolist()]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ApexflowError(
+                    f"{self.name}: a commit record is damaged ({error}); `apexflow verify` says "
+                    f"which, the process command with --repair does its clip again"
+                ) from None
+            yield from parsed
 
     # Writing: one process reserves and finalises, workers commit.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,23 +50,33 @@ def _damages(store: Store) -> Iterator[Damage]:
     yield from unreadable
     if unreadable:
         return
-    records = store.records()
-    for index, (key, record) in enumerate(zip(store.keys(), records, strict=True)):
+    records: list[ClipRecord | None] = []
+    lost: set[int] = set()
+    for index, key in enumerate(store.keys()):
         name = "/".join(key)
+        try:
+            record = store.record(index)
+        except Exception as error:  # a damaged chunk, or text that is no record
+            yield Damage(f"clips/record of clip {name}", _reason(error), index)
+            lost.add(index)
+            record = None
+        records.append(record)
         if record is None:
             continue
         if record.key != key:
-            yield Damage(f"clips/record[{index}]", f"is of {'/'.join(record.key)}, not {name}")
+            yield Damage(
+                f"clips/record[{index}]", f"is of {'/'.join(record.key)}, not {name}", index
+            )
         elif record.done:
             yield from _clip_damages(store, index, name, record)
     if store.complete:
-        yield from _column_damages(store, records)
+        yield from _column_damages(store, records, lost)
 
 
 def _unreadable_columns(store: Store) -> Iterator[Damage]:
     count = store.clip_count
     names = (*TEXT_COLUMNS, *NUMBER_COLUMNS, *RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS)
-    for name in (*names, "confidence", "box", "landmarks", "timings", "record"):
+    for name in (*names, "confidence", "box", "landmarks", "timings"):
         try:
             column = store.column(name)
         except Exception as error:  # whatever a damaged chunk or its metadata makes Zarr raise
@@ -93,12 +103,16 @@ def _clip_damages(store: Store, index: int, name: str, record: ClipRecord) -> It
             yield Damage(f"{path} of clip {name}", what, index)
 
 
-def _column_damages(store: Store, records: list[ClipRecord | None]) -> Iterator[Damage]:
+def _column_damages(
+    store: Store, records: list[ClipRecord | None], lost: Collection[int]
+) -> Iterator[Damage]:
     status = [PENDING if record is None else record.status for record in records]
     counts = [0 if record is None else len(record.frame_numbers) for record in records]
     frame_number = np.asarray(store.array("frames/frame_number")[:])
     written_status, written_count = store.column("status"), store.column("frame_count")
     for index, (key, record) in enumerate(zip(store.keys(), records, strict=True)):
+        if index in lost:
+            continue
         name = "/".join(key)
         if written_status[index] != status[index]:
             yield Damage(f"clips/status of clip {name}", "differs from its commit record")
