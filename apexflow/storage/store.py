@@ -387,10 +387,11 @@ def open_store(target: Target, *, mode: str = "r") -> Store:
     if path is not None and path.is_file():
         raise _no_store(name)
     try:
-        group = zarr.open_group(  # Zarr 2 can hold pickled objects
+        # Zarr 2 can hold pickled objects, whose reading runs what their writer wished.
+        group = zarr.open_group(
             _zarr_target(target),
-            mode=mode,
-            zarr_format=3,  # type: ignore[arg-type]
+            mode=mode,  # type: ignore[arg-type]
+            zarr_format=3,
         )
     except (GroupNotFoundError, ValueError, KeyError):
         raise _no_store(name) from None
