@@ -369,15 +369,19 @@ def observe(
 
 
 @njit(nogil=True, cache=True, forceinline=True)
-def _solve(g11: Any, g12: Any, g22: Any, h1: Any, h2: Any, ridge: float) -> Any:
-    """Solve 16 regularised 2x2 systems, in float64 since the determinant may cancel."""
-    g11, g12, g22 = simd.widen(g11), simd.widen(g12), simd.widen(g22)
-    h1, h2 = simd.widen(h1), simd.widen(h2)
-    determinant = simd.muladd(g11, g22, simd.splat(ridge) - g12 * g12)
-    inverse = simd.splat(np.float32(1)) / simd.narrow(determinant)
-    dx = simd.narrow(simd.muladd(g11, h2, -(g12 * h1))) * inverse
-    dy = simd.narrow(simd.muladd(g22, h1, -(g12 * h2))) * inverse
-    return dx, dy
+def _determinant(a: Any, b: Any, c: Any, d: Any) -> Any:
+    """Return a d - b c; where the CPU fuses `muladd`, with the rounding error of b c."""
+    product = b * c
+    error = simd.muladd(-b, c, product)
+    return simd.muladd(a, d, -product) + error
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _solve(g11: Any, g12: Any, g22: Any, h1: Any, h2: Any, ridge: Any) -> Any:
+    """Solve 16 regularised 2x2 systems."""
+    one = simd.splat(np.float32(1))
+    inverse = one / (_determinant(g11, g12, g12, g22) + ridge)
+    return _determinant(g11, g12, h1, h2) * inverse, _determinant(h1, g12, h2, g22) * inverse
 
 
 @njit(nogil=True, cache=True)
@@ -451,7 +455,7 @@ def _finish_box(
             g22 = g22 + simd.load(columns, i + 2 * pitch)
             h1 = h1 + simd.load(columns, i + 3 * pitch)
             h2 = h2 + simd.load(columns, i + 4 * pitch)
-        dx, dy = _solve(g11, g12, g22, h1, h2, ridge)
+        dx, dy = _solve(g11, g12, g22, h1, h2, simd.splat(np.float32(ridge)))
         simd.store(flow, y * line + x, dx)
         simd.store(flow, (height + y) * line + x, dy)
 
@@ -571,7 +575,7 @@ def _finish_gaussian(
             h1 = simd.muladd(simd.load(columns, i) + simd.load(columns, j), w, h1)
             i, j = i + pitch, j + pitch
             h2 = simd.muladd(simd.load(columns, i) + simd.load(columns, j), w, h2)
-        dx, dy = _solve(g11, g12, g22, h1, h2, RIDGE)
+        dx, dy = _solve(g11, g12, g22, h1, h2, simd.splat(np.float32(RIDGE)))
         simd.store(flow, y * line + x, dx)
         simd.store(flow, (height + y) * line + x, dy)
 
