@@ -404,7 +404,11 @@ def search(
             candidates[count] = y * steps_x + x
             count += 1
     candidates = candidates[:count]
-    products, norms = evaluate(address, stride, rows, columns, key, pattern, candidates)
+    others = candidates != hint
+    products, norms = np.full(count, product[0]), np.full(count, norm[0])
+    products[others], norms[others] = evaluate(
+        address, stride, rows, columns, key, pattern, candidates[others]
+    )
     best = -math.inf
     for k in range(count):
         best = max(best, score_of(products[k], norms[k]))
