@@ -204,6 +204,26 @@ def shift(typing: Any, a: Any, b: Any, n: Any) -> Any:
     return a(a, b, n), build
 
 
+def _every_other(first: int, doc: str) -> Any:
+    def function(typing: Any, a: Any, b: Any) -> Any:
+        if not (a in _SUFFIX and a is b):
+            return None
+
+        def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            lanes = [first + 2 * i for i in range(LANES)]
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), lanes)
+            return builder.shuffle_vector(args[0], args[1], mask)
+
+        return a(a, b), build
+
+    function.__doc__ = doc
+    return intrinsic(function)
+
+
+even_lanes = _every_other(0, "Return lanes 0, 2, 4, ... of a followed by b.")
+odd_lanes = _every_other(1, "Return lanes 1, 3, 5, ... of a followed by b.")
+
+
 @intrinsic
 def ramp(typing: Any) -> Any:
     """Return the float32 vector 0, 1, ..., 15."""
@@ -266,6 +286,8 @@ def _unary(name: str, doc: str) -> Any:
 
 sqrt = _unary("llvm.sqrt", "Return the square root of each lane.")
 floor = _unary("llvm.floor", "Return the largest integer not above each lane.")
+truncate = _unary("llvm.trunc", "Return each lane without its fraction.")
+nearest = _unary("llvm.rint", "Return the integer nearest to each lane, the even one of two.")
 absolute = _unary("llvm.fabs", "Return each lane without its sign.")
 
 

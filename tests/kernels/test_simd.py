@@ -35,8 +35,12 @@ def apply_arithmetic(a: Vectors, b: Vectors, c: Vectors, out: Vectors) -> None:
     simd.store(out, 176, simd.floor(u))
     simd.store(out, 192, simd.absolute(u))
     simd.store(out, 208, simd.sqrt(simd.absolute(u)))
-    simd.store(out, 224, simd.select(~(u < v), u, w))
-    simd.store(out, 240, simd.shift(u, v, 3))
+    simd.store(out, 224, simd.truncate(u))
+    simd.store(out, 240, simd.nearest(u))
+    simd.store(out, 256, simd.even_lanes(u, v))
+    simd.store(out, 272, simd.odd_lanes(u, v))
+    simd.store(out, 288, simd.select(~(u < v), u, w))
+    simd.store(out, 304, simd.shift(u, v, 3))
 
 
 def expected_arithmetic(a: Vectors, b: Vectors, c: Vectors) -> list[Vectors]:
@@ -55,6 +59,10 @@ def expected_arithmetic(a: Vectors, b: Vectors, c: Vectors) -> list[Vectors]:
         np.floor(a),
         np.abs(a),
         np.sqrt(np.abs(a)),
+        np.trunc(a),
+        np.rint(a),
+        np.append(a, b)[::2],
+        np.append(a, b)[1::2],
         np.where(~(a < b), a, c),
         np.append(a[3:], b[:3]),
     ]
@@ -91,6 +99,18 @@ def test_muladd_rounds_once_or_twice(dtype: type) -> None:
     exact = a.astype(np.longdouble) * b + c
     unit = np.finfo(dtype).eps * (np.abs(a * b) + np.abs(c))
     assert (np.abs(out - exact) <= unit).all()
+
+
+@njit
+def apply_nearest(a: Vectors, out: Vectors) -> None:
+    simd.store(out, 0, simd.nearest(simd.load(a, 0)))
+
+
+def test_nearest_takes_halves_to_the_even_number() -> None:
+    a = np.arange(-8, 8, dtype=np.float32) + np.float32(0.5)
+    out = np.empty(16, np.float32)
+    apply_nearest(a, out)
+    np.testing.assert_array_equal(out, np.rint(a))
 
 
 @njit

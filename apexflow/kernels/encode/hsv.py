@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 from numpy.typing import NDArray
 
 from apexflow.kernels._validate import check_array, check_flow, check_integer
+from apexflow.kernels.simd import (
+    LANES,
+    absolute,
+    all_lanes,
+    even_lanes,
+    floor,
+    highest,
+    load,
+    lowest,
+    maximum,
+    minimum,
+    muladd,
+    nearest,
+    odd_lanes,
+    pointer,
+    select,
+    splat,
+    sqrt,
+    store,
+    truncate,
+)
 
 _F = np.float32
 # OpenCV's fastAtan2: an odd polynomial of degree 7 on [0, 1] for degrees, in float32. Hue is
@@ -25,7 +42,6 @@ _TINY = _F(2.220446049250313e-16)  # keeps 0 / 0 out of the angle of a zero vect
 _DBL_EPSILON = 2.220446049250313e-16
 _SECTORS_PER_HUE = _F(6 / 180)
 _INV_255 = _F(1 / 255)
-_INFINITY_BITS = 0x7F800000
 
 
 def encode_hsv(
@@ -98,20 +114,6 @@ def _check_size(size: object) -> tuple[int, int]:
     return check_integer("size", height, minimum=1), check_integer("size", width, minimum=1)
 
 
-@intrinsic
-def _fma(_context: Any, _a: Any, _b: Any, _c: Any) -> Any:
-    """Return a * b + c of scalars, rounded once where the CPU can fuse it, as in OpenCV."""
-    f32 = types.float32
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        t = ir.FloatType()
-        kind = ir.FunctionType(t, [t, t, t])
-        function = builder.module.declare_intrinsic("llvm.fmuladd", [t], kind)
-        return builder.call(function, arguments)
-
-    return f32(f32, f32, f32), generate
-
-
 @njit(nogil=True, cache=True, error_model="numpy")
 def _encode(flows, maps):  # type: ignore[no-untyped-def]
     """Fill ``maps`` (N, h, 3 w) from ``flows`` (N, h k, 2 w l); False if not finite."""
@@ -119,99 +121,124 @@ def _encode(flows, maps):  # type: ignore[no-untyped-def]
     width = double_width // 2
     rows, columns = maps.shape[1], maps.shape[2] // 3
     cell_height, cell_width = height // rows, width // columns
-    sums = np.empty(3 * width, np.int32)
-    red, green, blue = sums[:width], sums[width : 2 * width], sums[2 * width :]
+    # Vectors at the end of a channel may read and write two vectors beyond it.
+    sums = np.zeros((3, width + 3 * LANES), np.float32)
+    edge = np.zeros((cell_height, 2 * LANES), np.float32)
     for n in range(count):
         flow = flows[n]
-        shortest, longest = _extent(flow)
-        if shortest < 0 or longest >= _INFINITY_BITS:
+        shortest, longest, finite = _extent(flow)
+        if not finite:
             return False
         scale, shift = _stretch(shortest, longest)
         for row in range(rows):
-            sums[:] = 0
-            top, bottom = row * cell_height, (row + 1) * cell_height
-            if cell_height % 4 == 0:
-                for y in range(top, bottom, 4):
-                    _add_colours(flow, y, 4, scale, shift, red, green, blue)
-            else:
-                for y in range(top, bottom):
-                    _add_colours(flow, y, 1, scale, shift, red, green, blue)
+            cell = flow[row * cell_height : (row + 1) * cell_height]
+            _sum_columns(cell, scale, shift, edge, sums)
             _average(sums, cell_width, cell_height, maps[n, row])
     return True
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True)
 def _extent(flow):  # type: ignore[no-untyped-def]
-    """Least and greatest squared length, as the bits of a float32.
-
-    Bits of non-negative floats order as integers, with NaN and infinity above all numbers
-    (or below zero), so one integer minimum and maximum, which vectorise without fast-math,
-    also find whatever is not finite.
-    """
-    height, double_width = flow.shape
-    least, greatest = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
-    for y in range(height):
-        for x in range(double_width // 2):
-            u, v = flow[y, 2 * x], flow[y, 2 * x + 1]
-            bits = _F(_fma(u, u, v * v)).view(np.int32)
-            least, greatest = min(least, bits), max(greatest, bits)
-    return least, greatest
+    """Least and greatest squared length, and whether all are finite."""
+    count = flow.size // 2
+    if count < LANES:
+        few, flow = flow.ravel(), np.empty((1, 2 * LANES), np.float32)
+        for i in range(2 * LANES):
+            flow[0, i] = few[i % (2 * count)]
+        count = LANES
+    vectors = pointer(flow)
+    least, greatest = splat(_F(np.inf)), splat(_F(0))
+    finite = greatest < least
+    for i in range(0, count, LANES):
+        at = 2 * min(i, count - LANES)  # the last vector may overlap the one before
+        near, far = load(vectors, at), load(vectors, at + LANES)
+        u, v = even_lanes(near, far), odd_lanes(near, far)
+        squared = muladd(u, u, v * v)
+        least, greatest = minimum(least, squared), maximum(greatest, squared)
+        finite = finite & (squared < splat(_F(np.inf)))
+    return lowest(least), highest(greatest), all_lanes(finite)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _stretch(shortest, longest):  # type: ignore[no-untyped-def]
     """Scale and shift of cv2.normalize: 0 and 0 when all lengths are equal."""
-    low = np.float64(np.sqrt(np.int32(shortest).view(np.float32)))
-    high = np.float64(np.sqrt(np.int32(longest).view(np.float32)))
+    low, high = np.float64(np.sqrt(shortest)), np.float64(np.sqrt(longest))
     scale = _F(255 * (1 / (high - low))) if high - low > _DBL_EPSILON else _F(0)
     return scale, _F(-low * np.float64(scale))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _half_angle(u, v):  # type: ignore[no-untyped-def]
-    """Half of cv2.fastAtan2, in degrees."""
-    across, along = abs(u), abs(v)
-    c = min(across, along) / (max(across, along) + _TINY)
-    cc = c * c
-    angle = _fma(_fma(_fma(cc, _A7, _A5), cc, _A3), cc, _A1) * c
-    angle = angle if across >= along else _F(45) - angle
-    angle = _F(90) - angle if u < _F(0) else angle
-    return _F(180) - angle if v < _F(0) else angle
+def _sum_columns(cell, scale, shift, edge, sums):  # type: ignore[no-untyped-def]
+    """Sum the colours of each column of ``cell`` (k, 2 w) into ``sums`` (3, w or more)."""
+    rows, double_width = cell.shape
+    pitch = sums.shape[1]
+    width = double_width // 2
+    whole = width // LANES * LANES
+    flow, target = pointer(cell), pointer(sums)
+    for x in range(0, whole, LANES):
+        red, green, blue = _sum_colours(flow, 2 * x, double_width, rows, scale, shift)
+        store(target, x, red)
+        store(target, pitch + x, green)
+        store(target, 2 * pitch + x, blue)
+    if whole < width:
+        # Whole vectors would read beyond the last row: what is left goes through a copy.
+        edge[:, : double_width - 2 * whole] = cell[:, 2 * whole :]
+        red, green, blue = _sum_colours(pointer(edge), 0, 2 * LANES, rows, scale, shift)
+        store(target, whole, red)
+        store(target, pitch + whole, green)
+        store(target, 2 * pitch + whole, blue)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _colour(u, v, scale, shift):  # type: ignore[no-untyped-def]
-    """Red, green and blue of one vector, 0..255.
+@njit(nogil=True, cache=True)
+def _sum_colours(flow, at, stride, rows, scale, shift):  # type: ignore[no-untyped-def]
+    """Sum red, green and blue of 16 neighbours over rows, in whole numbers of 0 to 255."""
+    red = green = blue = splat(_F(0))
+    for y in range(rows):
+        near, far = load(flow, at + y * stride), load(flow, at + y * stride + LANES)
+        r, g, b = _colours(even_lanes(near, far), odd_lanes(near, far), scale, shift)
+        red, green, blue = red + r, green + g, blue + b
+    return red, green, blue
+
+
+@njit(nogil=True, cache=True)
+def _colours(u, v, scale, shift):  # type: ignore[no-untyped-def]
+    """Red, green and blue of 16 vectors.
 
     Full saturation leaves one ramp up and one ramp down a channel, over the hue's six
     sectors. Where a clamp stands for OpenCV's choice by sector, both round alike: checked
     for all 181 hues and 256 values.
     """
-    stretched = _fma(np.sqrt(_fma(u, u, v * v)), scale, shift)
+    one, two, four, six = splat(_F(1)), splat(_F(2)), splat(_F(4)), splat(_F(6))
+    length = sqrt(muladd(u, u, v * v))
+    byte = truncate(muladd(length, splat(scale), splat(shift)))
     # Only rounding can push a value out of 0..255; NumPy's cast to bytes keeps the low byte.
-    value = _F(np.int32(stretched) & np.int32(255)) * _INV_255
-    hue = np.floor(_half_angle(u, v)) * _SECTORS_PER_HUE
-    red = max(_F(2) - hue, hue - _F(4), _F(0))
-    green = max(min(_F(4) - hue, _F(1) - (_F(1) - hue)), _F(0))
-    blue = max(min(_F(6) - hue, hue - _F(2)), _F(0))
+    byte = byte - splat(_F(256)) * floor(byte * splat(_F(1 / 256)))
+    value = byte * splat(_INV_255)
+    hue = floor(_half_angle(u, v)) * splat(_SECTORS_PER_HUE)
     return (
-        np.int32(min(value * red, value) * _F(255)),
-        np.int32(min(value * green, value) * _F(255)),
-        np.int32(min(value * blue, value) * _F(255)),
+        _channel(value, maximum(two - hue, hue - four)),
+        _channel(value, minimum(four - hue, one - (one - hue))),
+        _channel(value, minimum(six - hue, hue - two)),
     )
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _add_colours(flow, y, rows, scale, shift, red, green, blue):  # type: ignore[no-untyped-def]
-    """Add the colours of ``rows`` rows from ``y`` on to the sums of each column."""
-    for x in range(flow.shape[1] // 2):
-        r = g = b = np.int32(0)
-        for i in range(rows):
-            dr, dg, db = _colour(flow[y + i, 2 * x], flow[y + i, 2 * x + 1], scale, shift)
-            r, g, b = r + dr, g + dg, b + db
-        red[x] += r
-        green[x] += g
-        blue[x] += b
+@njit(nogil=True, cache=True)
+def _channel(value, share):  # type: ignore[no-untyped-def]
+    part = minimum(value * maximum(share, splat(_F(0))), value)
+    return floor(part * splat(_F(255)))
+
+
+@njit(nogil=True, cache=True)
+def _half_angle(u, v):  # type: ignore[no-untyped-def]
+    """Half of cv2.fastAtan2, in degrees."""
+    across, along, zero = absolute(u), absolute(v), splat(_F(0))
+    c = minimum(across, along) / (maximum(across, along) + splat(_TINY))
+    cc = c * c
+    angle = muladd(splat(_A7), cc, splat(_A5))
+    angle = muladd(muladd(angle, cc, splat(_A3)), cc, splat(_A1)) * c
+    angle = select(across < along, splat(_F(45)) - angle, angle)
+    angle = select(u < zero, splat(_F(90)) - angle, angle)
+    return select(v < zero, splat(_F(180)) - angle, angle)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -219,18 +246,31 @@ def _average(sums, cell_width, cell_height, row):  # type: ignore[no-untyped-def
     """Turn sums of columns into one row of RGB bytes, rounded as cv2.INTER_AREA does."""
     inverse = _F(1) / _F(cell_width * cell_height)
     half_up = cell_width == 2 and cell_height == 2
-    cells = sums.size // cell_width
-    for i in range(cells if cell_width > 1 else 0):
-        total = np.int32(0)
-        for j in range(cell_width):
-            total += sums[cell_width * i + j]
-        sums[i] = total
-    # A loop of its own, which vectorises: 10% of the whole.
-    for i in range(cells):
-        mean = _F(sums[i]) * inverse
-        sums[i] = np.int32(np.floor(mean + _F(0.5)) if half_up else np.rint(mean))
-    columns = cells // 3
+    columns = row.size // 3
+    pitch = sums.shape[1]
+    cells = pointer(sums)
+    for channel in range(0, 3 * pitch, pitch):
+        _sum_runs(cells, channel, columns * cell_width, cell_width)
+        for x in range(channel, channel + columns, LANES):
+            mean = load(cells, x) * splat(inverse)
+            store(cells, x, floor(mean + splat(_F(0.5))) if half_up else nearest(mean))
     for x in range(columns):
-        row[3 * x] = sums[x]
-        row[3 * x + 1] = sums[columns + x]
-        row[3 * x + 2] = sums[2 * columns + x]
+        row[3 * x] = cells[x]
+        row[3 * x + 1] = cells[pitch + x]
+        row[3 * x + 2] = cells[2 * pitch + x]
+
+
+@njit(nogil=True, cache=True)
+def _sum_runs(values, start, length, run):  # type: ignore[no-untyped-def]
+    """Sum each ``run`` neighbours in place: by pairs as long as they divide, then one by one."""
+    while run % 2 == 0:
+        length //= 2
+        run //= 2
+        for i in range(0, length, LANES):
+            near, far = load(values, start + 2 * i), load(values, start + 2 * i + LANES)
+            store(values, start + i, even_lanes(near, far) + odd_lanes(near, far))
+    for i in range(length // run if run > 1 else 0):
+        total = _F(0)
+        for j in range(run):
+            total += values[start + run * i + j]
+        values[start + i] = total
