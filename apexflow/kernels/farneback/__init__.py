@@ -231,7 +231,7 @@ def _prepare(image: NDArray[Any], expansion: Expansion, storage: Floats) -> Farn
             reduced = cpu.blur(pixels, level.width)
         else:
             reduced = cpu.reduce(pixels, image.shape[1], *level.rows, *level.columns)
-        cpu.expand(reduced, level.width, taps, out)
+        cpu.expand(reduced, level.width, *taps, out)
     return FarnebackFrame(image.shape, expansion, coefficients)
 
 

@@ -128,7 +128,9 @@ def enlarge(
 
 
 @njit(nogil=True, cache=True)
-def expand(image: Floats, width: int, taps: Any, coefficients: Floats) -> None:
+def expand(
+    image: Floats, width: int, taps: Any, ig11: float, ig55: float, coefficients: Floats
+) -> None:
     """Fit a quadratic polynomial to the neighbourhood of each pixel.
 
     ``taps`` is a tuple of tuples, see `plan.poly_taps`: their length is then part of the
@@ -136,7 +138,8 @@ def expand(image: Floats, width: int, taps: Any, coefficients: Floats) -> None:
     """
     height, line = image.shape
     stride = coefficients.shape[2]
-    smooth, slope, curve, across, along, mixed = taps
+    smooth, slope, curve = taps
+    slope_factor, cross_factor = simd.splat(np.float32(ig11)), simd.splat(np.float32(ig55))
     n = len(smooth) - 1
     margin = row_pitch(n)
     pitch = margin + line + margin
@@ -165,26 +168,26 @@ def expand(image: Floats, width: int, taps: Any, coefficients: Floats) -> None:
             at = margin + x
             m0, m1 = simd.load(moments, at), simd.load(moments, at + pitch)
             m2 = simd.load(moments, at + 2 * pitch)
-            c0, c1 = m1 * simd.splat(across[0]), m0 * simd.splat(along[0])
+            c0, c1 = m1 * simd.splat(smooth[0]), m0 * simd.splat(slope[0])
             c2, c3 = m2 * simd.splat(smooth[0]), m0 * simd.splat(curve[0])
-            c4 = m1 * simd.splat(mixed[0])
+            c4 = m1 * simd.splat(slope[0])
             for k in range(1, n + 1):
                 left, right = simd.load(moments, at - k), simd.load(moments, at + k)
-                c1 = simd.muladd(right - left, simd.splat(along[k]), c1)
+                c1 = simd.muladd(right - left, simd.splat(slope[k]), c1)
                 c3 = simd.muladd(right + left, simd.splat(curve[k]), c3)
                 left = simd.load(moments, at + pitch - k)
                 right = simd.load(moments, at + pitch + k)
-                c0 = simd.muladd(right + left, simd.splat(across[k]), c0)
-                c4 = simd.muladd(right - left, simd.splat(mixed[k]), c4)
+                c0 = simd.muladd(right + left, simd.splat(smooth[k]), c0)
+                c4 = simd.muladd(right - left, simd.splat(slope[k]), c4)
                 left = simd.load(moments, at + 2 * pitch - k)
                 right = simd.load(moments, at + 2 * pitch + k)
                 c2 = simd.muladd(right + left, simd.splat(smooth[k]), c2)
             out = y * 5 * stride + PAD + x
-            simd.store(coefficients, out, c0)
-            simd.store(coefficients, out + stride, c1)
+            simd.store(coefficients, out, c0 * slope_factor)
+            simd.store(coefficients, out + stride, c1 * slope_factor)
             simd.store(coefficients, out + 2 * stride, c2)
             simd.store(coefficients, out + 3 * stride, c3)
-            simd.store(coefficients, out + 4 * stride, c4)
+            simd.store(coefficients, out + 4 * stride, c4 * cross_factor)
         coefficients[y, :, :PAD] = 0
         coefficients[y, :, PAD + width :] = 0
 

@@ -16,6 +16,7 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Size = tuple[int, int]
+Tap = tuple[np.float32, ...]
 T = TypeVar("T", bound=np.generic)
 
 # OpenCV builds no pyramid level with a side below this.
@@ -191,13 +192,12 @@ def _counts_as_border(size: int) -> NDArray[np.bool]:
 
 
 @lru_cache(maxsize=64)
-def poly_taps(n: int, sigma: float) -> tuple[tuple[np.float32, ...], ...]:
+def poly_taps(n: int, sigma: float) -> tuple[tuple[Tap, Tap, Tap], float, float]:
     """Return the taps 0..n that fit a quadratic polynomial to a (2n+1)² neighbourhood.
 
-    The fit is separable and weighted by a Gaussian g. The six rows are, with the inverse of
-    the normal equations multiplied in where it can be: g and x g; the taps of x², which also
-    take the constant's part away; g for the slope along the other axis, x g for the slope
-    along its own, and x g for xy.
+    The fit is separable and weighted by a Gaussian g. Returned are g, x g and the taps of x²,
+    which also take the constant's part away and hold their factor from the inverse of the
+    normal equations; then the factors of x and y, and of xy.
     """
     if sigma < np.finfo(np.float32).eps:
         sigma = n * 0.3
@@ -209,17 +209,13 @@ def poly_taps(n: int, sigma: float) -> tuple[tuple[np.float32, ...], ...]:
     s0, s2 = g.sum(), (g * x**2).sum()
     s4, s22 = (g * x**4).sum(), (g * x**2 * x[:, None] ** 2).sum()
     inverse = np.linalg.inv(np.array([[s0, s2, s2], [s2, s4, s22], [s2, s22, s4]]))
-    ig11, ig03, ig33, ig55 = 1.0 / s2, inverse[0, 1], inverse[1, 1], 1.0 / s22
     half, x = kernel[n:].astype(np.float64), x[n:]
-    taps = [
-        half,
-        x * half,
-        (ig03 + x**2 * ig33) * half,
-        half * ig11,
-        x * half * ig11,
-        x * half * ig55,
-    ]
-    return tuple(tuple(np.float32(tap) for tap in row) for row in taps)
+    curve = (inverse[0, 1] + x**2 * inverse[1, 1]) * half
+    return (_tap(half), _tap(x * half), _tap(curve)), 1.0 / s2, 1.0 / s22
+
+
+def _tap(values: NDArray[np.float64]) -> Tap:
+    return tuple(np.float32(value) for value in values)
 
 
 @lru_cache(maxsize=64)
