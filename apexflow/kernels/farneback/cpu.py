@@ -257,15 +257,17 @@ def _sample_alike(
     v0, v1 = simd.select(inside, v0, zero), simd.select(inside, v1, zero)
     v2 = simd.select(inside, v2, zero)
     sums = zero, zero, zero, zero, zero
-    at = PAD + x
-    pitch = 5 * stride
-    # A row outside the image has no weight.
-    row = min(max(y, 0), height - 1)
-    sums = _add_row(second, stride, row * pitch + at, w0 * v0, w1 * v0, w2 * v0, sums)
+    at, pitch = PAD + x, 5 * stride
+    # Mostly two rows of the three are needed. A row outside the image has no weight.
+    if simd.any_lane(zero < v0):
+        row = min(max(y, 0), height - 1)
+        sums = _add_row(second, stride, row * pitch + at, w0 * v0, w1 * v0, w2 * v0, sums)
     row = min(max(y + 1, 0), height - 1)
     sums = _add_row(second, stride, row * pitch + at, w0 * v1, w1 * v1, w2 * v1, sums)
-    row = min(max(y + 2, 0), height - 1)
-    return _add_row(second, stride, row * pitch + at, w0 * v2, w1 * v2, w2 * v2, sums)
+    if simd.any_lane(zero < v2):
+        row = min(max(y + 2, 0), height - 1)
+        sums = _add_row(second, stride, row * pitch + at, w0 * v2, w1 * v2, w2 * v2, sums)
+    return sums
 
 
 @njit(nogil=True, cache=True, forceinline=True)
