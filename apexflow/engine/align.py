@@ -25,9 +25,6 @@ _INTERPOLATION = {
     "area": cv2.INTER_AREA,
     "lanczos4": cv2.INTER_LANCZOS4,
 }
-# Samples averaged a pixel and axis when a crop shrinks: as many as pixels fall into it. Beyond
-# 4 nothing is gained.
-_MOST_SAMPLES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +99,9 @@ class Aligner:
         """Cut a region of the template frame out of a frame: gray uint8 (crop.height, crop.width).
 
         Whole pixels are cut and resized. Where the pose is known to a part of a pixel, crop,
-        motion and size are one interpolation of the frame's own pixels; "area" then averages
-        samples taken between them, so that a crop that shrinks has no aliasing.
+        motion and size are one interpolation of the frame's own pixels; "area" is bilinear
+        there, after a mean over as many pixels as fall into one of the crop, so that a crop
+        that shrinks has no aliasing.
         """
         if self._registration is None:
             return _resize(frame, region, pose, crop)
@@ -137,26 +135,24 @@ def _resize(frame: Image, region: RegionBox, pose: Pose, crop: Crop) -> Image:
 
 def _warp(frame: Image, matrix: Matrix, crop: Crop) -> Image:
     part, matrix = _around(frame, matrix, crop)
-    if crop.interpolation != "area":
-        return _sampled(part, matrix, (crop.width, crop.height), crop.interpolation)
-    shrink = math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
-    samples = min(max(round(shrink), 1), _MOST_SAMPLES)
-    # Sample i of a pixel lies (i + .5) / samples - .5 from its centre.
-    dense = np.column_stack(
-        [matrix[:, :2] / samples, matrix @ (0.5 / samples - 0.5, 0.5 / samples - 0.5, 1)]
-    )
-    size = samples * crop.width, samples * crop.height
-    sampled = _sampled(part, dense, size, "linear")
-    if samples == 1:
-        return sampled
-    return np.asarray(cv2.resize(sampled, (crop.width, crop.height), interpolation=cv2.INTER_AREA))
-
-
-def _sampled(image: Image, matrix: Matrix, size: tuple[int, int], interpolation: str) -> Image:
+    interpolation = crop.interpolation
+    if interpolation == "area":
+        # A mean over whole pixels first costs a third of averaging samples between them, and
+        # flow is as exact.
+        means = tuple(_odd(float(np.hypot(*axis))) for axis in matrix[:, :2].T)
+        if means != (1, 1):
+            part = np.asarray(cv2.blur(part, means, borderType=cv2.BORDER_REPLICATE))
+        interpolation = "linear"
     flags = _INTERPOLATION[interpolation] | cv2.WARP_INVERSE_MAP
+    size = crop.width, crop.height
     return np.asarray(
-        cv2.warpAffine(image, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        cv2.warpAffine(part, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     )
+
+
+def _odd(pixels: float) -> int:
+    """Return the odd number nearest to that of the pixels that fall into one of the crop."""
+    return 1 + 2 * max(0, math.floor(pixels / 2))
 
 
 def _around(frame: Image, matrix: Matrix, crop: Crop) -> tuple[Image, Matrix]:
@@ -164,7 +160,7 @@ def _around(frame: Image, matrix: Matrix, crop: Crop) -> tuple[Image, Matrix]:
     width, height = crop.width - 1, crop.height - 1
     corners = matrix @ np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]])
     (left, top), (right, bottom) = corners.min(axis=1), corners.max(axis=1)
-    # Lanczos reaches 4 px beyond its sample, a pixel's own samples half a pixel of the crop.
+    # Lanczos reaches 4 px beyond its sample, a mean half a pixel of the crop.
     reach = 5 + 0.5 * float(np.abs(matrix[:, :2]).max())
     rows = _span(top - reach, bottom + reach, frame.shape[0])
     columns = _span(left - reach, right + reach, frame.shape[1])

@@ -58,7 +58,7 @@ def _maps_of_clip(
 
 
 def export_normalized(store: Store, folder: str | Path) -> int:
-    """Write the aligned crops as ``subject/clip/frame.jpg``, named as the input; return the count."""
+    """Write the aligned crops as ``subject/clip/frame.jpg``, by their input names; count them."""
     prefix = _prefix(store)
     written = 0
     for _, record in finished(store):

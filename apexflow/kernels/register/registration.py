@@ -26,6 +26,8 @@ _SIDE = 32
 _LEAST_SIDE = 8
 _BLOCKS_ACROSS = 6
 _STEPS = 3
+# px, of the rim: what a further step would change is then below a hundredth of a pixel.
+_SETTLED = 0.04
 _ROUNDS = 4
 # A block whose gradients are no stronger than sensor noise (2 gray levels) fixes nothing.
 _LEAST_STRENGTH = 1.0
@@ -157,6 +159,7 @@ class _Blocks:
     weights: Floats
     patterns: NDArray[np.float32]
     inverses: Floats
+    radius: float
 
     @classmethod
     def of(cls, template: NDArray[np.uint8]) -> _Blocks:
@@ -175,7 +178,7 @@ class _Blocks:
         strong = strengths > _LEAST_STRENGTH * side * side
         # The error of a block's step falls with the root of its gradients' energy.
         weights = np.where(strong, np.sqrt(np.maximum(strengths, 0)), 0.0)
-        return cls(centres, weights, patterns, inverses)
+        return cls(centres, weights, patterns, inverses, float(np.abs(centres).max()))
 
     def refine(self, image: NDArray[np.uint8], matrix: Floats, *, similarity: bool) -> None:
         """Bring the matrix to where the blocks find themselves."""
@@ -184,6 +187,8 @@ class _Blocks:
             measure_blocks(image, self.patterns, self.inverses, self.centres, matrix, steps, seen)
             p = fit_motion(self.centres, steps, self.weights * seen, similarity, _ROUNDS)
             matrix += [[p[2], -p[3], p[0]], [p[3], p[2], p[1]]]
+            if max(abs(p[0]), abs(p[1])) + self.radius * (abs(p[2]) + abs(p[3])) < _SETTLED:
+                return
 
 
 def _corners(length: int, side: int) -> NDArray[np.int64]:
