@@ -103,7 +103,7 @@ def open_frames(clip: Clip) -> FrameSource:
 
 def _stay_inside(path: Path, root: Path | None) -> None:
     """Refuse what a symbolic link makes of a path inside the data set's folder."""
-    if root is None:
+    if root is None or not any(map(os.path.islink, _between(path, root))):
         return
     try:
         real, inside = path.resolve(), root.resolve()
@@ -111,6 +111,13 @@ def _stay_inside(path: Path, root: Path | None) -> None:
         raise ClipError(f"{path}: {error}") from None
     if not real.is_relative_to(inside):
         raise ClipError(f"{path} leads out of the data set's folder, to {real}; move it inside")
+
+
+def _between(path: Path, root: Path) -> Iterator[Path]:
+    """Yield the path and the folders that lie between it and ``root``."""
+    while path not in (root, path.parent):
+        yield path
+        path = path.parent
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 FORMAT = 1
@@ -254,7 +254,10 @@ class ClipRecord:
         return [rows[end] for _, end in self.steps[window]]
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
+        values = {part.name: getattr(self, part.name) for part in fields(self)}
+        return json.dumps(
+            values | {"steps": dict(self.steps), "digests": dict(self.digests)}, ensure_ascii=False
+        )
 
     @classmethod
     def from_json(cls, text: str) -> ClipRecord:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.errors import GroupNotFoundError
 
 from apexflow.errors import ApexflowError
+from apexflow.storage.chunks import ChunkWriter
 from apexflow.storage.format import (
     COLUMN_CHUNK,
     CSV_COLUMNS,
@@ -40,6 +42,9 @@ from apexflow.storage.format import (
 )
 
 RECORD_BLOCK = 1024  # rows; of clips of 75 frames some 10 MB parsed
+# Columns that are called otherwise in a record.
+_RESULTS = {"frame_count": lambda record: len(record.frame_numbers)}
+_FRAME_FIELDS = {"frame_number": "frame_numbers"}
 _BEING_CREATED = {"apexflow": "being created"}
 
 Target = str | Path | ZarrStore
@@ -84,6 +89,8 @@ class Store:
         self.group = group
         self.name = name
         self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._writers: dict[str, ChunkWriter | None] = {}
+        self._layout: Layout | None = None
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -91,7 +98,9 @@ class Store:
 
     @property
     def layout(self) -> Layout:
-        return Layout.from_dict(self.attributes["layout"])
+        if self._layout is None:
+            self._layout = Layout.from_dict(self.attributes["layout"])
+        return self._layout
 
     @property
     def recipe_hash(self) -> str:
@@ -204,9 +213,13 @@ class Store:
         digests = {} if arrays is None else self._write_arrays(slot, placed, arrays)
         stages = self.layout.stages
         row = np.array([[seconds.get(stage, np.nan) for stage in stages]], np.float32)
-        self.array("clips/timings")[slot.index : slot.index + 1] = row
-        complete = replace(placed, digests=digests)
-        self.array("clips/record")[slot.index : slot.index + 1] = complete.to_json()
+        self._write_rows("clips/timings", slot.index, row)
+        complete = replace(placed, digests=digests).to_json()
+        writer = self._writer("clips/record")
+        if writer is None:
+            self.array("clips/record")[slot.index : slot.index + 1] = complete
+        else:
+            writer.write(slot.index, complete)
 
     def digest(self, path: str, index: int, record: ClipRecord) -> int:
         """Read one clip's part of an array and return its CRC-32C."""
@@ -240,19 +253,29 @@ class Store:
 
     def finalize(self) -> None:
         """Copy the records into the columns, for everyone who reads without apexflow."""
-        records = self.records()
+        count, total = self.clip_count, self.array("frames/frame_number").shape[0]
         blank = ClipRecord(dataset="", subject="", clip="", status="")
-        present = [record or blank for record in records]
-        for name in RESULT_TEXT_COLUMNS:
-            self._write_column(name, [getattr(record, name) for record in present])
-        self._write_column("frame_count", [len(record.frame_numbers) for record in present])
-        for name in ("template_frame", "apex_frame"):
-            self._write_column(name, [getattr(record, name) for record in present])
-        for name, (shape, _) in _float_columns(self.layout).items():
-            values = (getattr(record, name) for record in present)
-            empty = np.full(shape, np.nan, np.float32)
-            self._write_column(name, [empty if v in ((), None) else v for v in values])
-        self._write_frame_columns(present)
+        plain: dict[str, list[Any]] = {
+            name: [] for name in (*RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS)
+        }
+        floats = _nan_columns(count, _float_columns(self.layout))
+        frames = _nan_columns(total, FRAME_FLOAT_COLUMNS)
+        frames["frame_number"] = np.full(total, NO_NUMBER, np.int64)
+        for index, found in enumerate(self.iter_records()):
+            record = found or blank
+            for name, column in plain.items():
+                column.append(_RESULTS.get(name, attrgetter(name))(record))
+            for name, table in floats.items():
+                if (value := getattr(record, name)) not in ((), None):
+                    table[index] = value
+            rows = slice(record.frame_start, record.frame_start + len(record.frame_numbers))
+            for name, table in frames.items():
+                if value := getattr(record, _FRAME_FIELDS.get(name, name)):
+                    table[rows] = value
+        for name, values in (plain | floats).items():
+            self._write_column(name, values)
+        for name, table in frames.items():
+            self.array(f"frames/{name}")[:] = table
         self._write_csv()
         self._set_clip_attrs(complete=True)
 
@@ -264,7 +287,7 @@ class Store:
             padded = _whole_chunks(len(crops))
             rows = np.zeros((padded, *crops.shape[1:]), np.uint8)
             rows[: len(crops)] = crops
-            self.array("frames/image")[start : start + padded] = rows
+            self._write_rows("frames/image", start, rows)
             digests["frames/image"] = _crc(crops)
         for path, given in arrays.by_path():
             values = given if path.startswith("maps/") else given.astype(layout.flow_dtype)
@@ -275,29 +298,27 @@ class Store:
     def _write_part(self, path: str, slot: Slot, record: ClipRecord, values: NDArray[Any]) -> None:
         window, array = self._window(path), self.array(path)
         if self.layout.windows[window] != STEPS_BY_LENGTH:
-            array[slot.index] = values
+            self._write_rows(path, slot.index, values[None])
             return
         # Whole chunks, so that nothing of an earlier form of the clip stays behind.
         rows = np.full((slot.frame_capacity, *values.shape[1:]), array.fill_value, values.dtype)
         rows[[row - slot.frame_start for row in record.step_rows(window)]] = values
-        array[slot.frame_start : slot.frame_start + slot.frame_capacity] = rows
+        self._write_rows(path, slot.frame_start, rows)
 
-    def _write_frame_columns(self, records: Sequence[ClipRecord]) -> None:
-        total = self.array("frames/frame_number").shape[0]
-        number = np.full(total, NO_NUMBER, np.int64)
-        columns = {
-            name: np.full((total, *shape), np.nan, np.float32)
-            for name, (shape, _) in FRAME_FLOAT_COLUMNS.items()
-        }
-        for record in records:
-            rows = slice(record.frame_start, record.frame_start + len(record.frame_numbers))
-            number[rows] = record.frame_numbers
-            for name, values in columns.items():
-                if given := getattr(record, name):
-                    values[rows] = given
-        self.array("frames/frame_number")[:] = number
-        for name, values in columns.items():
-            self.array(f"frames/{name}")[:] = values
+    def _write_rows(self, path: str, start: int, values: NDArray[Any]) -> None:
+        """Write whole chunks of rows: a clip's own."""
+        writer = self._writer(path)
+        rows = 0 if writer is None else writer.rows
+        if writer is None or start % rows or len(values) % rows:
+            self.array(path)[start : start + len(values)] = values
+            return
+        for at in range(0, len(values), rows):
+            writer.write((start + at) // rows, values[at : at + rows])
+
+    def _writer(self, path: str) -> ChunkWriter | None:
+        if path not in self._writers:
+            self._writers[path] = ChunkWriter.of(self.array(path))
+        return self._writers[path]
 
     def _write_csv(self) -> None:
         text = io.StringIO()
@@ -517,6 +538,14 @@ def _whole_chunks(frames: int) -> int:
 def _grow(array: zarr.Array[Any], rows: int) -> None:
     if array.shape[0] < rows:
         array.resize((rows, *array.shape[1:]))
+
+
+def _nan_columns(
+    rows: int, columns: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]]
+) -> dict[str, NDArray[Any]]:
+    return {
+        name: np.full((rows, *shape), np.nan, np.float32) for name, (shape, _) in columns.items()
+    }
 
 
 def _crc(values: Any) -> int:
