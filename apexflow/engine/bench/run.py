@@ -49,7 +49,7 @@ def run(
             speed.append(timing.measure(case, rounds=rounds))
     progress("threads")
     threads = [
-        {"kernel": kernel, **timing.throughput(work, rounds=min(rounds, 5))}
+        {"kernel": kernel, **timing.throughput(work, rounds=2 * rounds)}
         for kernel, work in _batches(smoke=smoke).items()
     ]
     progress("accuracy")
