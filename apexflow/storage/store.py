@@ -272,8 +272,10 @@ class Store:
             for name, table in frames.items():
                 if value := getattr(record, _FRAME_FIELDS.get(name, name)):
                     table[rows] = value
-        for name, values in (plain | floats).items():
-            self._write_column(name, values)
+        for name, column in plain.items():
+            self._write_column(name, column)
+        for name, table in floats.items():
+            self._write_column(name, table)
         for name, table in frames.items():
             self.array(f"frames/{name}")[:] = table
         self._write_csv()
@@ -348,7 +350,7 @@ class Store:
             by_length = layout.windows[self._window(path)] == STEPS_BY_LENGTH
             _grow(self.array(path), frames if by_length else clips)
 
-    def _write_column(self, name: str, values: Sequence[Any]) -> None:
+    def _write_column(self, name: str, values: Sequence[Any] | NDArray[Any]) -> None:
         array = self.array(f"clips/{name}")
         if len(values):
             array[: len(values)] = np.asarray(values, array.dtype)

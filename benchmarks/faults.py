@@ -1,0 +1,217 @@
+"""Kill runs at random moments and compare what they leave with an uninterrupted run.
+
+    python benchmarks/faults.py --kills 50 --seed 0
+
+Every round starts the command again on the same store and, at a random moment, ends with
+SIGKILL one of: a worker, all workers, the workers' guards, the run itself, everything. When all
+clips are done in spite of that, the store is compared, array by array and byte by byte, and a
+new one begun. Counted are kills, clips done twice (done in the store when a run began, and
+done again), stray files, and stores that differ: all but the first must be 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+import zarr
+
+from apexflow import process, read_samm
+from apexflow.engine.recipe import Recipe
+from apexflow.engine.synthetic import write_samm
+from apexflow.storage.store import open_store
+from apexflow.storage.verify import verify
+
+VICTIMS = ("worker", "workers", "guards", "run", "everything")
+RECIPE = """\
+base = "default"
+[face]
+detector = "fixed"
+box = [60, 30, 140, 130]
+[alignment]
+margin = 6
+[crop]
+height = 64
+width = 64
+"""
+
+
+@dataclass
+class Tally:
+    """What was seen; all but ``kills`` and ``stores`` are faults."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    stores: int = 0
+    differing: list[str] = field(default_factory=list)
+    done_twice: int = 0
+    stray_files: int = 0
+    failed: int = 0
+
+    @property
+    def sound(self) -> bool:
+        return not (self.differing or self.done_twice or self.stray_files or self.failed)
+
+    def __str__(self) -> str:
+        kills = ", ".join(f"{name} {count}" for name, count in sorted(self.kills.items()))
+        return (
+            f"kills         {self.kills.total()} ({kills})\n"
+            f"stores        {self.stores} finished after them, {len(self.differing)} differing "
+            f"from the uninterrupted one{': ' if self.differing else ''}{self.differing or ''}\n"
+            f"done twice    {self.done_twice} clips\n"
+            f"stray files   {self.stray_files}\n"
+            f"runs failed   {self.failed}"
+        )
+
+
+def run(kills: int, seed: int, folder: Path, *, clips: int = 24) -> Tally:
+    """Kill that many times, and say what was seen."""
+    rng = random.Random(seed)
+    root, recipe = folder / "samm", folder / "recipe.toml"
+    write_samm(root, subjects=3, clips=clips, frames=9, size=(160, 200), quality=95, faulty=False)
+    recipe.write_text(RECIPE)
+    reference = folder / "reference.zarr"
+    catalog = read_samm(root)
+    took = process(catalog, reference, recipe=Recipe.load(recipe), workers=0, progress=False)
+    tally = Tally()
+    while tally.kills.total() < kills:
+        store = folder / f"{tally.stores}.zarr"
+        command = [sys.executable, "-m", "apexflow", "process", "samm", str(root), "-o", str(store)]
+        command += ["--recipe", str(recipe), "--workers", "2", "--quiet"]
+        while tally.kills.total() < kills and len(_written(store)) < clips:
+            _round(command, store, rng, tally)
+        _finish(command, store, reference, tally)
+        shutil.rmtree(store)
+    assert not took.failed
+    return tally
+
+
+def _round(command: list[str], store: Path, rng: random.Random, tally: Tally) -> None:
+    """Start the command, and kill at a random moment; or at once when it is done before."""
+    before = _written(store)
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    victim = rng.choice(VICTIMS)
+    # Half the kills fall while Dask starts, half while clips are being written.
+    if rng.random() < 0.5:
+        _wait_for_change(store, running)
+        time.sleep(rng.uniform(0, 0.1))
+    else:
+        time.sleep(rng.uniform(0, 4))
+    struck = _kill(running, victim)
+    if victim in ("run", "everything"):
+        running.wait(timeout=60)
+        _wait_until_gone(struck)
+    else:
+        _, said = running.communicate(timeout=120)
+        if running.returncode != 0:
+            tally.failed += 1
+            print(f"{victim}: status {running.returncode}: {said.decode()}", file=sys.stderr)
+    tally.kills[victim] += 1
+    # A commit record has one write: a second one would have a later time.
+    after = _written(store)
+    tally.done_twice += sum(after.get(name) != stamp for name, stamp in before.items())
+
+
+def _finish(command: list[str], store: Path, reference: Path, tally: Tally) -> None:
+    before = _written(store)
+    ended = subprocess.run(command, timeout=120, capture_output=True, check=False)
+    tally.failed += ended.returncode != 0
+    after = _written(store)
+    tally.done_twice += sum(after.get(name) != stamp for name, stamp in before.items())
+    tally.stray_files += len(list(store.rglob("*.partial")))
+    tally.stray_files += len(_files(store) ^ _files(reference))
+    tally.differing += _differences(reference, store)
+    tally.differing += [str(damage) for damage in verify(open_store(store))]
+    tally.stores += 1
+
+
+def _files(store: Path) -> set[Path]:
+    return {path.relative_to(store) for path in store.rglob("*") if path.is_file()}
+
+
+def _written(store: Path) -> dict[str, int]:
+    """Return when each commit record was written."""
+    records = store / "clips" / "record" / "c"
+    if not records.is_dir():
+        return {}
+    return {
+        path.name: path.stat().st_mtime_ns
+        for path in records.iterdir()
+        if path.suffix != ".partial"
+    }
+
+
+def _wait_for_change(store: Path, running: subprocess.Popen[bytes]) -> None:
+    before = len(_written(store))
+    while running.poll() is None and len(_written(store)) == before:
+        time.sleep(0.002)
+
+
+def _kill(running: subprocess.Popen[bytes], victim: str) -> list[psutil.Process]:
+    """SIGKILL the victim; return all processes that must be gone when the run is."""
+    try:
+        run_ = psutil.Process(running.pid)
+        guards = run_.children()
+        workers = [below for guard in guards for below in guard.children()]
+    except psutil.NoSuchProcess:
+        return []
+    chosen = {
+        "worker": workers[:1],
+        "workers": workers,
+        "guards": guards,
+        "run": [run_],
+        "everything": [run_, *guards, *workers],
+    }[victim]
+    for process_ in chosen:
+        try:
+            os.kill(process_.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    return [*guards, *workers]
+
+
+def _wait_until_gone(processes: list[psutil.Process]) -> None:
+    _, left = psutil.wait_procs(processes, timeout=20)
+    for process_ in left:
+        raise SystemExit(f"process {process_} outlives its run")
+
+
+def _differences(first: Path, second: Path) -> list[str]:
+    """Return the arrays that are not equal byte for byte; seconds differ from run to run."""
+    one, two = (zarr.open_group(str(path), mode="r") for path in (first, second))
+    names = sorted(n for n, node in one.members(max_depth=None) if isinstance(node, zarr.Array))
+    differing = []
+    for name in names:
+        a, b = np.asarray(one[name][...]), np.asarray(two[name][...])
+        same = a.tolist() == b.tolist() if a.dtype.kind == "T" else a.tobytes() == b.tobytes()
+        if name != "clips/timings" and (a.dtype != b.dtype or not same):
+            differing.append(name)
+    return differing
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        tally = run(arguments.kills, arguments.seed, Path(folder))
+    print(tally)
+    print(f"seconds       {time.perf_counter() - started:.0f}")
+    sys.exit(not tally.sound)
+
+
+if __name__ == "__main__":
+    main()
