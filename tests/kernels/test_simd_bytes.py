@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from numba.extending import intrinsic
 
 from apexflow.kernels import simd_bytes as simd
 
+ROOT = Path(__file__).parents[2]
 EXTREMES = np.array([0, 1, 2, 127, 128, 129, 254, 255], np.uint8)
 
 
@@ -50,7 +52,7 @@ def test_dot_equals_numpy_with_other_instructions(features):
         pytest.skip(f"this CPU has no {features}")
     script = "from tests.kernels.test_simd_bytes import check_dots; check_dots()"
     environment = os.environ | {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": features}
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, check=True)
 
 
 @intrinsic

@@ -206,8 +206,10 @@ def _with_channels(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _score(product: int, norm: int, template_norm: int) -> float:
-    # The root of the integer product is exact where it is whole: a copy scores 1.0.
-    return product / math.sqrt(norm * template_norm) if norm else 0.0
+    if norm == 0:
+        return 0.0
+    # The root of a whole square is exact: a copy scores 1.0.
+    return min(max(product / math.sqrt(norm * template_norm), -1.0), 1.0)
 
 
 def _first_maximum(products: NDArray[np.int64], norms: NDArray[np.int64]) -> int:
