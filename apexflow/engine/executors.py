@@ -175,9 +175,13 @@ def _performance_report(file: str | Path | None) -> AbstractContextManager[Any]:
 
 def _check_versions(client: Client) -> None:
     ours = worker_versions()
+    names = {a: w["name"] for a, w in client.scheduler_info(n_workers=-1)["workers"].items()}
     for worker, theirs in client.run(worker_versions, on_error="return").items():
         if theirs != ours:
-            raise ApexflowError(f"worker {worker} has {theirs}, this process {ours}: install one")
+            raise ApexflowError(
+                f"worker {names.get(worker, '')} at {worker} has {theirs}, this process {ours}: "
+                f"install one version"
+            )
 
 
 @contextmanager
