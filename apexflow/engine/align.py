@@ -151,8 +151,11 @@ def _warp(frame: Image, matrix: Matrix, crop: Crop) -> Image:
 
 
 def _odd(pixels: float) -> int:
-    """Return the odd number nearest to that of the pixels that fall into one of the crop."""
-    return 1 + 2 * max(0, math.floor(pixels / 2))
+    """Return over how many pixels to average when so many fall into one of the crop.
+
+    Odd, so that the mean stays where it is; from 1.5 pixels on three are better than one.
+    """
+    return 1 + 2 * math.floor((pixels + 0.5) / 2)
 
 
 def _around(frame: Image, matrix: Matrix, crop: Crop) -> tuple[Image, Matrix]:
