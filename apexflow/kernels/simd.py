@@ -172,6 +172,25 @@ def store(typing: Any, buffer: Any, i: Any, value: Any) -> Any:
 
 
 @intrinsic
+def prefetch(typing: Any, buffer: Any, i: Any) -> Any:
+    """Ask for the cache line of element i, which need not exist."""
+    if not (_is_buffer(buffer) and isinstance(i, types.Integer)):
+        return None
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = builder.bitcast(_address(context, builder, sig, args), ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        function_type = ir.FunctionType(ir.VoidType(), [address.type, word, word, word])
+        function = builder.module.globals.get("llvm.prefetch.p0")
+        if function is None:
+            function = ir.Function(builder.module, function_type, "llvm.prefetch.p0")
+        builder.call(function, [address, word(0), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(buffer, types.intp), build
+
+
+@intrinsic
 def splat(typing: Any, value: Any) -> Any:
     """Return a vector with one float32 or float64 in all lanes."""
     if value not in _VECTOR_OF:

@@ -184,6 +184,7 @@ def test_conversions_are_exact_upwards_and_rounded_downwards() -> None:
 
 @njit
 def sum_behind_pointer(a: Vectors, out: Vectors) -> None:
+    simd.prefetch(a, 1 << 40)  # reads nothing, so it may point anywhere
     source, target = simd.pointer(a), simd.pointer(out)
     simd.store(target, 1, simd.load(source, 2) + simd.splat(source[0]))
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
 from typing import Any
@@ -16,14 +16,7 @@ from numpy.typing import NDArray
 from apexflow.kernels import _validate as validate
 from apexflow.kernels import simd
 from apexflow.kernels.farneback import cpu
-from apexflow.kernels.farneback.plan import (
-    Floats,
-    coefficient_arrays,
-    gaussian_window,
-    poly_taps,
-    pyramid,
-    storage_size,
-)
+from apexflow.kernels.farneback.plan import Floats, Level, gaussian_window, poly_taps, pyramid
 
 __all__ = ["OPTFLOW_FARNEBACK_GAUSSIAN", "FarnebackFrame", "farneback", "prepare_farneback"]
 
@@ -89,9 +82,7 @@ def prepare_farneback(
         If an argument has a wrong shape, dtype or value.
     """
     image = validate.check_array("image", image, dtypes=("uint8", "float32"), ndim=(2,))
-    expansion = _check_expansion(pyr_scale, levels, poly_n, poly_sigma)
-    storage = simd.aligned(storage_size(*image.shape, pyr_scale, levels))
-    return _prepare(image, expansion, storage)
+    return _prepare(image, _check_expansion(pyr_scale, levels, poly_n, poly_sigma))
 
 
 def farneback(
@@ -173,17 +164,23 @@ def farneback(
     prev, next_ = _check_frames("prev", prev, expansion), _check_frames("next", next, expansion)
     count = _check_pairs(prev, next_)
     window = gaussian_window(winsize) if flags else np.zeros(0, np.float32)
-    pairs = islice(zip(*_prepared([prev, next_], expansion), strict=False), count or 1)
-    flows = [_flow(first, second, winsize, window, iterations) for first, second in pairs]
+    built = pyramid(*prev.shape[-2:], expansion.pyr_scale, expansion.levels)
+    pairs = islice(zip(*_expanded([prev, next_], expansion, built), strict=False), count or 1)
+    flows = [_flow(built, first, second, winsize, window, iterations) for first, second in pairs]
     return np.stack(flows) if count else flows[0]
 
 
 def _flow(
-    first: FarnebackFrame, second: FarnebackFrame, winsize: int, window: Floats, iterations: int
+    levels: tuple[Level, ...],
+    first: Iterable[Floats],
+    second: Iterable[Floats],
+    winsize: int,
+    window: Floats,
+    iterations: int,
 ) -> Floats:
-    levels = pyramid(*first.shape, first.expansion.pyr_scale, first.expansion.levels)
+    """Refine the flow from level to level, given both frames' coefficients of each."""
     flow, width = np.zeros((2, levels[0].height, levels[0].pitch), np.float32), 0
-    for level, a, b in zip(levels, first.coefficients, second.coefficients, strict=True):
+    for level, a, b in zip(levels, first, second, strict=True):
         if width:
             flow = cpu.enlarge(flow, width, *level.flow_rows, *level.flow_columns)
         width = level.width
@@ -195,44 +192,62 @@ def _flow(
     return cpu.interleave(flow, width)
 
 
-def _prepared(
-    inputs: Sequence[FarnebackFrame | NDArray[Any]], expansion: Expansion
-) -> list[Iterator[FarnebackFrame]]:
-    """For each input, iterate over its prepared frames; a single frame is repeated for ever.
+def _expanded(
+    inputs: Sequence[FarnebackFrame | NDArray[Any]], expansion: Expansion, levels: tuple[Level, ...]
+) -> list[Iterator[Iterable[Floats]]]:
+    """For each input, iterate over its frames' coefficients; a single frame is repeated.
 
-    The frames of a batch take turns in one place. All places are one allocation: several of
-    a megabyte each would go back to the system after each call, and getting them again costs
-    as much as the flow itself.
+    A frame that is used once is expanded level by level in one place. The places are one
+    allocation: several of a megabyte each would go back to the system after each call, and
+    getting them again costs as much as the flow itself.
     """
-    size = storage_size(*inputs[0].shape[-2:], expansion.pyr_scale, expansion.levels)
+    size = levels[-1].storage
     storage = simd.aligned(len(inputs) * size)
     places = (storage[i * size : (i + 1) * size] for i in range(len(inputs)))
-    return [_frames(*pair, expansion) for pair in zip(inputs, places, strict=True)]
+    once = all(len(frames.shape) == 2 for frames in inputs)
+    return [_frames(*pair, expansion, levels, once) for pair in zip(inputs, places, strict=True)]
 
 
 def _frames(
-    frames: FarnebackFrame | NDArray[Any], place: Floats, expansion: Expansion
-) -> Iterator[FarnebackFrame]:
+    frames: FarnebackFrame | NDArray[Any],
+    place: Floats,
+    expansion: Expansion,
+    levels: tuple[Level, ...],
+    once: bool,
+) -> Iterator[Iterable[Floats]]:
     if isinstance(frames, FarnebackFrame):
-        return repeat(frames)
-    if frames.ndim == 2:
-        return repeat(_prepare(frames, expansion, place))
-    return (_prepare(frame, expansion, place) for frame in frames)
+        return repeat(frames.coefficients)
+    if frames.ndim == 2 and not once:
+        return repeat(_prepare(frames, expansion).coefficients)
+    images = frames.reshape(-1, *frames.shape[-2:])
+    return (_expand(image, expansion, levels, repeat(place)) for image in images)
 
 
-def _prepare(image: NDArray[Any], expansion: Expansion, storage: Floats) -> FarnebackFrame:
-    taps = poly_taps(expansion.poly_n, expansion.poly_sigma)
+def _prepare(image: NDArray[Any], expansion: Expansion) -> FarnebackFrame:
     levels = pyramid(*image.shape, expansion.pyr_scale, expansion.levels)
+    places = (simd.aligned(level.storage) for level in levels)
+    coefficients = tuple(_expand(image, expansion, levels, places))
+    return FarnebackFrame(image.shape, expansion, coefficients)
+
+
+def _expand(
+    image: NDArray[Any],
+    expansion: Expansion,
+    levels: tuple[Level, ...],
+    places: Iterator[Floats],
+) -> Iterator[Floats]:
+    """Yield the coefficients of each level, coarsest first, each in the next place."""
+    taps = poly_taps(expansion.poly_n, expansion.poly_sigma)
     pixels = simd.aligned(levels[-1].height * levels[-1].pitch).reshape(len(image), -1)
     pixels[:, : image.shape[1]] = image
-    coefficients = coefficient_arrays(storage, levels)
-    for level, out in zip(levels, coefficients, strict=True):
+    for level in levels:
         if level is levels[-1]:
             reduced = cpu.blur(pixels, level.width)
         else:
             reduced = cpu.reduce(pixels, image.shape[1], *level.rows, *level.columns)
-        cpu.expand(reduced, level.width, *taps, out)
-    return FarnebackFrame(image.shape, expansion, coefficients)
+        coefficients = level.coefficients(next(places))
+        cpu.expand(reduced, level.width, *taps, coefficients)
+        yield coefficients
 
 
 def _check_expansion(pyr_scale: float, levels: int, poly_n: int, poly_sigma: float) -> Expansion:

@@ -23,6 +23,9 @@ LANES = simd.LANES
 # OpenCV adds this to the determinant of the averaged normal equations.
 RIDGE = 1e-3
 
+# Coefficients are fetched from memory this many rows before they are needed.
+_AHEAD = 8
+
 
 @njit(nogil=True, cache=True)
 def row_pitch(width: int) -> int:
@@ -355,6 +358,9 @@ def observe(
                 sums = _sample_each(sources, stride, height, width, fy, fx, spare)
         s0, s1, s2, s3, s4 = sums
         at = 5 * y * stride + PAD + x
+        for c in range(5):  # 10% of the time when the frame was prepared long ago
+            simd.prefetch(first, at + (5 * _AHEAD + c) * stride)
+            simd.prefetch(second, at + (5 * _AHEAD + c) * stride)
         share = simd.select(inside, half, one)
         b0 = (simd.load(first, at) - s0) * half
         b1 = (simd.load(first, at + stride) - s1) * half

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
@@ -65,6 +63,19 @@ class Level:
         """Elements of a row without margins: whole vectors."""
         return self.width + -self.width % LANES
 
+    @property
+    def storage(self) -> int:
+        """Elements that `coefficients` takes."""
+        return self.height * 5 * (PAD + self.pitch) + PAD
+
+    def coefficients(self, place: Floats) -> Floats:
+        """Lay (H, 5, PAD + pitch) coefficients out in the beginning of ``place``.
+
+        PAD zeros follow, since vectors also reach over the end of the last row.
+        """
+        place[self.storage - PAD : self.storage] = 0
+        return place[: self.storage - PAD].reshape(self.height, 5, PAD + self.pitch)
+
 
 @lru_cache(maxsize=64)
 def pyramid(height: int, width: int, pyr_scale: float, levels: int) -> tuple[Level, ...]:
@@ -96,27 +107,6 @@ def _level(full: Size, size: Size, coarser: Size, scale: float, pyr_scale: float
         border=_frozen(np.pad(border, padding)),
         border_rows=_frozen(border_rows.reshape(-1).astype(np.int64)),
     )
-
-
-def coefficient_arrays(storage: Floats, levels: tuple[Level, ...]) -> tuple[Floats, ...]:
-    """Lay the levels' (H, 5, PAD + pitch) coefficients out in one array of `storage_size`."""
-    arrays, end = [], 0
-    for level in levels:
-        start, shape = end, (level.height, 5, PAD + level.pitch)
-        end += math.prod(shape)
-        arrays.append(storage[start:end].reshape(shape))
-    storage[end:] = 0
-    return tuple(arrays)
-
-
-@lru_cache(maxsize=64)
-def storage_size(height: int, width: int, pyr_scale: float, levels: int) -> int:
-    """Return the length of the array that holds one frame's coefficients.
-
-    It ends with PAD zeros, since vectors also reach over the end of the last row.
-    """
-    built = pyramid(height, width, pyr_scale, levels)
-    return sum(level.height * 5 * (PAD + level.pitch) for level in built) + PAD
 
 
 def _reduction(size: int, reduced: int, scale: float) -> Taps:
