@@ -24,14 +24,28 @@ _NAMES = {
     "tvl1": "tvl1",
     "prepare_tvl1": "tvl1",
     "encode_hsv": "encode",
+    "encode_hsv_absolute": "encode",
+    "encode_magnitude_angle": "encode",
+    "encode_uv": "encode",
+    "encode_uv_strain": "encode",
     "magnitude_angle": "encode",
+    "make_maps": "encode",
+    "mask_region": "encode",
     "optical_strain": "encode",
+    "remove_head_motion": "encode",
 }
 
 if TYPE_CHECKING:
     from apexflow.kernels.encode import encode_hsv as encode_hsv
+    from apexflow.kernels.encode import encode_hsv_absolute as encode_hsv_absolute
+    from apexflow.kernels.encode import encode_magnitude_angle as encode_magnitude_angle
+    from apexflow.kernels.encode import encode_uv as encode_uv
+    from apexflow.kernels.encode import encode_uv_strain as encode_uv_strain
     from apexflow.kernels.encode import magnitude_angle as magnitude_angle
+    from apexflow.kernels.encode import make_maps as make_maps
+    from apexflow.kernels.encode import mask_region as mask_region
     from apexflow.kernels.encode import optical_strain as optical_strain
+    from apexflow.kernels.encode import remove_head_motion as remove_head_motion
     from apexflow.kernels.farneback import farneback as farneback
     from apexflow.kernels.farneback import prepare_farneback as prepare_farneback
     from apexflow.kernels.register import Placement as Placement

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -196,3 +199,26 @@ def test_a_region_at_the_frame_s_edge_is_continued() -> None:
     aligner = Aligner(frame, (0, 0, 80, 64), replace(RECIPE.alignment, method="similarity"))
     cut = aligner.cut(frame, (0, 0, 80, 64), Pose(9.5, -7.5, rotation=5), CROP)
     assert cut.shape == SIZE
+
+
+def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "alignment.py"
+    spec = importlib.util.spec_from_file_location("alignment_benchmark", path)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = script  # where its dataclass looks for its annotations
+    spec.loader.exec_module(script)
+    script.INTERPOLATIONS = ("area",)
+    samples = list(
+        script.make_samples(
+            clips=1, frames=5, size=(160, 200), rotation=1.0, scale=0.01, detect=False
+        )
+    )
+    script.print_position_table(samples)
+    script.print_flow_table(samples)
+    script.print_cost_table(samples)
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split("|")[1:-1] for line in lines if line.startswith("| similarity")]
+    assert [len(row) for row in rows] == [3, 5, 3]
+    assert all(float(row[-1].split(",")[-1].split()[-1]) >= 0 for row in rows)
