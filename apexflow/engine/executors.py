@@ -94,13 +94,13 @@ def local_workers(count: int, options: RunOptions, *, modules: Sequence[str]) ->
         }
         for i in range(processes)
     }
-    dashboard = {"dashboard": True, "dashboard_address": "127.0.0.1:0"}
     scheduler = {
         "host": "127.0.0.1",
         "port": 0,
+        "dashboard": options.dashboard,
+        "dashboard_address": "127.0.0.1:0",
         # A clip that was on a dead worker comes back to us at once; see dispatch.
         "allowed_failures": 0,
-        **(dashboard if options.dashboard else {"dashboard": False}),
     }
     with (
         _dask_logs(options),

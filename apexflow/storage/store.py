@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -45,7 +46,10 @@ RECORD_BLOCK = 1024  # rows; of clips of 75 frames some 10 MB parsed
 # Columns that are called otherwise in a record.
 _RESULTS = {"frame_count": lambda record: len(record.frame_numbers)}
 _FRAME_FIELDS = {"frame_number": "frame_numbers"}
+_OBJECT_STORES = ("s3", "s3a", "gs", "az", "adl", "abfs", "abfss")
 _BEING_CREATED = {"apexflow": "being created"}
+
+logger = logging.getLogger(__name__)
 
 Target = str | Path | ZarrStore
 Key = tuple[str, str, str]
@@ -475,10 +479,14 @@ def exclusive(target: Target) -> Iterator[None]:
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise ApexflowError(
                 f"another run is writing {path}; wait for it, or stop it first"
             ) from None
+        except OSError as error:  # some network file systems lock no folder
+            logger.warning(
+                "%s cannot be locked (%s): see that no other run writes it", path, error.strerror
+            )
         yield
     finally:
         os.close(handle)
@@ -586,7 +594,20 @@ def _no_store(name: str) -> ApexflowError:
 
 
 def _zarr_target(target: Target) -> Any:
+    if isinstance(target, str) and target.partition("://")[0] in _OBJECT_STORES:
+        return _object_store(target)
     return str(target) if isinstance(target, Path) else target
+
+
+def _object_store(url: str) -> ZarrStore:
+    """Open a bucket by its URL; keys, region and endpoint come from the environment."""
+    from zarr.storage import ObjectStore
+
+    try:
+        from obstore.store import from_url
+    except ImportError:
+        raise ApexflowError(f"{url} needs obstore: pip install 'apexflow[s3]'") from None
+    return ObjectStore(from_url(url))
 
 
 def _make_arrays(group: zarr.Group, layout: Layout) -> None:
