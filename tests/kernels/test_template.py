@@ -289,6 +289,19 @@ def test_ties_near_a_key_frame(pattern, found_near_key):
         assert_exact(matcher.match(frame), frame, template)
 
 
+def test_frames_that_drift_away_get_a_fresh_key_frame(found_near_key):
+    rng = np.random.default_rng(15)
+    scene = cv2.GaussianBlur(rng.normal(size=(60, 130)), (0, 0), 9)
+    scene = 128 + 40 * scene / scene.std()
+    matcher = TemplateMatcher(np.rint(scene[7:53, 11:81]).astype(np.uint8))
+    for number in range(60):
+        shift = np.array([[1, 0, -number / 4], [0, 1, 0.0]])
+        moved = cv2.warpAffine(scene, shift, (130, 60), borderMode=2)[:, :92]
+        frame = np.clip(np.rint(moved + rng.normal(0, 2, moved.shape)), 0, 255).astype(np.uint8)
+        assert matcher.match(frame) == match_template(frame, matcher._template[..., 0])
+    assert 0 < found_near_key.count(False) < 30
+
+
 def test_cuts_flashes_and_clipped_regions_within_a_clip(found_near_key):
     rng = np.random.default_rng(9)
     frames = list(clip(rng, 3, *SIZE))

@@ -15,6 +15,10 @@ Scores = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 MOST_CANDIDATES = 512
 """Positions whose computation takes about as long as the DFTs of a region."""
 
+_FIRST = 3
+"""Frames that show how many positions a fresh key frame leaves. One may be the template's own
+frame, which leaves a single one."""
+
 
 def can_be_key(region: tuple[int, ...], template: tuple[int, ...]) -> bool:
     """Whether `KeyFrame` serves regions and templates of these shapes.
@@ -58,8 +62,7 @@ class KeyFrame:
         self._pattern = pattern
         self._key = _prepare_key(region, pattern, products, norms)
         self._hint = int(self._key.angles.argmin())
-        self._usual = 0
-        self._excess = 0
+        self._served = self._usual = self._excess = 0
 
     def search(self, region: NDArray[np.uint8]) -> Scores | None:
         """Return the best positions of a region of the same shape, and near ties.
@@ -79,8 +82,10 @@ class KeyFrame:
         )
         if positions.size == 0:
             return None
-        self._usual = self._usual or computed
-        self._excess += computed - self._usual
+        self._served += 1
+        if self._served <= _FIRST:
+            self._usual = max(self._usual, computed)
+        self._excess += max(0, computed - self._usual)
         self._hint = int(positions[0])
         return positions, products, norms
 
