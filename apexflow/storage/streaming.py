@@ -115,6 +115,8 @@ class ClipStream(IterableDataset[Batch]):
                 if len(left.indices) == self.batch_size:
                     yield left.batch(self.dataset)
                     left = _Samples([], {})
+            # Before the next group is read: two would take the whole allowance.
+            del samples
         if left.indices and not self.drop_last:
             yield left.batch(self.dataset)
 
