@@ -73,12 +73,13 @@ def export_gifs(store: Store, folder: str | Path) -> int:
     """Write one animation per clip, onset, apex, offset, at 1.5 frames/s; return how many."""
     from PIL import Image
 
-    moments = {name: store.column(name).tolist() for name in ("onset", "apex", "offset")}
+    onsets, offsets = (store.column(name).tolist() for name in ("onset", "offset"))
     prefix = _prefix(store)
     written = 0
     for index, record in finished(store):
         crops = store.frames(record)
-        shown = [moments[name][index] for name in moments]
+        # The apex as it was used: where none is annotated it was estimated.
+        shown = [onsets[index], record.apex_frame, offsets[index]]
         rows = [record.frame_numbers.index(n) for n in shown if n in record.frame_numbers]
         images = [Image.fromarray(crops[row]) for row in rows]
         path = Path(folder) / prefix(record) / f"{_part(record.clip)}.gif"
