@@ -182,21 +182,19 @@ def _sum_columns(cell, scale, shift, wraps, edge, sums):  # type: ignore[no-unty
     """Sum the colours of each column of ``cell`` (k, 2 w) into ``sums`` (3, w or more)."""
     rows, double_width = cell.shape
     pitch = sums.shape[1]
-    width = double_width // 2
-    whole = width // LANES * LANES
-    flow, target = pointer(cell), pointer(sums)
-    for x in range(0, whole, LANES):
-        red, green, blue = _sum_colours(flow, 2 * x, double_width, rows, scale, shift, wraps)
+    target = pointer(sums)
+    for x in range(0, double_width // 2, LANES):
+        source, at, stride = pointer(cell), 2 * x, double_width
+        if at + 2 * LANES > double_width:
+            # A whole vector would read beyond the last row: what is left goes through a copy.
+            for y in range(rows):
+                for i in range(double_width - at):
+                    edge[y, i] = cell[y, at + i]
+            source, at, stride = pointer(edge), 0, 2 * LANES
+        red, green, blue = _sum_colours(source, at, stride, rows, scale, shift, wraps)
         store(target, x, red)
         store(target, pitch + x, green)
         store(target, 2 * pitch + x, blue)
-    if whole < width:
-        # Whole vectors would read beyond the last row: what is left goes through a copy.
-        edge[:, : double_width - 2 * whole] = cell[:, 2 * whole :]
-        red, green, blue = _sum_colours(pointer(edge), 0, 2 * LANES, rows, scale, shift, wraps)
-        store(target, whole, red)
-        store(target, pitch + whole, green)
-        store(target, 2 * pitch + whole, blue)
 
 
 @njit(nogil=True, cache=True)
