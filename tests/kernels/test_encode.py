@@ -108,6 +108,13 @@ def test_constant_flow_is_black(vector):
     assert not encode_hsv(flow).any()
 
 
+@given(height=st.integers(1, 5), width=st.integers(1, 5), seed=SEEDS)
+@settings(deadline=None, max_examples=40)
+def test_tiny_flows_equal_opencv(height, width, seed):
+    flow = make_flow(height, width, seed)
+    np.testing.assert_array_equal(encode_hsv(flow, None), opencv_chain(flow, None))
+
+
 def test_right_is_red_and_down_is_yellow_green():
     flow = np.zeros((2, 3, 2), np.float32)
     flow[0, 0], flow[0, 1], flow[0, 2] = (1, 0), (0, 1), (-1, 0)

@@ -126,7 +126,8 @@ def _encode(flows, maps):  # type: ignore[no-untyped-def]
     edge = np.zeros((cell_height, 2 * LANES), np.float32)
     for n in range(count):
         flow = flows[n]
-        shortest, longest, finite = _extent(flow)
+        enough = flow if flow.size >= 2 * LANES else _repeated(flow)
+        shortest, longest, finite = _extent(enough)
         if not finite:
             return False
         scale, shift, wraps = _stretch(shortest, longest)
@@ -142,14 +143,18 @@ def _encode(flows, maps):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def _repeated(flow):  # type: ignore[no-untyped-def]
+    """Fill 16 vectors with those of a smaller flow, again and again."""
+    few, many = flow.ravel(), np.empty((1, 2 * LANES), np.float32)
+    for i in range(many.size):
+        many[0, i] = few[i % few.size]
+    return many
+
+
+@njit(nogil=True, cache=True)
 def _extent(flow):  # type: ignore[no-untyped-def]
-    """Least and greatest squared length, and whether all are finite."""
+    """Least and greatest squared length of 16 vectors or more, and whether all are finite."""
     count = flow.size // 2
-    if count < LANES:
-        few, flow = flow.ravel(), np.empty((1, 2 * LANES), np.float32)
-        for i in range(2 * LANES):
-            flow[0, i] = few[i % (2 * count)]
-        count = LANES
     vectors = pointer(flow)
     least, greatest = splat(_F(np.inf)), splat(_F(0))
     finite = greatest < least
