@@ -78,7 +78,10 @@ sides = st.integers(16, 100)
 shapes = st.tuples(sides, sides)
 dtypes = st.sampled_from([np.uint8, np.float32])
 seeds = st.integers(0, 2**32 - 1)
-motions = st.tuples(st.floats(-3, 3), st.floats(-3, 3))
+# Without motion the flow at the border is a rounding error, whose sign decides what lies inside:
+# see test_identical_frames_are_opencvs_until_rounding_decides.
+speeds = st.one_of(st.floats(-3, -0.1), st.floats(0.1, 3))
+motions = st.tuples(speeds, speeds)
 windows = st.sampled_from([0, GAUSSIAN])
 # Smaller windows and thinner polynomials make the normal equations of a textured image nearly
 # singular; OpenCV then differs as much from itself when 1e-4 gray levels of noise are added.
@@ -96,7 +99,7 @@ parameters = st.fixed_dictionaries(
 
 
 @given(shape=shapes, seed=seeds, dtype=dtypes, motion=motions, options=parameters)
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 def test_agrees_with_opencv_at_any_size_and_setting(
     shape: tuple[int, int],
     seed: int,
@@ -191,6 +194,17 @@ def test_polynomials_of_any_size_are_opencvs(poly_n: int) -> None:
 def test_flat_images_do_not_move(value: int, flags: int) -> None:
     flat = np.full((40, 50), value, np.uint8)
     np.testing.assert_array_equal(farneback(flat, flat, flags=flags), np.zeros((40, 50, 2)))
+
+
+@pytest.mark.parametrize("flags", [0, GAUSSIAN])
+def test_identical_frames_are_opencvs_until_rounding_decides(flags: int) -> None:
+    # OpenCV takes the last row and column as outside the image, so that some flow arises there.
+    image = moved_pair((90, 70), 6, (0, 0))[0]
+    flow = farneback(image, image, flags=flags, levels=0, iterations=2)
+    expected = opencv(image, image, flags=flags, levels=0, iterations=2)
+    assert np.abs(expected[-3:]).max() > 1e-3
+    assert end_point_difference(flow, expected) < TOLERANCE[flags]
+    np.testing.assert_array_equal(flow[:40, :30], np.zeros((40, 30, 2)))
 
 
 def test_an_edge_on_flat_ground_is_opencvs() -> None:

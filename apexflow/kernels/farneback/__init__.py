@@ -138,6 +138,14 @@ def farneback(
         If an argument has a wrong shape, dtype or value, or if a prepared frame was prepared
         with other parameters.
 
+    Notes
+    -----
+    OpenCV treats what the flow moves beyond the border differently from what stays inside, and
+    a pixel of the border does either by the sign of its flow. Where nothing moves this is the
+    sign of a rounding error; such pixels, and what the window carries on from them, differ
+    from OpenCV as OpenCV's flow differs after a change of 1e-4 gray levels. The same is true
+    of patterns without a second direction, such as slanted stripes.
+
     References
     ----------
     .. [1] G. Farnebäck, "Two-frame motion estimation based on polynomial expansion",
