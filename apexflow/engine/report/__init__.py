@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from apexflow.engine.report import figures
+from apexflow.engine.report import figures, motion
 from apexflow.engine.report.figures import Figure
 from apexflow.errors import ApexflowError
 from apexflow.storage.export import finished
@@ -68,6 +68,15 @@ def _figures(store: Store, root: Path | None) -> list[Figure]:
             figures.moments(store, clips),
             figures.animation(store, clips),
         ]
+    found += [
+        figure
+        for figure in (
+            None if root is None else motion.alignments(store, clips, root),
+            motion.regions(store, clips),
+            motion.encodings(store, clips),
+        )
+        if figure is not None
+    ]
     for name in store.layout.maps:
         found.append(figures.maps(store, clips, name))
         if store.layout.keep_frames:

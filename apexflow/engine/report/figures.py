@@ -24,7 +24,7 @@ from apexflow.storage.store import Store
 # The published workflow shows pixels that differ by more than 10 gray levels.
 DIFFERENCE_THRESHOLD = 10
 MOST_FIRST_FRAMES = 96
-MOMENTS = ("onset", "apex", "offset")
+_MOST_STEPS = 8
 
 Picture = NDArray[np.uint8]
 Clips = Sequence[tuple[int, ClipRecord]]
@@ -57,7 +57,7 @@ def alignment(store: Store, clips: Clips, root: Path | None) -> list[Figure]:
                     "Before alignment",
                     f"The two frames, each cropped at its own detected box, and where they differ "
                     f"by more than {DIFFERENCE_THRESHOLD} gray levels: {what}.",
-                    _png(_difference_row(*before)),
+                    png(_difference_row(*before)),
                 )
             )
     found.append(
@@ -65,7 +65,7 @@ def alignment(store: Store, clips: Clips, root: Path | None) -> list[Figure]:
             "After alignment",
             f"The same crops held still by template matching; the head had moved by "
             f"({shift[0]:.1f}, {shift[1]:.1f}) px: {what}.",
-            _png(_difference_row(crops[template], crops[moved])),
+            png(_difference_row(crops[template], crops[moved])),
         )
     )
     return found
@@ -73,35 +73,35 @@ def alignment(store: Store, clips: Clips, root: Path | None) -> list[Figure]:
 
 def first_frames(store: Store, clips: Clips) -> Figure:
     """Show the first aligned frame of every clip in one grid."""
-    shown = _spread(clips, MOST_FIRST_FRAMES)
+    shown = spread(clips, MOST_FIRST_FRAMES)
     tiles = [
-        _labelled(_small(store.frames(record)[0], 112), "/".join(record.key[1:]))
+        labelled(_small(store.frames(record)[0], 112), "/".join(record.key[1:]))
         for _, record in shown
     ]
     return Figure(
         "First frame of each clip",
         f"{len(shown)} of {len(clips)} clips. The framing should be the same throughout.",
-        _png(_grid(tiles, 8)),
+        png(grid(tiles, 8)),
     )
 
 
 def moments(store: Store, clips: Clips) -> Figure:
     """Show onset, apex and offset of some clips, a row each."""
     rows = []
-    for index, record in _spread(clips, 4):
+    for index, record in spread(clips, 4):
         crops = store.frames(record)
         tiles = [
-            _labelled(crops[record.frame_numbers.index(number)], f"{record.clip} {moment} {number}")
+            labelled(crops[record.frame_numbers.index(number)], f"{record.clip} {moment} {number}")
             for moment, number in _moments(store, index).items()
             if number in record.frame_numbers
         ]
-        rows.append(_grid(tiles, 3))
+        rows.append(grid(tiles, 3))
     width = max(row.shape[1] for row in rows)
     padded = [
         np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255)
         for row in rows
     ]
-    return Figure("Onset, apex, offset", "One clip a row.", _png(np.concatenate(padded)))
+    return Figure("Onset, apex, offset", "One clip a row.", png(np.concatenate(padded)))
 
 
 def animation(store: Store, clips: Clips) -> Figure:
@@ -133,13 +133,13 @@ def animation(store: Store, clips: Clips) -> Figure:
 
 def maps(store: Store, clips: Clips, name: str) -> Figure:
     """Show nine maps, enlarged."""
-    shown = _spread(clips, 9)
+    shown = spread(clips, 9)
     tiles = [
-        _labelled(_enlarged(_map(store, name, index)), "/".join(record.key[1:]))
+        labelled(_enlarged(_map(store, name, index, record)), "/".join(record.key[1:]))
         for index, record in shown
     ]
     caption = f"{len(shown)} of {len(clips)} clips, enlarged."
-    return Figure(f"Maps: {name}", caption, _png(_grid(tiles, 3)))
+    return Figure(f"Maps: {name}", caption, png(grid(tiles, 3)))
 
 
 def triptych(store: Store, clips: Clips, name: str) -> Figure:
@@ -149,14 +149,16 @@ def triptych(store: Store, clips: Clips, name: str) -> Figure:
     crops = store.frames(record)
     numbers = _moments(store, index)
     tiles = [
-        _labelled(crops[record.frame_numbers.index(numbers[moment])], f"{moment} {numbers[moment]}")
+        labelled(crops[record.frame_numbers.index(numbers[moment])], f"{moment} {numbers[moment]}")
         for moment in window.split("-")
         if numbers.get(moment) in record.frame_numbers
     ]
     side = store.layout.crop[0]
-    tiles.append(_labelled(_small(_enlarged(_map(store, name, index)), side), f"{name} {window}"))
+    tiles.append(
+        labelled(_small(_enlarged(_map(store, name, index, record)), side), f"{name} {window}")
+    )
     return Figure(
-        f"From frames to map: {name}", f"Clip {'/'.join(record.key)}.", _png(_grid(tiles, 3))
+        f"From frames to map: {name}", f"Clip {'/'.join(record.key)}.", png(grid(tiles, 3))
     )
 
 
@@ -191,8 +193,8 @@ def _detected_crops(
 def _difference_row(first: Picture, second: Picture) -> Picture:
     changed = (cv2.absdiff(first, second) > DIFFERENCE_THRESHOLD) * np.uint8(255)
     share = f"{100 * np.count_nonzero(changed) / changed.size:.1f}% differ"
-    tiles = [_labelled(first, "template frame"), _labelled(second, "another frame")]
-    return _grid([*tiles, _labelled(changed, share)], 3)
+    tiles = [labelled(first, "template frame"), labelled(second, "another frame")]
+    return grid([*tiles, labelled(changed, share)], 3)
 
 
 def _largest_shift(record: ClipRecord) -> float:
@@ -200,14 +202,21 @@ def _largest_shift(record: ClipRecord) -> float:
 
 
 def _moments(store: Store, index: int) -> dict[str, int]:
-    return {name: int(store.column(name)[index]) for name in MOMENTS}
+    # The apex as it was used: where none is annotated it was estimated.
+    columns = {"onset": "onset", "apex": "apex_frame", "offset": "offset"}
+    return {moment: int(store.column(name)[index]) for moment, name in columns.items()}
 
 
-def _map(store: Store, name: str, index: int) -> Picture:
-    return np.asarray(store.array(f"maps/{name}")[index])
+def _map(store: Store, name: str, index: int, record: ClipRecord) -> Picture:
+    """Return a clip's map as one picture: steps below each other, regions side by side."""
+    maps = store.read(f"maps/{name}", index, record)[:_MOST_STEPS]
+    if maps.ndim == 3:
+        return maps
+    columns = maps.shape[-4] if store.layout.maps[name].regions else 1
+    return grid(list(maps.reshape(-1, *maps.shape[-3:])), columns)
 
 
-def _spread(clips: Clips, count: int) -> Clips:
+def spread(clips: Clips, count: int) -> Clips:
     """Return at most ``count`` clips, evenly spread over the store."""
     if len(clips) <= count:
         return clips
@@ -225,7 +234,7 @@ def _small(image: Picture, height: int) -> Picture:
     return cv2.resize(image, (width, height), interpolation=smooth)
 
 
-def _labelled(image: Picture, text: str) -> Picture:
+def labelled(image: Picture, text: str) -> Picture:
     """Put a caption under a tile, as RGB."""
     rgb = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image
     strip = np.full((18, rgb.shape[1], 3), 255, np.uint8)
@@ -233,7 +242,8 @@ def _labelled(image: Picture, text: str) -> Picture:
     return np.concatenate([rgb, strip])
 
 
-def _grid(tiles: Sequence[Picture], columns: int) -> Picture:
+def grid(tiles: Sequence[Picture], columns: int) -> Picture:
+    """Lay tiles out in rows on white."""
     gap = 4
     height = max(tile.shape[0] for tile in tiles) + gap
     width = max(tile.shape[1] for tile in tiles) + gap
@@ -246,7 +256,8 @@ def _grid(tiles: Sequence[Picture], columns: int) -> Picture:
     return canvas
 
 
-def _png(image: Picture) -> str:
+def png(image: Picture) -> str:
+    """Return an RGB picture as a data URI."""
     _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return _uri("image/png", data.tobytes())
 
