@@ -44,8 +44,8 @@ class FarnebackFrame:
     expansion : Expansion
         The parameters; `farneback` must be called with the same.
     coefficients : tuple of ndarray
-        For each pyramid level, coarsest first, (5, h, w) float32: the local polynomial's
-        factors of y, x, y², x², xy.
+        For each pyramid level, coarsest first, the local polynomials' factors of y, x, y², x²,
+        xy: (h, 5, padded w) float32, laid out as `cpu` says.
     """
 
     shape: tuple[int, int]
@@ -109,7 +109,8 @@ def farneback(
     prev, next : ndarray or FarnebackFrame
         (H, W) uint8 or float32, finite, of one size. Either may have a leading batch axis,
         (N, H, W); the other is then a batch of the same length, or one frame for all. A frame
-        from `prepare_farneback` stands for its image.
+        from `prepare_farneback` stands for its image. float32 values may be of any scale up
+        to 1e9; like OpenCV's, the regularisation is made for gray levels of 0..255.
     pyr_scale : float
         Size of a pyramid level relative to the next finer one, between 0 and 1.
     levels : int
