@@ -34,6 +34,7 @@ from apexflow.engine.synthetic import write_samm
 from apexflow.storage.store import open_store
 from apexflow.storage.verify import verify
 
+SECONDS_A_RUN = 180
 VICTIMS = ("worker", "workers", "guards", "run", "everything")
 RECIPE = """\
 base = "default"
@@ -87,7 +88,18 @@ def run(kills: int, seed: int, folder: Path, *, clips: int = 24) -> Tally:
     tally = Tally()
     while tally.kills.total() < kills:
         store = folder / f"{tally.stores}.zarr"
-        command = [sys.executable, "-m", "apexflow", "process", "samm", str(root), "-o", str(store)]
+        command = [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-m",
+            "apexflow",
+            "process",
+            "samm",
+            str(root),
+            "-o",
+            str(store),
+        ]
         command += ["--recipe", str(recipe), "--workers", "2", "--quiet"]
         while tally.kills.total() < kills and len(_written(store)) < clips:
             _round(command, store, rng, tally)
@@ -113,7 +125,11 @@ def _round(command: list[str], store: Path, rng: random.Random, tally: Tally) ->
         running.wait(timeout=60)
         _wait_until_gone(struck)
     else:
-        _, said = running.communicate(timeout=120)
+        try:
+            _, said = running.communicate(timeout=SECONDS_A_RUN)
+        except subprocess.TimeoutExpired:
+            running.send_signal(signal.SIGABRT)  # faulthandler says where it stands
+            _, said = running.communicate()
         if running.returncode != 0:
             tally.failed += 1
             print(f"{victim}: status {running.returncode}: {said.decode()}", file=sys.stderr)
@@ -125,7 +141,7 @@ def _round(command: list[str], store: Path, rng: random.Random, tally: Tally) ->
 
 def _finish(command: list[str], store: Path, reference: Path, tally: Tally) -> None:
     before = _written(store)
-    ended = subprocess.run(command, timeout=120, capture_output=True, check=False)
+    ended = subprocess.run(command, timeout=SECONDS_A_RUN, capture_output=True, check=False)
     tally.failed += ended.returncode != 0
     after = _written(store)
     tally.done_twice += sum(after.get(name) != stamp for name, stamp in before.items())

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 
+from apexflow.engine.orphans import end_with_parent
 from apexflow.engine.task import Outcome, Task, fail_task, run_task
 from apexflow.errors import ApexflowError
 
@@ -29,7 +30,8 @@ def run_alone(task: Task, *, clip_timeout: float, memory_limit: int) -> Outcome:
     memory_limit : int
         Bytes that the process may hold (Linux); 0 for no limit.
     """
-    command = [sys.executable, "-m", "apexflow.engine.alone", str(memory_limit)]
+    arguments = [str(os.getpid()), str(memory_limit)]
+    command = [sys.executable, "-m", "apexflow.engine.alone", *arguments]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
         try:
@@ -42,7 +44,7 @@ def run_alone(task: Task, *, clip_timeout: float, memory_limit: int) -> Outcome:
         finally:
             process.kill()
     if process.returncode != 0:
-        return fail_task(task, f"its process died twice, alone {_cause(process.returncode)}")
+        return fail_task(task, f"its process died each time, alone {_cause(process.returncode)}")
     outcome = pickle.loads(answer)
     if isinstance(outcome, ApexflowError):
         raise outcome
@@ -62,7 +64,8 @@ def _cause(status: int) -> str:
 
 def main() -> None:
     """Do the task on standard input."""
-    _limit_memory(int(sys.argv[1]))
+    end_with_parent(int(sys.argv[1]))
+    _limit_memory(int(sys.argv[2]))
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not mix with the answer
     answers.write(_READY)

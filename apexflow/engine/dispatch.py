@@ -2,7 +2,8 @@
 
 A bounded number of clips is on its way at a time, so that memory does not grow with the
 catalog. Clips that take less than a scheduler's turn travel several to a task. Clips that were
-on a worker when it died go again: first one by one, then each in a process of its own.
+on a worker when it died go again, one by one; those that were on a second one too, each in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ logger = logging.getLogger(__name__)
 # A task costs Dask about 1.5 ms; clips travel together until that is little beside them.
 SECONDS_A_PARCEL = 0.2
 MOST_CLIPS_A_PARCEL = 50
-DEATHS_ALLOWED = 4
+DEATHS_OF_A_SUSPECT = 2
+DEATHS_ALLOWED = 5
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_BETWEEN_COMPLAINTS = 30.0
 
@@ -40,6 +42,7 @@ class _Parcel:
 
     tasks: tuple[Task, ...]
     deaths: int = 0
+    sent: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True)
@@ -102,7 +105,7 @@ class Dispatch:
             "pure": False,
             "workers": self._accepted(),
         }
-        if parcel.deaths and len(parcel.tasks) == 1:
+        if parcel.deaths >= DEATHS_OF_A_SUSPECT:
             future = self.client.submit(run_suspect, parcel.tasks[0], **options)
         else:
             future = self.client.submit(run_clips, parcel.tasks, **options)
@@ -133,6 +136,8 @@ class Dispatch:
     def _try_again(self, parcel: _Parcel) -> Iterator[Outcome]:
         """Send the clips of a dead worker again, but those that it had finished."""
         deaths = parcel.deaths + 1
+        if self.clip_timeout and time.monotonic() - parcel.sent >= self.clip_timeout:
+            deaths = max(deaths, DEATHS_OF_A_SUSPECT)  # a clip that hung, most likely
         logger.warning("a worker died with %s", ", ".join(str(t.clip) for t in parcel.tasks))
         for task in parcel.tasks:
             if outcome := finished_outcome(task):
@@ -140,9 +145,7 @@ class Dispatch:
             elif deaths > DEATHS_ALLOWED:
                 yield fail_task(task, f"{deaths} workers died while they had this clip")
             else:
-                # Clips that shared a parcel first go apart on the workers themselves.
-                apart = len(parcel.tasks) > 1
-                self._again.append(_Parcel((task,), 0 if apart else deaths))
+                self._again.append(_Parcel((task,), deaths))
 
     def _refuse(self, answer: Answer) -> None:
         logger.warning("refused: %s", answer.refusal)

@@ -48,7 +48,7 @@ def first_frame(clip: Clip) -> Path:
 @pytest.mark.parametrize(
     ("harm", "timeout", "reason"),
     [
-        ("segfault", 0, "its process died twice, alone of SIGSEGV"),
+        ("segfault", 0, "its process died each time, alone of SIGSEGV"),
         ("hang with the lock", 6, "not finished after 6 s"),
         pytest.param("exit", 0, "alone with exit status 3", marks=pytest.mark.slow),
         pytest.param("hang", 6, "not finished after 6 s", marks=pytest.mark.slow),
