@@ -3,8 +3,8 @@
 1. Maps (28x28x3), batches of 256, shuffled: a plain tensor, a store in memory, a store four
    times larger than its memory allowance streamed in shuffled blocks (compacted, or sharded),
    and a folder of PNGs by torchvision's ImageFolder.
-2. Memory over an epoch of flow (2x224x224) that is four times larger than its allowance: how
-   far the process grows from its first batches to its largest.
+2. Memory over epochs of flow (2x224x224) that is four times larger than its allowance, and
+   with no allowance at all, which is what reading itself takes.
 
 One process on one core, one thread; the sides are measured in turn, the median of the rounds
 counts, and disk caches are warm.
@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,24 +102,33 @@ def memory(folder: Path, count: int) -> None:
     compact(path)
     command = [sys.executable, __file__, "--memory-of", str(path)]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    total, allowance, before, first, later = (float(word) for word in told.split())
+    total, allowance, before, reading, first, later = (float(word) for word in told.split())
     print(f"{count} flows of 2x224x224, {total:.0f} MB, allowance {allowance:.0f} MB")
     print(f"  process before the first batch  {before:6.0f} MB")
+    print(f"  most with an allowance of 0     {reading:6.0f} MB")
     print(f"  most in the first epoch         {first:6.0f} MB")
     print(f"  most in the two epochs after    {later:6.0f} MB")
 
 
 def memory_of_an_epoch(path: str) -> tuple[float, ...]:
-    """Return MB: the data, the allowance, resident before, at most in the first epoch, later."""
+    """Return MB: the data, the allowance; resident before, without allowance, in epochs."""
     dataset = ClipDataset(path, flow="onset-apex", memory=1)
+    before = resident()
+    reading = most_in(dataset, [0])
     dataset.memory = dataset.nbytes // 4
+    first, later = most_in(dataset, [1]), most_in(dataset, [2, 3])
+    return dataset.nbytes / 1e6, dataset.memory / 1e6, before, reading, first, later
+
+
+def most_in(dataset: ClipDataset, epochs: Sequence[int]) -> float:
+    """Return the most MB that the process occupies while it is given these epochs."""
     stream = dataset.stream(batch_size=16)
-    before, most = resident(), [0.0, 0.0]
-    for epoch in range(3):
+    most = 0.0
+    for epoch in epochs:
         stream.set_epoch(epoch)
         for _ in DataLoader(stream, batch_size=None):
-            most[epoch > 0] = max(most[epoch > 0], resident())
-    return dataset.nbytes / 1e6, dataset.memory / 1e6, before, *most
+            most = max(most, resident())
+    return most
 
 
 def plain_tensor(images: NDArray[np.uint8]) -> Epoch:

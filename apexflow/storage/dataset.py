@@ -208,7 +208,7 @@ class ClipDataset(Dataset[Sample]):
 
     def finish(self, packed: Mapping[str, Packed], indices: Sequence[int]) -> Batch:
         """Return what was read, which is the samples ``indices`` in this order, as a batch."""
-        labels = self.labels[torch.as_tensor(indices, dtype=torch.long)]
+        labels = self.labels.index_select(0, torch.as_tensor(indices, dtype=torch.long))
         transform = self.transform
         if transform is None:
             return _one({name: one.batch() for name, one in packed.items()}), labels

@@ -25,7 +25,7 @@ Rows = tuple[Sequence[int], Sequence[int]]
 MOMENTS = ("onset", "apex", "offset")
 _FRAMES = "frames/image"
 # What is read at a time: enough small chunks to read side by side, bounded in memory.
-_BYTES_AT_A_TIME = 16 << 20
+_BYTES_AT_A_TIME = 4 << 20
 # Unwanted rows between wanted ones that are cheaper to read than to ask twice.
 _GAP = 4
 

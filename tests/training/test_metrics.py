@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -77,3 +80,12 @@ def test_what_cannot_be_scored_is_refused(
 ) -> None:
     with pytest.raises(ApexflowError, match=message):
         af.training.scores(true, predicted, 3)
+
+
+def test_scores_need_no_torch() -> None:
+    code = (
+        "import sys, apexflow as af; print(af.training.scores([0, 1], [0, 1], 2).uf1);"
+        "assert 'torch' not in sys.modules"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert told.stdout.strip() == "1.0"
