@@ -49,9 +49,9 @@ def first_frame(clip: Clip) -> Path:
     ("harm", "timeout", "reason"),
     [
         ("segfault", 0, "its process died each time, alone of SIGSEGV"),
-        ("hang with the lock", 6, "not finished after 6 s"),
+        ("hang with the lock", 12, "not finished after 12 s"),
         pytest.param("exit", 0, "alone with exit status 3", marks=pytest.mark.slow),
-        pytest.param("hang", 6, "not finished after 6 s", marks=pytest.mark.slow),
+        pytest.param("hang", 12, "not finished after 12 s", marks=pytest.mark.slow),
     ],
 )
 def test_a_clip_that_kills_its_worker_costs_nothing_but_itself(
