@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from collections.abc import Callable, Iterable
@@ -94,6 +95,8 @@ def _batches(*, smoke: bool) -> dict[str, list[Callable[[], Any]]]:
         "Farnebäck": [partial(farneback, first, second)] * (4 * count),
         "TV-L1": [partial(tvl1, first, second)] * (count // 2),
         "HSV map": [maps] * (4 * count),
+        # What two threads give here at this moment to work that shares nothing.
+        "SHA-256 of 1 MB, for comparison": [partial(hashlib.sha256, bytes(1 << 20))] * (4 * count),
     }
 
 
