@@ -62,7 +62,7 @@ def _run_parameters() -> list[click.Parameter]:
             metavar="NAME|FILE",
             default="default",
             show_default=True,
-            help="What to make of each clip: a recipe's name (default, seed-samm) or a TOML file.",
+            help="What to make of each clip: a recipe's name (see 'recipe list') or a TOML file.",
         ),
         click.Option(
             ["--workers"],

@@ -12,6 +12,7 @@ from apexflow.storage.format import (
     FRAME_FLOAT_COLUMNS,
     NUMBER_COLUMNS,
     PENDING,
+    RESULT_FLOAT_COLUMNS,
     RESULT_NUMBER_COLUMNS,
     RESULT_TEXT_COLUMNS,
     TEXT_COLUMNS,
@@ -76,7 +77,8 @@ def _damages(store: Store) -> Iterator[Damage]:
 def _unreadable_columns(store: Store) -> Iterator[Damage]:
     count = store.clip_count
     names = (*TEXT_COLUMNS, *NUMBER_COLUMNS, *RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS)
-    for name in (*names, "confidence", "box", "landmarks", "timings"):
+    placed = ("roi_box",) if store.layout.region_boxes else ()
+    for name in (*names, *RESULT_FLOAT_COLUMNS, *placed, "timings"):
         try:
             column = store.column(name)
         except Exception as error:  # whatever a damaged chunk or its metadata makes Zarr raise
