@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -51,11 +52,11 @@ def hold(target: Target) -> int | None:
 
     Given back by closing the handle, or by the operating system when the process dies.
     """
+    path = local_path(target)
+    if sys.platform == "win32" or path is None or not (path / "clips").is_dir():
+        return None
     import fcntl
 
-    path = local_path(target)
-    if path is None or not (path / "clips").is_dir():
-        return None
     # The folder itself: files of a Zarr store are replaced, folders stay.
     handle = os.open(path / "clips", os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_SH)
@@ -66,14 +67,15 @@ def hold(target: Target) -> int | None:
 def alone(target: Target) -> Iterator[bool]:
     """Keep readers from opening a local store; say whether none has it open.
 
-    Of any other kind of store nobody can know who reads it: True.
+    Of any other kind of store nobody can know who reads it: True. Windows has no such holds:
+    False.
     """
+    path = local_path(target)
+    if sys.platform == "win32" or path is None:
+        yield path is None
+        return
     import fcntl
 
-    path = local_path(target)
-    if path is None:
-        yield True
-        return
     handle = os.open(path / "clips", os.O_RDONLY)
     try:
         try:

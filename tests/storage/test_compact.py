@@ -12,6 +12,9 @@ import xarray
 import zarr
 from zarr.storage import MemoryStore
 
+from apexflow import process
+from apexflow.engine.readers import read_samm
+from apexflow.engine.recipe import Recipe
 from apexflow.errors import ApexflowError
 from apexflow.storage.compact import compact, expand
 from apexflow.storage.dataset import ClipDataset
@@ -145,6 +148,23 @@ def test_a_run_goes_on_with_a_compacted_store(path: Path) -> None:
     np.testing.assert_array_equal(after.array("maps/hsv")[:COUNT], before["maps/hsv"])
     compact(path)
     assert verify(open_store(path)) == []
+
+
+def test_process_goes_on_with_a_compacted_store(
+    tmp_path: Path, samm_root: Path, small_recipe: Recipe
+) -> None:
+    catalog = read_samm(samm_root)
+    options: dict[str, Any] = {"recipe": small_recipe, "workers": 0, "progress": False}
+    for name in ("plain", "compacted"):
+        process(catalog[:2], tmp_path / name, **options)
+    compact(tmp_path / "compacted")
+    assert process(catalog[:2], tmp_path / "compacted", **options).done == 0
+    assert open_store(tmp_path / "compacted").array("maps/hsv").chunks[0] == 2
+    for name in ("plain", "compacted"):
+        process(catalog, tmp_path / name, **options)
+    assert verify(open_store(tmp_path / "compacted")) == []
+    plain, compacted = (open_store(tmp_path / name) for name in ("plain", "compacted"))
+    np.testing.assert_array_equal(plain.array("maps/hsv")[:], compacted.array("maps/hsv")[:])
 
 
 def test_what_an_earlier_form_left_does_not_shine_through(path: Path) -> None:

@@ -77,6 +77,19 @@ def test_learns_motion_of_people_it_never_saw(store: Path, tmp_path: Path, model
     assert result.scores.uar >= 0.9
 
 
+@pytest.fixture(scope="module")
+def large_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("motion") / "large.zarr"
+    make_store(path, motion_clips(8, 4, seed=2))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", SETTINGS)
+def test_learns_from_more_people(large_store: Path, tmp_path: Path, model: str) -> None:
+    assert trained(large_store, tmp_path, model).scores.uar >= 0.9
+
+
 def test_shuffled_labels_stay_at_chance(tmp_path: Path) -> None:
     clips = motion_clips(4, 4)
     emotions = np.random.default_rng(1).permutation([clip.emotion for clip in clips])
