@@ -33,6 +33,7 @@ MOST_CLIPS_A_PARCEL = 50
 DEATHS_OF_A_SUSPECT = 2
 DEATHS_ALLOWED = 5
 SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_FOR_AN_ANSWER = 5.0
 SECONDS_BETWEEN_COMPLAINTS = 30.0
 
 
@@ -118,9 +119,14 @@ class Dispatch:
 
         parcel = self._in_flight.pop(future)
         try:
-            answer: Answer = future.result()
+            answer: Answer = future.result(timeout=SECONDS_FOR_AN_ANSWER)
         except KilledWorker:
             yield from self._try_again(parcel)
+            return
+        except TimeoutError:
+            # The answer was on a worker that has died: Dask does it again, once there is one.
+            self._in_flight[future] = parcel
+            future.add_done_callback(self._finished.put)
             return
         except FutureCancelledError:
             raise _scheduler_lost(self.client) from None

@@ -77,8 +77,9 @@ def run_task(task: Task) -> Outcome:
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{where.name}, line {where.lineno}"
         return fail(store, task, f"unexpected {type(error).__name__} in {place}: {error}")
-    _commit(store, task.slot, _done_record(task.clip, result), _arrays(task.recipe, result), result)
-    return Outcome(str(task.clip), DONE, "", len(result.plan.numbers), result.seconds)
+    record, arrays = _done_record(task.clip, result), _arrays(task.recipe, result)
+    seconds = _commit(store, task.slot, record, arrays, result)
+    return Outcome(str(task.clip), DONE, "", len(result.plan.numbers), seconds)
 
 
 def fail(store: Store, task: Task, reason: str) -> Outcome:
@@ -190,9 +191,9 @@ def _commit(
     record: ClipRecord,
     arrays: ClipArrays | None,
     result: ClipResult | None,
-) -> None:
+) -> dict[str, float]:
     try:
-        store.commit(slot, record, arrays, {} if result is None else result.seconds)
+        return store.commit(slot, record, arrays, {} if result is None else result.seconds)
     except OSError as error:
         raise ApexflowError(
             f"cannot write to {store.name}: {error.strerror or error}; the clips finished so far "

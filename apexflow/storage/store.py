@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -211,11 +212,17 @@ class Store:
         record: ClipRecord,
         arrays: ClipArrays | None,
         seconds: Mapping[str, float],
-    ) -> None:
-        """Write one clip into its slot; the record last, so that it vouches for the rest."""
+    ) -> dict[str, float]:
+        """Write one clip into its slot; the record last, so that it vouches for the rest.
+
+        Returns ``seconds`` with those of the writing, as "store".
+        """
+        started = time.perf_counter()
         placed = replace(record, frame_start=slot.frame_start)
         digests = {} if arrays is None else self._write_arrays(slot, placed, arrays)
         stages = self.layout.stages
+        if arrays is not None:
+            seconds = {**seconds, "store": time.perf_counter() - started}
         row = np.array([[seconds.get(stage, np.nan) for stage in stages]], np.float32)
         self._write_rows("clips/timings", slot.index, row)
         complete = replace(placed, digests=digests).to_json()
@@ -224,6 +231,7 @@ class Store:
             self.array("clips/record")[slot.index : slot.index + 1] = complete
         else:
             writer.write(slot.index, complete)
+        return dict(seconds)
 
     def digest(self, path: str, index: int, record: ClipRecord) -> int:
         """Read one clip's part of an array and return its CRC-32C."""
