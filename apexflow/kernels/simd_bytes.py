@@ -136,7 +136,7 @@ def _pointer(typing: Any, address: Any) -> Any:
     return types.voidptr(types.intp), build
 
 
-@njit
+@njit(nogil=True)
 def bytes_at(address: int, count: int) -> NDArray[np.uint8]:
     """Return the bytes at an address as an array, without a copy."""
     return carray(_pointer(address), (count,), np.uint8)
