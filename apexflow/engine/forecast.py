@@ -14,7 +14,7 @@ from apexflow.engine.process import ClipPlan, plan_clip
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.task import layout
 from apexflow.errors import ClipError
-from apexflow.storage.format import FRAME_CHUNK, STEPS_BY_LENGTH, Layout
+from apexflow.storage.format import STEPS_BY_LENGTH, Layout
 from apexflow.storage.store import Store, Target, target_name
 
 
@@ -108,8 +108,8 @@ def _stored_bytes(plan: ClipPlan, shapes: Layout) -> int:
 
 def _array_bytes(plan: ClipPlan, shapes: Layout) -> Iterator[int]:
     if shapes.keep_frames:
-        chunks = -(-len(plan.numbers) // FRAME_CHUNK)
-        yield chunks * FRAME_CHUNK * prod(shapes.crop)
+        # The rest of a clip's last chunk is zeros, which compression leaves nothing of.
+        yield len(plan.numbers) * prod(shapes.crop)
     value = np.dtype(shapes.flow_dtype).itemsize
     for window in shapes.windows:
         steps = _steps(plan, shapes, window)

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import pickle
 import resource
@@ -418,3 +419,15 @@ def test_output_that_becomes_unwritable(
     blocked.unlink()
     process(catalog, path, recipe=small_recipe, workers=0, repair=True, **QUIET)
     assert_same_arrays(reference, path)
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
+def test_random_kills(tmp_path: Path, kills: int) -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "faults.py"
+    spec = importlib.util.spec_from_file_location("faults_script", script)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    tally = module.run(kills, kills, tmp_path)
+    assert tally.sound, str(tally)
+    assert tally.kills.total() == kills
