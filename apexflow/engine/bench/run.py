@@ -83,15 +83,16 @@ def _batches(*, smoke: bool) -> dict[str, list[Callable[[], Any]]]:
 
     def search() -> None:
         matcher = TemplateMatcher(template)
-        for frame in frames:
-            matcher.match(frame)
+        for _ in range(6):
+            for frame in frames:
+                matcher.match(frame)
 
     def maps() -> None:
         for _ in range(8):
             encode_hsv(flow)
 
     return {
-        "template search": [search] * count,
+        "template search": [search] * (count // 2),
         "Farnebäck": [partial(farneback, first, second)] * (4 * count),
         "TV-L1": [partial(tvl1, first, second)] * (count // 2),
         "HSV map": [maps] * (4 * count),
