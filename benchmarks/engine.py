@@ -28,7 +28,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import psutil
-from facenet_pytorch import MTCNN
 
 from apexflow import process, read_samm
 from apexflow.catalog import Catalog, Clip
@@ -186,6 +185,9 @@ def run(folder: Path, catalog: Catalog, recipe: Recipe, number: int) -> None:
 
 def script(catalog: Sequence[Clip], folder: Path) -> None:
     """Do what the published SAMM workflow does, with the libraries that it uses."""
+    # Here, so that torch does not count as memory of the coordinator.
+    from facenet_pytorch import MTCNN  # noqa: PLC0415
+
     mtcnn = MTCNN(image_size=224, margin=20, keep_all=False, post_process=False, device="cpu")
     for clip in catalog:
         out = folder / clip.subject / clip.name
