@@ -86,7 +86,7 @@ def _differences(frames: NDArray[np.uint8]) -> Curve:
 
 def _flows(frames: NDArray[np.uint8]) -> Curve:
     """Return the mean square flow from the first frame, without its affine part."""
-    from apexflow.kernels.farneback import farneback
+    from apexflow.kernels.flow_farneback import farneback
 
     flows = [farneback(frames[0], frame) for frame in frames[1:]]
     affine = np.stack(_affine(frames.shape[1:]), axis=-1).reshape(-1, 3)

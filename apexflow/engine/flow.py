@@ -70,10 +70,10 @@ def _prepare(image: Image, recipe: Flow, *, shared: bool) -> Any:
         return image
     options = recipe.options
     if recipe.method == "tvl1":
-        from apexflow.kernels.tvl1 import prepare_tvl1
+        from apexflow.kernels.flow_tvl1 import prepare_tvl1
 
         return prepare_tvl1(image, nscales=options["nscales"], scale_step=options["scale_step"])
-    from apexflow.kernels.farneback import prepare_farneback
+    from apexflow.kernels.flow_farneback import prepare_farneback
 
     names = ("pyr_scale", "levels", "poly_n", "poly_sigma")
     return prepare_farneback(image, **{name: options[name] for name in names})

@@ -9,20 +9,19 @@ thread: parallelism belongs to the caller.
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+# No folder has the name of a function: importing it would hide the function.
 _NAMES = {
     "Match": "template",
     "TemplateMatcher": "template",
     "match_template": "template",
     "Placement": "register",
     "Registration": "register",
-    "farneback": "farneback",
-    "prepare_farneback": "farneback",
-    "tvl1": "tvl1",
-    "prepare_tvl1": "tvl1",
+    "farneback": "flow_farneback",
+    "prepare_farneback": "flow_farneback",
+    "tvl1": "flow_tvl1",
+    "prepare_tvl1": "flow_tvl1",
     "encode_hsv": "encode",
     "encode_hsv_absolute": "encode",
     "encode_magnitude_angle": "encode",
@@ -46,15 +45,15 @@ if TYPE_CHECKING:
     from apexflow.kernels.encode import mask_region as mask_region
     from apexflow.kernels.encode import optical_strain as optical_strain
     from apexflow.kernels.encode import remove_head_motion as remove_head_motion
-    from apexflow.kernels.farneback import farneback as farneback
-    from apexflow.kernels.farneback import prepare_farneback as prepare_farneback
+    from apexflow.kernels.flow_farneback import farneback as farneback
+    from apexflow.kernels.flow_farneback import prepare_farneback as prepare_farneback
+    from apexflow.kernels.flow_tvl1 import prepare_tvl1 as prepare_tvl1
+    from apexflow.kernels.flow_tvl1 import tvl1 as tvl1
     from apexflow.kernels.register import Placement as Placement
     from apexflow.kernels.register import Registration as Registration
     from apexflow.kernels.template import Match as Match
     from apexflow.kernels.template import TemplateMatcher as TemplateMatcher
     from apexflow.kernels.template import match_template as match_template
-    from apexflow.kernels.tvl1 import prepare_tvl1 as prepare_tvl1
-    from apexflow.kernels.tvl1 import tvl1 as tvl1
 
 
 def __getattr__(name: str) -> Any:
@@ -67,18 +66,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(_NAMES)
-
-
-class _Kernels(ModuleType):
-    """Keeps the functions `farneback` and `tvl1` from being hidden by their submodules.
-
-    Importing a submodule sets it as an attribute of its package, even after the function of
-    the same name has been looked up, or before.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _NAMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Kernels

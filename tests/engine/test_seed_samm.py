@@ -74,7 +74,7 @@ def test_positions_crops_and_maps_are_the_published_workflows(
     shift = result.aligned.shift.astype(int)
     found = [(BOX[0] + dx, BOX[1] + dy) for dx, dy in shift.tolist()]
     assert sum(unique) > len(unique) // 2
-    assert len({position for position in positions}) > 1
+    assert len(set(positions)) > 1
     for ours, theirs, only in zip(found, positions, unique, strict=True):
         assert ours == theirs or not only
     if found == positions:

@@ -8,7 +8,9 @@ import pytest
 NAMES = ("farneback", "tvl1", "match_template", "TemplateMatcher", "encode_hsv", "optical_strain")
 
 
-@pytest.mark.parametrize("first", ["", "farneback.plan", "farneback", "tvl1", "template", "encode"])
+@pytest.mark.parametrize(
+    "first", ["", "flow_farneback.plan", "flow_farneback", "flow_tvl1", "template", "encode"]
+)
 def test_public_names_are_no_modules_whatever_was_imported_first(first):
     code = (
         f"import apexflow.kernels{first and '.' + first}\nfrom apexflow import kernels\n"

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from numba import njit
 
 from apexflow.kernels import tvl1
+from apexflow.kernels.flow_tvl1 import cpu, prepare_tvl1
 from apexflow.kernels.simd import pointer, store
-from apexflow.kernels.tvl1 import cpu, prepare_tvl1
 
 SIDES = st.integers(16, 100)
 SEEDS = st.integers(0, 2**32 - 1)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.kernels import TemplateMatcher, encode_hsv, farneback, optical_strain, tvl1
-from apexflow.kernels.farneback import OPTFLOW_FARNEBACK_GAUSSIAN, prepare_farneback
+from apexflow.kernels.flow_farneback import OPTFLOW_FARNEBACK_GAUSSIAN, prepare_farneback
 
 Image = NDArray[np.uint8]
 Flow = NDArray[np.float32]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from apexflow.kernels import _validate as validate
 from apexflow.kernels import simd
-from apexflow.kernels.farneback import cpu
-from apexflow.kernels.farneback.plan import Floats, Level, gaussian_window, poly_taps, pyramid
+from apexflow.kernels.flow_farneback import cpu
+from apexflow.kernels.flow_farneback.plan import Floats, Level, gaussian_window, poly_taps, pyramid
 
 __all__ = ["OPTFLOW_FARNEBACK_GAUSSIAN", "FarnebackFrame", "farneback", "prepare_farneback"]
 

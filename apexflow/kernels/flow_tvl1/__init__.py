@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.kernels import _validate as validate
-from apexflow.kernels.tvl1 import cpu
-from apexflow.kernels.tvl1.cpu import Floats
+from apexflow.kernels.flow_tvl1 import cpu
+from apexflow.kernels.flow_tvl1.cpu import Floats
 
 __all__ = ["TVL1Frame", "prepare_tvl1", "tvl1"]
 
