@@ -54,7 +54,7 @@ def main() -> None:
     if options.memory_of:
         print(*memory_of_an_epoch(options.memory_of))
         return
-    maps, flows, rounds = (600, 24, 1) if options.tiny else (6_000, 400, 5)
+    maps, flows, rounds = (600, 24, 1) if options.tiny else (12_000, 600, 5)
     with tempfile.TemporaryDirectory() as folder:
         rates(Path(folder), maps, rounds)
         memory(Path(folder), flows)
