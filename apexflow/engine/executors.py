@@ -26,9 +26,10 @@ logger = logging.getLogger(__name__)
 
 RunTasks = Callable[[Iterable[Task]], Iterator[Outcome]]
 
-# Few processes with several threads: the kernels and the decoders release the GIL, and each
-# process holds its own copy of the compiled kernels and the detector.
-THREADS_PER_PROCESS = 4
+# A process for each clip at a time: two threads of one process took 2.8 times the decode floor of
+# two cores, two processes 1.5 times (Python's lock). Beyond this many, memory decides: each holds
+# its own compiled kernels and detector, some 400 MB.
+MOST_PROCESSES = 16
 CONNECT_SECONDS = 30
 # Long clips with flow between all frames take minutes; a clip that takes this long hangs.
 CLIP_TIMEOUT = 1800.0
@@ -83,7 +84,7 @@ def local_workers(count: int, options: RunOptions, *, modules: Sequence[str]) ->
 
     from apexflow.engine.local import LocalWorker
 
-    processes = -(-count // THREADS_PER_PROCESS)
+    processes = min(count, MOST_PROCESSES)
     workers = {
         i: {
             "cls": LocalWorker,
