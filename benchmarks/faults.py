@@ -122,7 +122,7 @@ def _round(command: list[str], store: Path, rng: random.Random, tally: Tally) ->
         time.sleep(rng.uniform(0, 4))
     struck = _kill(running, victim)
     if victim in ("run", "everything"):
-        running.wait(timeout=60)
+        running.communicate(timeout=60)
         _wait_until_gone(struck)
     else:
         try:
