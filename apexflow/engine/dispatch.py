@@ -73,13 +73,18 @@ class Dispatch:
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """Yield the outcome of each task, in whatever order they finish."""
+        from distributed.comm import CommClosedError
+
         waiting = iter(tasks)
-        self._fill(waiting)
-        while self._in_flight:
-            # An interrupt is heard between two waits.
-            with suppress(Empty):
-                yield from self._outcomes(self._finished.get(timeout=SECONDS_BETWEEN_LOOKS))
+        try:
             self._fill(waiting)
+            while self._in_flight:
+                # An interrupt is heard between two waits.
+                with suppress(Empty):
+                    yield from self._outcomes(self._finished.get(timeout=SECONDS_BETWEEN_LOOKS))
+                self._fill(waiting)
+        except CommClosedError:  # the scheduler died while it was spoken to
+            raise _scheduler_lost(self.client) from None
 
     def _fill(self, waiting: Iterator[Task]) -> None:
         """Send parcels until each thread has one, and as many again lie ready."""
