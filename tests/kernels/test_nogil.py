@@ -27,7 +27,12 @@ FUNCTIONS = dict(compiled_functions())
 
 
 def test_there_are_kernels():
-    assert {name.split(".")[2] for name in FUNCTIONS} >= {"template", "flow_farneback", "flow_tvl1", "encode"}
+    assert {name.split(".")[2] for name in FUNCTIONS} >= {
+        "template",
+        "flow_farneback",
+        "flow_tvl1",
+        "encode",
+    }
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
