@@ -156,20 +156,23 @@ def process(
     )
     chosen = Recipe.load(recipe)
     target = _absolute(store)
-    existing = matching_store(target, chosen)
+    matching_store(target, chosen)  # refuses before any worker starts
     with _executor(workers, scheduler, options, chosen) as run_tasks:
-        made = existing or _create(target, catalog, chosen)
+        _make_folder(target)
         with exclusive(target):
+            # Under the lock: a run that started beside this one may have made it by now.
+            made = matching_store(target, chosen) or _create(target, catalog, chosen)
             sweep(target)
             if repair:
                 forget_damaged(made)
             work = _plan(made, _rooted(catalog), chosen, target)
             tally = _run(made, work, run_tasks, show=progress)
+    order = work.order
     return RunSummary(
         store=target_name(store),
         done=tally.done,
         skipped=work.skipped,
-        failed=tuple(sorted(tally.failed, key=lambda failure: work.order[failure.clip])),
+        failed=tuple(sorted(tally.failed, key=lambda failure: order[failure.clip])),
         frames=tally.frames,
         seconds=time.perf_counter() - started,
         stage_seconds=tally.stage_seconds,
@@ -293,6 +296,17 @@ def matching_store(target: Target, recipe: Recipe) -> Store | None:
             f"{recipe.hash[:12]}: take the same recipe, or another output"
         )
     return store
+
+
+def _make_folder(target: Target) -> None:
+    """Make the folder of a local store: it is what a run locks."""
+    path = local_path(target)
+    if path is None:
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ApexflowError(f"cannot create the store {path}: {error.strerror}") from None
 
 
 def _create(target: Target, catalog: Catalog, recipe: Recipe) -> Store:

@@ -72,11 +72,6 @@ class Window:
             raise ValueError(f"{name!r} is no window; a window is {FORMS}")
         return cls(name, tuple(dict.fromkeys(p for p in parts if p != MIDDLE)), len(parts) - 1)
 
-    @property
-    def needs_interval(self) -> bool:
-        """Whether its frames lie all over the interval."""
-        return self.count == STEPS_BY_LENGTH or "steps" in self.name.split("-")
-
     def steps(self, moments: Mapping[str, int], interval: Sequence[int]) -> tuple[Step, ...]:
         """Return the frame numbers (from, to) of each step.
 

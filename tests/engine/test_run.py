@@ -128,6 +128,16 @@ def test_two_runs_on_one_store_are_refused(
         process(catalog, reference, recipe=small_recipe, workers=0, progress=False)
 
 
+def test_a_run_that_another_one_preceded_by_a_moment_makes_no_store(
+    tmp_path: Path, catalog: Catalog, small_recipe: Recipe
+) -> None:
+    path = tmp_path / "s.zarr"
+    path.mkdir()
+    with exclusive(path), pytest.raises(ApexflowError, match="another run is writing"):
+        process(catalog, path, recipe=small_recipe, workers=0, progress=False)
+    assert list(path.iterdir()) == []
+
+
 def test_local_workers_give_the_same_bytes(
     tmp_path: Path, reference: Path, catalog: Catalog, small_recipe: Recipe
 ) -> None:
