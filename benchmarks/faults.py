@@ -100,7 +100,7 @@ def run(kills: int, seed: int, folder: Path, *, clips: int = 24) -> Tally:
             "-o",
             str(store),
         ]
-        command += ["--recipe", str(recipe), "--workers", "2", "--quiet"]
+        command += ["--recipe", str(recipe), "--workers", "2", "--gpus", "0", "--quiet"]
         while tally.kills.total() < kills and len(_written(store)) < clips:
             _round(command, store, rng, tally)
         _finish(command, store, reference, tally)
@@ -158,14 +158,8 @@ def _files(store: Path) -> set[Path]:
 
 def _written(store: Path) -> dict[str, int]:
     """Return when each commit record was written."""
-    records = store / "clips" / "record" / "c"
-    if not records.is_dir():
-        return {}
-    return {
-        path.name: path.stat().st_mtime_ns
-        for path in records.iterdir()
-        if path.suffix != ".partial"
-    }
+    records = (store / "clips" / "record").glob("c.*")
+    return {path.name: path.stat().st_mtime_ns for path in records if path.suffix != ".partial"}
 
 
 def _wait_for_change(store: Path, running: subprocess.Popen[bytes]) -> None:

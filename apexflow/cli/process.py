@@ -71,6 +71,13 @@ def _run_parameters() -> list[click.Parameter]:
             help="Clips at a time; the number of cores by default. 0 works in this process.",
         ),
         click.Option(
+            ["--gpus"],
+            metavar="auto|N",
+            default="auto",
+            show_default=True,
+            help="Cards to use, each by a worker of its own: all that are there, or N; 0 for none.",
+        ),
+        click.Option(
             ["--scheduler"],
             metavar="ADDRESS",
             help="Use the workers of a Dask scheduler: tcp://HOST:8786 or its JSON file.",
@@ -86,7 +93,7 @@ def _run_parameters() -> list[click.Parameter]:
         click.Option(
             ["--repair"],
             is_flag=True,
-            help="First read the whole store, and do again the clips whose part is damaged.",
+            help="First read the whole store; do the clips again whose part is damaged.",
         ),
         click.Option(
             ["--dry-run"],
@@ -128,6 +135,7 @@ def _command(reader: Reader) -> click.Command:
             values["output"],
             recipe=values["recipe"],
             workers=values["workers"],
+            gpus=values["gpus"],
             scheduler=values["scheduler"],
             progress=not values["quiet"],
             repair=values["repair"],

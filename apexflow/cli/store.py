@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -94,9 +95,11 @@ def _info_lines(store: Store) -> list[str]:
     attributes = store.attributes
     done = frames = 0
     failed = []
+    devices: Counter[str] = Counter()
     for record in store.iter_records():
         if record is not None:
             done += record.done
+            devices[record.device] += record.done
             frames += len(record.frame_numbers)
             if record.failed:
                 failed.append(record)
@@ -110,6 +113,10 @@ def _info_lines(store: Store) -> list[str]:
         f"clips     {store.clip_count}: {done} done, {len(failed)} failed, "
         f"{store.clip_count - done - len(failed)} to do; {frames} frames",
     ]
+    # Records of a time before cards name no device.
+    counts = [f"{name} {count}" for name, count in sorted(devices.items()) if name and count]
+    if counts:
+        lines.append(f"computed  {', '.join(counts)}")
     for path, array in sorted(store.group.arrays()):
         lines.append(f"  {path:20s} {array.dtype!s:10s} {array.shape}")
     for name, group in sorted(store.group.groups()):

@@ -62,23 +62,20 @@ class Aligner:
 
     def __init__(self, template_frame: Image, box: Box, recipe: Alignment) -> None:
         x0, y0, x1, y1 = box
-        height, width = template_frame.shape[:2]
-        margin = 0 if recipe.method == "none" else recipe.margin
-        self._region = (
-            slice(max(y0 - margin, 0), min(y1 + margin, height)),
-            slice(max(x0 - margin, 0), min(x1 + margin, width)),
-        )
+        self._region = search_region(box, template_frame.shape[:2], recipe)
         self._origin = x0 - self._region[1].start, y0 - self._region[0].start
         self._middle = (x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2
         template = template_frame[y0:y1, x0:x1]
         self._matcher = kernels.TemplateMatcher(template)
+        # The frame that the others are most like: the matcher compares them with it.
+        self._matcher.match(template_frame[self._region])
         self._registration = None
         if recipe.method in ("subpixel", "similarity"):
             from apexflow.kernels.register import Registration
 
             model: Literal["shift", "similarity"]
             model = "similarity" if recipe.method == "similarity" else "shift"
-            self._registration = Registration(_gray(template), model=model)
+            self._registration = Registration(gray_image(template), model=model)
 
     def find(self, frame: Image) -> Pose:
         """Return where the face is in a frame of the template frame's size."""
@@ -92,7 +89,7 @@ class Aligner:
             middle - part.start
             for middle, part in zip(self._middle, self._region[::-1], strict=True)
         )
-        found = self._registration.locate(_gray(region), (x + dx, y + dy))
+        found = self._registration.locate(gray_image(region), (x + dx, y + dy))
         return Pose(found.x - x, found.y - y, match.score, found.rotation, found.scale)
 
     def cut(self, frame: Image, region: RegionBox, pose: Pose, crop: Crop) -> Image:
@@ -106,6 +103,19 @@ class Aligner:
         if self._registration is None:
             return _resize(frame, region, pose, crop)
         return _warp(frame, crop_matrix(region, self._middle, pose, crop), crop)
+
+
+def search_region(
+    box: Box, frame_size: tuple[int, ...], recipe: Alignment, *, beyond: int = 0
+) -> tuple[slice, slice]:
+    """Return the rows and columns in which a template is looked for, and some ``beyond``."""
+    x0, y0, x1, y1 = box
+    margin = beyond + (0 if recipe.method == "none" else recipe.margin)
+    height, width = frame_size
+    return (
+        slice(max(y0 - margin, 0), min(y1 + margin, height)),
+        slice(max(x0 - margin, 0), min(x1 + margin, width)),
+    )
 
 
 def crop_matrix(region: RegionBox, middle: tuple[float, float], pose: Pose, crop: Crop) -> Matrix:
@@ -125,12 +135,35 @@ def crop_matrix(region: RegionBox, middle: tuple[float, float], pose: Pose, crop
     return np.column_stack([turn * (fx, fy), start])
 
 
+def crop_matrices(
+    region: RegionBox, middle: tuple[float, float], poses: NDArray[np.float64], crop: Crop
+) -> Matrix:
+    """Return `crop_matrix` of each of n poses (n, 5), dx, dy, rotation, scale, score: (n, 2, 3)."""
+    x0, y0, x1, y1 = region
+    fx, fy = (x1 - x0) / crop.width, (y1 - y0) / crop.height
+    angle, scale = np.radians(poses[:, 2]), poses[:, 3]
+    c, s = scale * np.cos(angle), scale * np.sin(angle)
+    turn = np.stack([c, -s, s, c], axis=1).reshape(-1, 2, 2)
+    corner = np.array([x0 + 0.5 * fx - 0.5, y0 + 0.5 * fy - 0.5])
+    centre = np.array(middle)
+    start = turn @ (corner - centre) + centre + poses[:, :2]
+    return np.concatenate([turn * (fx, fy), start[..., None]], axis=2)
+
+
+def crop_reach(step: float) -> float:
+    """Return how many pixels beyond its corners a crop looks at; its own lie ``step`` px apart.
+
+    Lanczos reaches 4 px beyond its sample, a mean half a pixel of the crop.
+    """
+    return 5 + 0.5 * step
+
+
 def _resize(frame: Image, region: RegionBox, pose: Pose, crop: Crop) -> Image:
     x0, y0, x1, y1 = (round(value) for value in region)
     dx, dy = round(pose.dx), round(pose.dy)
     part = frame[y0 + dy : y1 + dy, x0 + dx : x1 + dx]
     size = crop.width, crop.height
-    return _gray(cv2.resize(part, size, interpolation=_INTERPOLATION[crop.interpolation]))
+    return gray_image(cv2.resize(part, size, interpolation=_INTERPOLATION[crop.interpolation]))
 
 
 def _warp(frame: Image, matrix: Matrix, crop: Crop) -> Image:
@@ -163,13 +196,12 @@ def _around(frame: Image, matrix: Matrix, crop: Crop) -> tuple[Image, Matrix]:
     width, height = crop.width - 1, crop.height - 1
     corners = matrix @ np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]])
     (left, top), (right, bottom) = corners.min(axis=1), corners.max(axis=1)
-    # Lanczos reaches 4 px beyond its sample, a mean half a pixel of the crop.
-    reach = 5 + 0.5 * float(np.abs(matrix[:, :2]).max())
+    reach = crop_reach(float(np.abs(matrix[:, :2]).max()))
     rows = _span(top - reach, bottom + reach, frame.shape[0])
     columns = _span(left - reach, right + reach, frame.shape[1])
     moved = matrix.copy()
     moved[:, 2] -= columns.start, rows.start
-    return _gray(frame[rows, columns]), moved
+    return gray_image(frame[rows, columns]), moved
 
 
 def _span(low: float, high: float, length: int) -> slice:
@@ -178,5 +210,6 @@ def _span(low: float, high: float, length: int) -> slice:
     return slice(start, min(max(math.ceil(high) + 1, start + 1), length))
 
 
-def _gray(image: Image) -> Image:
+def gray_image(image: Image) -> Image:
+    """Return an image in gray, itself where it is."""
     return image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))

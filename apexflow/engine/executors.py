@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from apexflow.engine.dispatch import Dispatch
+from apexflow.engine.cards import RESOURCE, VISIBLE, CardPlace, check_gpus
+from apexflow.engine.dispatch import Dispatch, card_workers
+from apexflow.engine.memory import keep_freed_memory
 from apexflow.engine.task import Outcome, Task, opencv_threads_restored, run_task, worker_versions
 from apexflow.errors import ApexflowError
 
@@ -69,15 +71,23 @@ class RunOptions:
 @contextmanager
 def serial() -> Iterator[RunTasks]:
     """Run tasks one after the other in this process."""
+    keep_freed_memory()
     with opencv_threads_restored():
         yield lambda tasks: (run_task(task) for task in tasks)
 
 
 @contextmanager
-def local_workers(count: int, options: RunOptions, *, modules: Sequence[str]) -> Iterator[RunTasks]:
+def local_workers(
+    count: int,
+    options: RunOptions,
+    *,
+    modules: Sequence[str],
+    cards: Sequence[CardPlace] = (),
+) -> Iterator[RunTasks]:
     """Run tasks on ``count`` threads in worker processes of this machine.
 
-    ``modules`` are those that the tasks will need and that take long to import.
+    ``modules`` are those that the tasks will need and that take long to import. Each of
+    ``cards`` has a process of its own; the others see none.
     """
     import dask
     from distributed import Client, Scheduler, SpecCluster
@@ -85,16 +95,27 @@ def local_workers(count: int, options: RunOptions, *, modules: Sequence[str]) ->
     from apexflow.engine.local import LocalWorker
 
     processes = min(count, MOST_PROCESSES)
-    workers = {
+    workers: dict[int | str, Any] = {
         i: {
             "cls": LocalWorker,
             "options": {
                 "nthreads": count // processes + (i < count % processes),
                 "modules": modules,
+                "environment": {VISIBLE: ""} if cards else {},
             },
         }
         for i in range(processes)
     }
+    for i, card in enumerate(cards):
+        workers[f"card-{i}"] = {
+            "cls": LocalWorker,
+            "options": {
+                "nthreads": 1,
+                "modules": (*modules, card.opener.partition(":")[0]),
+                "resources": {RESOURCE: 1},
+                "environment": card.environment,
+            },
+        }
     scheduler = {
         "host": "127.0.0.1",
         "port": 0,
@@ -120,17 +141,21 @@ def local_workers(count: int, options: RunOptions, *, modules: Sequence[str]) ->
             for name in lost:
                 del cluster.workers[name]
             if lost:
-                cluster.scale(processes)
+                cluster.scale(len(workers))
 
-        yield _observed(client, options, mend)
+        if cards:
+            with suppress(TimeoutError):  # the run begins on those that are there
+                client.wait_for_workers(len(workers), timeout=CONNECT_SECONDS)
+        yield _observed(client, options, mend, cards=bool(cards))
 
 
 @contextmanager
-def dask_scheduler(address: str, options: RunOptions) -> Iterator[RunTasks]:
+def dask_scheduler(address: str, options: RunOptions, *, gpus: str | int = 0) -> Iterator[RunTasks]:
     """Run tasks on the workers of a Dask scheduler: ``tcp://host:8786`` or a scheduler file.
 
-    Raises `ApexflowError` when it does not answer within 30 s, has no workers, or has one
-    with another version of apexflow.
+    Workers started with ``--resources GPU=1`` have a card. Raises `ApexflowError` when the
+    scheduler does not answer within 30 s, has no workers, fewer with a card than the number
+    ``gpus``, or one with another version of apexflow.
     """
     from distributed import Client
 
@@ -151,17 +176,25 @@ def dask_scheduler(address: str, options: RunOptions) -> Iterator[RunTasks]:
                 f"`dask worker {address}`"
             ) from None
         _check_versions(client)
-        yield _observed(client, options, lambda: None)
+        wanted, there = check_gpus(gpus), len(card_workers(client))
+        if wanted is not None and there < wanted:
+            raise ApexflowError(
+                f"gpus is {wanted}, and of the workers at {address} {there} have a card; start one "
+                f"with `dask worker {address} --nthreads 1 --resources {RESOURCE}=1`"
+            )
+        yield _observed(client, options, lambda: None, cards=wanted != 0)
 
 
-def _observed(client: Client, options: RunOptions, mend: Callable[[], None]) -> RunTasks:
+def _observed(
+    client: Client, options: RunOptions, mend: Callable[[], None], *, cards: bool
+) -> RunTasks:
     """Return the function that runs tasks, with what the user wants to see of it."""
 
     def run(tasks: Iterable[Task]) -> Iterator[Outcome]:
         if options.dashboard:
             logger.warning("Dask's dashboard: %s", client.dashboard_link)
         with _performance_report(options.performance_report):
-            yield from Dispatch(client, options.clip_timeout, mend).run(tasks)
+            yield from Dispatch(client, options.clip_timeout, mend, cards=cards).run(tasks)
 
     return run
 

@@ -71,16 +71,22 @@ class MtcnnDetector:
     image_side : int
         A frame whose longer side exceeds this is reduced to it before detection; the
         answer is in pixels of the frame. 0 leaves it at full size.
+    device : str
+        Where torch computes.
     """
 
     min_face_size: int = 20
     image_side: int = 0
+    device: str = "cpu"
 
     def detect(self, image: Image) -> Face:
         small, scale = _reduced(image, self.image_side)
         rgb = cv2.cvtColor(small, cv2.COLOR_GRAY2RGB if small.ndim == 2 else cv2.COLOR_BGR2RGB)
         with _one_torch_thread():
-            boxes, confidences, landmarks = _mtcnn(self.min_face_size).detect(rgb, landmarks=True)
+            found = _mtcnn(self.min_face_size, self.device).detect(
+                _batch(rgb, self.image_side), landmarks=True
+            )
+        boxes, confidences, landmarks = (values[0] for values in found)
         if boxes is None:
             raise ClipError(
                 f"MTCNN found no face of {self.min_face_size} px or more in a "
@@ -106,7 +112,7 @@ def slow_modules(options: FaceOptions) -> tuple[str, ...]:
 
 
 @cache
-def _mtcnn(min_face_size: int) -> Any:
+def _mtcnn(min_face_size: int, device: str) -> Any:
     from facenet_pytorch import MTCNN
 
     return MTCNN(
@@ -115,8 +121,21 @@ def _mtcnn(min_face_size: int) -> Any:
         min_face_size=min_face_size,
         keep_all=False,
         post_process=False,
-        device="cpu",
+        device=device,
     )
+
+
+def _batch(rgb: Image, image_side: int) -> Any:
+    """Return the image as a batch of one (1, H, W, 3), as MTCNN takes it.
+
+    Plane after plane in memory torch is a fifth faster, and rounds a box differently by up to
+    2e-4 px: an image at full size stays as published workflows hand it over.
+    """
+    if image_side == 0:
+        return rgb[None]
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))).permute(1, 2, 0)[None]
 
 
 def _reduced(image: Image, side: int) -> tuple[Image, float]:

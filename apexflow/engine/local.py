@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from distributed.deploy.subprocess import SubprocessWorker
@@ -25,16 +26,32 @@ class LocalWorker(SubprocessWorker):  # type: ignore[misc]
     """
 
     def __init__(
-        self, scheduler: str, *, nthreads: int, modules: Sequence[str], name: Any = None
+        self,
+        scheduler: str,
+        *,
+        nthreads: int,
+        modules: Sequence[str],
+        resources: Mapping[str, float] = MappingProxyType({}),
+        environment: Mapping[str, str] = MappingProxyType({}),
+        name: Any = None,
     ) -> None:
         options = {
             "nthreads": nthreads,
             "host": "127.0.0.1",
             "dashboard": False,
+            "resources": dict(resources),
+            # The worker of a card keeps its name when it is started anew.
+            "name": name if resources else None,
+            # CUDA and torch alone take gigabytes of it; the window bounds the clips.
+            "memory_limit": 0 if resources else "auto",
             "preload_nanny": ["apexflow.engine.orphans"],
             "preload": ["apexflow.engine.warm"],
         }
-        self._environment = {PARENT: str(os.getpid()), MODULES: " ".join(modules)}
+        self._environment = {
+            PARENT: str(os.getpid()),
+            MODULES: " ".join(modules),
+            **environment,
+        }
         super().__init__(scheduler, "distributed.Nanny", name, options)
 
     @property

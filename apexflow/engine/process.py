@@ -29,6 +29,7 @@ from apexflow.kernels.encode import make_maps
 
 STAGES = ("decode", "detect", "align", "flow", "encode", "store")
 MIN_BOX_SIDE = 16
+CPU = "cpu"
 ESTIMATES = ("difference", "flow")
 """The values of `Clip.apex_source` that ask for an estimate."""
 
@@ -65,6 +66,24 @@ class ClipPlan:
     def apex_pending(self) -> bool:
         """Whether the apex is to be estimated from the aligned crops."""
         return self.apex_source in ESTIMATES and "apex" not in self.moments
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the face and its regions are in the template frame.
+
+    Attributes
+    ----------
+    face : Face
+    box : (x0, y0, x1, y1)
+        The template, in whole pixels.
+    regions : tuple of (x0, y0, x1, y1)
+        The box of each region that the recipe places.
+    """
+
+    face: Face
+    box: Box
+    regions: tuple[RegionBox, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +142,8 @@ class ClipResult:
         The same of each region: cut from the flow, or in pixels of the enlarged region.
     maps : dict of name to uint8 ([step,] [region,] height, width, 3)
     seconds : dict of stage to float
+    device, face_device : str
+        What computed it, and what found the face: "cpu", or the name of a card.
     """
 
     plan: ClipPlan
@@ -135,6 +156,8 @@ class ClipResult:
     roi: dict[str, NDArray[np.float32]]
     maps: dict[str, NDArray[np.uint8]]
     seconds: dict[str, float]
+    device: str = CPU
+    face_device: str = CPU
 
 
 def process_clip(clip: Clip, recipe: Recipe, *, detector: FaceDetector | None = None) -> ClipResult:
@@ -144,26 +167,21 @@ def process_clip(clip: Clip, recipe: Recipe, *, detector: FaceDetector | None = 
     when the clip cannot be used: frames missing or unreadable, annotation out of order, no
     face, a frame of another size.
     """
-    clock = _Clock()
+    clock = Clock()
     source, plan = plan_clip(clip, recipe)
     with clock("decode"):
-        (template_frame,) = source.read([plan.template], color=recipe.alignment.color)
+        template_frame = read_template(source, plan, recipe)
     with clock("detect"):
         face = (detector or make_detector(recipe.face)).detect(template_frame)
-        box = box_in_frame(face, template_frame)
-        regions = _regions(clip, recipe, face, box)
-    aligned = _align(source, plan, recipe, template_frame, box, regions, clock)
+        place = locate(clip, recipe, template_frame, face)
+    aligned = _align(source, plan, recipe, template_frame, place, clock)
     with clock("flow"):
         plan = with_apex(plan, aligned, recipe)
-        flow = _flows(plan, recipe, aligned.crop, (recipe.crop.height, recipe.crop.width))
-        roi = _region_flows(plan, recipe, flow, aligned, box, regions)
+        flow, roi = make_all_flow(plan, recipe, aligned, place)
     with clock("encode"):
-        boxes = dict(zip(recipe.regions.placed, _in_crop(regions, box, recipe), strict=True))
-        maps = {
-            name: make_map(wanted, (roi if wanted.regions else flow)[wanted.window], boxes)
-            for name, wanted in recipe.maps.items()
-        }
-    files = tuple(source.file_name(number) for number in aligned.numbers)
+        maps = make_all_maps(recipe, place, flow, roi)
+    files = file_names(source, plan)
+    box, regions = place.box, place.regions
     return ClipResult(plan, face, box, regions, aligned, files, flow, roi, maps, clock.seconds)
 
 
@@ -288,9 +306,14 @@ def box_in_frame(face: Face, frame: Image) -> Box:
     return box
 
 
-def _regions(clip: Clip, recipe: Recipe, face: Face, box: Box) -> tuple[RegionBox, ...]:
+def locate(clip: Clip, recipe: Recipe, template_frame: Image, face: Face) -> Place:
+    """Return the box and the regions that belong to a face.
+
+    Raises `ClipError` when the face is too small.
+    """
+    box = box_in_frame(face, template_frame)
     options = recipe.regions
-    return place_regions(
+    regions = place_regions(
         options.placed,
         box,
         face.landmarks if options.placement == "landmarks" else (),
@@ -298,26 +321,25 @@ def _regions(clip: Clip, recipe: Recipe, face: Face, box: Box) -> tuple[RegionBo
         fractions=options.fraction_of,
         own=own_boxes(options.boxes, clip.key),
     )
+    return Place(face, box, regions)
 
 
-def _align(
-    source: FrameSource,
-    plan: ClipPlan,
-    recipe: Recipe,
-    template_frame: Image,
-    box: Box,
-    regions: tuple[RegionBox, ...],
-    clock: _Clock,
-) -> Aligned:
-    """Find the template in every frame and cut the crops, one frame in memory at a time."""
-    aligner = Aligner(template_frame, box, recipe.alignment)
-    count = len(plan.numbers)
-    crops = np.empty((count, recipe.crop.height, recipe.crop.width), np.uint8)
-    poses = np.empty((count, 5), np.float32)
-    enlarged = _Enlarged.of(recipe, regions, count)
+def read_template(source: FrameSource, plan: ClipPlan, recipe: Recipe) -> Image:
+    """Decode the template frame as the recipe wants frames: gray or in colour."""
+    (frame,) = source.read([plan.template], color=recipe.alignment.color)
+    return frame
+
+
+def read_frames(
+    source: FrameSource, plan: ClipPlan, recipe: Recipe, template_frame: Image, clock: Clock
+) -> Iterator[Image]:
+    """Yield the plan's frames one by one, the template frame in its place.
+
+    Raises `ClipError` for a frame of another size.
+    """
     others = [number for number in plan.numbers if number != plan.template]
     frames = source.read(others, color=recipe.alignment.color)
-    for i, number in enumerate(plan.numbers):
+    for number in plan.numbers:
         with clock("decode"):
             frame = template_frame if number == plan.template else next(frames)
         if frame.shape != template_frame.shape:
@@ -325,21 +347,89 @@ def _align(
                 f"frame {number} is {_size(frame)}, the template frame "
                 f"{plan.template} {_size(template_frame)}: one size is needed"
             )
+        yield frame
+
+
+def file_names(source: FrameSource, plan: ClipPlan) -> tuple[str, ...]:
+    """Return the name of the image file of each frame."""
+    return tuple(source.file_name(number) for number in plan.numbers)
+
+
+def make_all_flow(
+    plan: ClipPlan, recipe: Recipe, aligned: Aligned, place: Place
+) -> tuple[dict[str, Vectors], dict[str, Vectors]]:
+    """Return the flow of each window, of the face and of the regions, as in `ClipResult`."""
+    flow = _flows(plan, recipe, aligned.crop, (recipe.crop.height, recipe.crop.width))
+    return flow, _region_flows(plan, recipe, flow, aligned, place)
+
+
+def make_all_maps(
+    recipe: Recipe,
+    place: Place,
+    flow: Mapping[str, Vectors],
+    roi: Mapping[str, Vectors],
+) -> dict[str, NDArray[np.uint8]]:
+    """Return every set of maps that a recipe asks for."""
+    boxes = map_boxes(recipe, place)
+    return {
+        name: make_map(wanted, (roi if wanted.regions else flow)[wanted.window], boxes)
+        for name, wanted in recipe.maps.items()
+    }
+
+
+def map_boxes(recipe: Recipe, place: Place) -> dict[str, RegionBox]:
+    """Return the regions by name in pixels of the crop."""
+    in_pixels = _in_crop(place.regions, place.box, recipe)
+    return dict(zip(recipe.regions.placed, in_pixels, strict=True))
+
+
+def _align(
+    source: FrameSource,
+    plan: ClipPlan,
+    recipe: Recipe,
+    template_frame: Image,
+    place: Place,
+    clock: Clock,
+) -> Aligned:
+    """Find the template in every frame and cut the crops, one frame in memory at a time."""
+    aligner = Aligner(template_frame, place.box, recipe.alignment)
+    count = len(plan.numbers)
+    crops = np.empty((count, recipe.crop.height, recipe.crop.width), np.uint8)
+    poses = np.empty((count, 5), np.float32)
+    enlarged = _Enlarged.of(recipe, place.regions, count)
+    frames = read_frames(source, plan, recipe, template_frame, clock)
+    for i, (number, frame) in enumerate(zip(plan.numbers, frames, strict=True)):
         with clock("align"):
             pose = Pose() if number == plan.template else aligner.find(frame)
             poses[i] = pose.dx, pose.dy, pose.rotation, pose.scale, pose.score
-            crops[i] = aligner.cut(frame, box, pose, recipe.crop)
+            crops[i] = aligner.cut(frame, place.box, pose, recipe.crop)
             if enlarged is not None:
                 enlarged.add(i, frame, aligner, pose)
+    images = None if enlarged is None else enlarged.images
+    return aligned_by(plan.numbers, poses, crops, images)
+
+
+def aligned_by(
+    numbers: tuple[int, ...], poses: NDArray[np.float32], crops: Image, regions: Image | None
+) -> Aligned:
+    """Return crops with their poses (n, 5): dx, dy, rotation, scale, score."""
     return Aligned(
-        plan.numbers,
+        numbers,
         crops,
         shift=poses[:, :2],
         rotation=poses[:, 2],
         scale=poses[:, 3],
         score=poses[:, 4],
-        regions=None if enlarged is None else enlarged.images,
+        regions=regions,
     )
+
+
+def region_crop(recipe: Recipe) -> Crop | None:
+    """Return the size of regions that are enlarged from the frames; None where none are."""
+    options = recipe.regions
+    if options.source != "frames" or not options.names or not recipe.windows:
+        return None
+    return Crop(height=options.height, width=options.width, interpolation=recipe.crop.interpolation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,14 +442,11 @@ class _Enlarged:
 
     @classmethod
     def of(cls, recipe: Recipe, regions: tuple[RegionBox, ...], count: int) -> _Enlarged | None:
-        options = recipe.regions
-        if options.source != "frames" or not options.names or not recipe.windows:
+        crop = region_crop(recipe)
+        if crop is None:
             return None
-        boxes = regions[: len(options.names)]
-        crop = Crop(
-            height=options.height, width=options.width, interpolation=recipe.crop.interpolation
-        )
-        images = np.empty((count, len(boxes), options.height, options.width), np.uint8)
+        boxes = regions[: len(recipe.regions.names)]
+        images = np.empty((count, len(boxes), crop.height, crop.width), np.uint8)
         return cls(boxes, crop, images)
 
     def add(self, row: int, frame: Image, aligner: Aligner, pose: Pose) -> None:
@@ -383,22 +470,27 @@ def _region_flows(
     recipe: Recipe,
     flow: Mapping[str, Vectors],
     aligned: Aligned,
-    box: Box,
-    regions: tuple[RegionBox, ...],
+    place: Place,
 ) -> dict[str, Vectors]:
-    options = recipe.regions
-    size = options.height, options.width
-    if not options.names:
+    size = recipe.regions.height, recipe.regions.width
+    if not recipe.regions.names:
         return {}
     if aligned.regions is not None:
         rows = {number: i for i, number in enumerate(aligned.numbers)}
         by_region = np.moveaxis(aligned.regions, 1, 0)
         each = [_flows(plan, recipe, partial(_row_of, images, rows), size) for images in by_region]
         return {name: np.stack([one[name] for one in each], axis=-4) for name in plan.steps}
-    boxes = _in_crop(regions[: len(options.names)], box, recipe)
+    return cut_regions(recipe, place, flow)
+
+
+def cut_regions(recipe: Recipe, place: Place, flow: Mapping[str, Vectors]) -> dict[str, Vectors]:
+    """Return the flow of each region, cut from that of the face."""
+    options = recipe.regions
+    boxes = _in_crop(place.regions[: len(options.names)], place.box, recipe)
     cut_out = {}
     for name, vectors in flow.items():
-        parts = cut_flow(vectors.reshape(-1, *vectors.shape[-3:]), boxes, size)
+        pairs = vectors.reshape(-1, *vectors.shape[-3:])
+        parts = cut_flow(pairs, boxes, (options.height, options.width))
         stored = parts.astype(recipe.flow.dtype).astype(np.float32)
         cut_out[name] = stored.reshape(*vectors.shape[:-3], *parts.shape[1:])
     return cut_out
@@ -417,7 +509,7 @@ def _size(image: Image) -> str:
 
 
 @dataclass(slots=True)
-class _Clock:
+class Clock:
     """Seconds spent per stage."""
 
     seconds: dict[str, float] = field(default_factory=dict)

@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from apexflow.catalog import Catalog, Clip
+from apexflow.engine.cards import check_gpus, find_cards
 from apexflow.engine.executors import (
     CLIP_TIMEOUT,
     RunOptions,
@@ -25,12 +27,13 @@ from apexflow.engine.executors import (
     serial,
 )
 from apexflow.engine.faces import slow_modules
-from apexflow.engine.process import STAGES, plan_clip
+from apexflow.engine.process import CPU, STAGES, plan_clip
 from apexflow.engine.progress import Progress
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.task import Outcome, Task, clip_row, layout
 from apexflow.errors import ApexflowError, ClipError
 from apexflow.storage.format import ClipRecord, Slot
+from apexflow.storage.repair import mend
 from apexflow.storage.store import (
     Store,
     Target,
@@ -42,7 +45,6 @@ from apexflow.storage.store import (
     sweep,
     target_name,
 )
-from apexflow.storage.verify import Damage, verify
 
 _STATED_PACKAGES = (
     *("apexflow", "numpy", "numba", "opencv-contrib-python-headless", "zarr", "torch"),
@@ -74,6 +76,8 @@ class RunSummary:
         Wall-clock time from planning to the finished store.
     stage_seconds : dict of stage to float
         Summed over workers, so that they may exceed ``seconds``.
+    devices : dict of str to int
+        How many of the clips that are done "cpu" has computed, and how many each kind of card.
     """
 
     store: str
@@ -83,6 +87,7 @@ class RunSummary:
     frames: int
     seconds: float
     stage_seconds: dict[str, float]
+    devices: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         rate = self.frames / self.seconds if self.seconds else 0.0
@@ -91,12 +96,19 @@ class RunSummary:
             f"store    {self.store}",
             f"done     {self.done} clips, {self.frames} frames in {self.seconds:.1f} s "
             f"({rate:.0f} frames/s)",
+            *self._devices(),
             f"skipped  {self.skipped} clips that were finished before",
             f"failed   {len(self.failed)} clips",
             *(f"  {failure.clip}: {failure.reason}" for failure in self.failed),
             f"seconds  {', '.join(stages)} (summed over workers)",
         ]
         return "\n".join(lines)
+
+    def _devices(self) -> list[str]:
+        if not self.devices.keys() - {CPU}:
+            return []
+        counts = (f"{count} clips on {name}" for name, count in sorted(self.devices.items()))
+        return [f"         {', '.join(counts)}"]
 
 
 def process(
@@ -105,6 +117,7 @@ def process(
     *,
     recipe: str | Path | Recipe = "default",
     workers: int | None = None,
+    gpus: str | int = "auto",
     scheduler: str | None = None,
     progress: bool = True,
     repair: bool = False,
@@ -125,12 +138,16 @@ def process(
     workers : int, optional
         Clips processed at a time by worker processes on this machine; the number of cores
         when not given. 0 runs in this process, without Dask.
+    gpus : "auto" or int
+        Cards of this machine to use, or workers of the scheduler that have one: all that are
+        there, or so many. Each has a worker process of its own beside ``workers``.
     scheduler : str, optional
         Address or file of a Dask scheduler to use instead.
     progress : bool
         Show clips, frames/s and time left on standard error.
     repair : bool
-        First read all that the store holds, and do the clips again whose part is damaged.
+        First read all that the store holds; do the clips again whose part is damaged, and make
+        damaged columns anew.
     clip_timeout : float
         Seconds until a clip that has not finished is ended and recorded as failed; 0 waits for
         ever. Not with ``workers=0``.
@@ -144,7 +161,8 @@ def process(
     Raises
     ------
     ApexflowError
-        When nothing can be done: another recipe's store, no scheduler, an unwritable folder.
+        When nothing can be done: another recipe's store, no scheduler, fewer cards than asked
+        for, an unwritable folder.
         A clip that cannot be used is no error; it is in the summary's ``failed``.
     """
     started = time.perf_counter()
@@ -157,14 +175,14 @@ def process(
     chosen = Recipe.load(recipe)
     target = _absolute(store)
     matching_store(target, chosen)  # refuses before any worker starts
-    with _executor(workers, scheduler, options, chosen) as run_tasks:
+    with _executor(workers, gpus, scheduler, options, chosen) as run_tasks:
         _make_folder(target)
         with exclusive(target):
             # Under the lock: a run that started beside this one may have made it by now.
             made = matching_store(target, chosen) or _create(target, catalog, chosen)
             sweep(target)
             if repair:
-                forget_damaged(made)
+                mend(made)
             work = _plan(made, _rooted(catalog), chosen, target)
             tally = _run(made, work, run_tasks, show=progress)
     order = work.order
@@ -176,6 +194,7 @@ def process(
         frames=tally.frames,
         seconds=time.perf_counter() - started,
         stage_seconds=tally.stage_seconds,
+        devices=dict(tally.devices),
     )
 
 
@@ -220,12 +239,14 @@ class _Tally:
     frames: int = 0
     failed: list[Failure] = field(default_factory=list)
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    devices: Counter[str] = field(default_factory=Counter)
 
     def add(self, outcome: Outcome) -> None:
         if outcome.failed:
             self.failed.append(Failure(outcome.clip, outcome.message))
         else:
             self.done += 1
+            self.devices[outcome.device] += 1
         self.frames += outcome.frames
         for stage, seconds in outcome.seconds.items():
             self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds
@@ -242,14 +263,6 @@ def _run(store: Store, work: _Work, run_tasks: RunTasks, *, show: bool) -> _Tall
             progress.advance(outcome)
     store.finalize()
     return tally
-
-
-def forget_damaged(store: Store) -> list[Damage]:
-    """Take back the records of the clips whose part of the store is damaged; return why."""
-    damages = verify(store)
-    for index in sorted({damage.index for damage in damages if damage.index is not None}):
-        store.forget_row(index)
-    return damages
 
 
 def _plan(store: Store, clips: Sequence[Clip], recipe: Recipe, target: Target) -> _Work:
@@ -333,17 +346,24 @@ def _versions() -> dict[str, str]:
 
 
 def _executor(
-    workers: int | None, scheduler: str | None, options: RunOptions, recipe: Recipe
+    workers: int | None,
+    gpus: str | int,
+    scheduler: str | None,
+    options: RunOptions,
+    recipe: Recipe,
 ) -> AbstractContextManager[RunTasks]:
     if scheduler is not None:
-        return dask_scheduler(scheduler, options)
+        return dask_scheduler(scheduler, options, gpus=gpus)
     count = _cores() if workers is None else workers
     if count < 0:
         raise ApexflowError(f"workers must be 0 or more, not {count}")
     if count == 0:
+        if check_gpus(gpus):
+            raise ApexflowError(f"gpus is {gpus}, and a card needs a worker: workers must not be 0")
         return serial()
+    cards = find_cards(gpus)
     modules = ("apexflow.engine.task", *slow_modules(recipe.face))
-    return local_workers(count, options, modules=modules)
+    return local_workers(count, options, modules=modules, cards=cards)
 
 
 def _cores() -> int:
@@ -352,7 +372,13 @@ def _cores() -> int:
 
 def _rooted(catalog: Catalog) -> list[Clip]:
     """Return the clips with absolute folders: a worker may stand in another one."""
-    return [replace(c, root=None if c.root is None else c.root.absolute()) for c in catalog]
+
+    def rooted(clip: Clip) -> Clip:
+        if clip.root is None or clip.root.is_absolute():
+            return clip
+        return replace(clip, root=clip.root.absolute())
+
+    return [rooted(clip) for clip in catalog]
 
 
 def _absolute(target: Target) -> Any:

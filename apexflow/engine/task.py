@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 
 from apexflow.catalog import Clip
-from apexflow.engine.process import STAGES, ClipResult, process_clip
+from apexflow.engine.process import CPU, STAGES, ClipResult, process_clip
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.windows import Window
 from apexflow.errors import ApexflowError, ClipError
@@ -28,6 +28,8 @@ from apexflow.storage.format import (
     Slot,
 )
 from apexflow.storage.store import ClipArrays, Store, Target, open_store
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Outcome:
     message: str = ""
     frames: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    device: str = CPU
 
     @property
     def failed(self) -> bool:
@@ -67,19 +70,35 @@ def run_task(task: Task) -> Outcome:
     Whatever goes wrong with the clip is its own record; only a store that cannot be written
     raises, as `ApexflowError`.
     """
+    result = attempt(task, lambda: process_clip(task.clip, task.recipe))
+    return result if isinstance(result, Outcome) else commit_result(task, result)
+
+
+def attempt(task: Task, work: Callable[[], Made]) -> Made | Outcome:
+    """Return what some work on a clip makes, or commit that it has failed."""
     one_thread_each()
     store = _store(task)
     try:
-        result = process_clip(task.clip, task.recipe)
+        return work()
     except ClipError as error:
         return fail(store, task, str(error))
     except Exception as error:  # a defect met on one clip must not cost the others
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{where.name}, line {where.lineno}"
-        return fail(store, task, f"unexpected {type(error).__name__} in {place}: {error}")
+        return fail(store, task, unexpected(error))
+
+
+def unexpected(error: Exception) -> str:
+    """Say what went wrong, and where."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{where.name}, line {where.lineno}"
+    return f"unexpected {type(error).__name__} in {place}: {error}"
+
+
+def commit_result(task: Task, result: ClipResult) -> Outcome:
+    """Commit a clip that is done."""
     record, arrays = _done_record(task.clip, result), _arrays(task.recipe, result)
-    seconds = _commit(store, task.slot, record, arrays, result)
-    return Outcome(str(task.clip), DONE, "", len(result.plan.numbers), seconds)
+    seconds = _commit(_store(task), task.slot, record, arrays, result)
+    frames = len(result.plan.numbers)
+    return Outcome(str(task.clip), DONE, "", frames, seconds, result.device)
 
 
 def fail(store: Store, task: Task, reason: str) -> Outcome:
@@ -102,7 +121,7 @@ def finished_outcome(task: Task) -> Outcome | None:
     record = _store(task).record(task.slot.index)
     if record is None or record.fingerprint != task.fingerprint or not record.done:
         return None
-    return Outcome(str(task.clip), DONE, "", len(record.frame_numbers))
+    return Outcome(str(task.clip), DONE, "", len(record.frame_numbers), device=record.device)
 
 
 def clip_row(clip: Clip, frame_capacity: int) -> ClipRow:
@@ -225,6 +244,8 @@ def _done_record(clip: Clip, result: ClipResult) -> ClipRecord:
         confidence=face.confidence,
         steps=result.plan.steps,
         roi_box=result.regions,
+        device=result.device,
+        face_device=result.face_device,
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from apexflow.engine.alone import run_alone
+from apexflow.engine.memory import keep_freed_memory
 from apexflow.engine.task import Outcome, Task, finished_outcome, run_task, worker_versions
 
 
@@ -30,13 +31,20 @@ class Answer:
     refusal : str
         Why this worker cannot take part, with its name.
     worker : str
-        The worker's address.
+        The address of the worker that refused, or whose card took part.
+    card, card_failure : str
+        The name of the worker whose card took part, and why it failed; then a CPU has done it.
+    card_broken : bool
+        Whether that worker can use its card no more.
     """
 
     outcomes: tuple[Outcome, ...]
     seconds: float = 0.0
     refusal: str = ""
     worker: str = ""
+    card: str = ""
+    card_failure: str = ""
+    card_broken: bool = False
 
 
 def run_clips(tasks: Sequence[Task], *, versions: dict[str, str], clip_timeout: float) -> Answer:
@@ -45,12 +53,13 @@ def run_clips(tasks: Sequence[Task], *, versions: dict[str, str], clip_timeout: 
     A clip that hangs cannot be ended without its process: when the time is up the worker ends
     itself, and the run gives each clip that was on it a process of its own.
     """
-    if refused := _refusal(versions):
+    if refused := refusal(versions):
         return refused
+    keep_freed_memory()
     started = time.perf_counter()
     outcomes = []
     for task in tasks:
-        with _watch.limit(clip_timeout):
+        with time_limit(clip_timeout):
             # Dask does a task again whose answer died with its worker.
             outcomes.append(finished_outcome(task) or run_task(task))
     return Answer(tuple(outcomes), time.perf_counter() - started)
@@ -60,7 +69,7 @@ def run_suspect(task: Task, *, versions: dict[str, str], clip_timeout: float) ->
     """Process one clip in a process of its own, within the memory of this worker."""
     from distributed import get_worker
 
-    if refused := _refusal(versions):
+    if refused := refusal(versions):
         return refused
     limit = getattr(get_worker().memory_manager, "memory_limit", None) or 0
     started = time.perf_counter()
@@ -68,7 +77,7 @@ def run_suspect(task: Task, *, versions: dict[str, str], clip_timeout: float) ->
     return Answer((outcome,), time.perf_counter() - started)
 
 
-def _refusal(wanted: dict[str, str]) -> Answer | None:
+def refusal(wanted: dict[str, str]) -> Answer | None:
     """Return the refusal of a worker that has joined with other versions."""
     found = worker_versions()
     if found == wanted:
@@ -120,6 +129,7 @@ class _Watch:
 
 
 _watch = _Watch()
+time_limit = _watch.limit
 
 
 @cache

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 # No folder has the name of a function: importing it would hide the function.
 _NAMES = {
     "Match": "template",
+    "Matches": "template",
     "TemplateMatcher": "template",
     "match_template": "template",
     "Placement": "register",
+    "Placements": "register",
     "Registration": "register",
     "farneback": "flow_farneback",
     "prepare_farneback": "flow_farneback",
@@ -50,8 +52,10 @@ if TYPE_CHECKING:
     from apexflow.kernels.flow_tvl1 import prepare_tvl1 as prepare_tvl1
     from apexflow.kernels.flow_tvl1 import tvl1 as tvl1
     from apexflow.kernels.register import Placement as Placement
+    from apexflow.kernels.register import Placements as Placements
     from apexflow.kernels.register import Registration as Registration
     from apexflow.kernels.template import Match as Match
+    from apexflow.kernels.template import Matches as Matches
     from apexflow.kernels.template import TemplateMatcher as TemplateMatcher
     from apexflow.kernels.template import match_template as match_template
 

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apexflow.kernels.gpu import is_device_array
+
 
 def check_array(
     name: str,
-    value: object,
+    value: Any,
     *,
     dtypes: Collection[str],
     ndim: Collection[int],
@@ -30,21 +32,22 @@ def check_array(
     ----------
     name : str
         What the caller calls the argument.
-    value : object
-        The argument; anything but a NumPy array is refused.
+    value : array
+        The argument; anything but a NumPy or CuPy array is refused.
     dtypes : collection of str
         Names of the dtypes allowed, such as ``("uint8", "float32")``.
     ndim : collection of int
         Numbers of dimensions allowed.
     finite : bool, default True
-        Whether a floating array may hold only finite values.
+        Whether a floating array may hold only finite values. Of an array on a card the answer
+        comes down, which waits for the card.
 
     Raises
     ------
     ValueError
         Naming the argument, the rule and the value that breaks it.
     """
-    if not isinstance(value, np.ndarray):
+    if not isinstance(value, np.ndarray) and not is_device_array(value):
         raise ValueError(f"{name} must be a NumPy array. Got {type(value).__name__}.")
     if _dtype_name(value.dtype) not in dtypes or not value.dtype.isnative:
         raise ValueError(f"{name} must be {' or '.join(dtypes)}. Got {value.dtype}.")
@@ -54,7 +57,7 @@ def check_array(
     if value.size == 0:
         raise ValueError(f"{name} must not be empty. Got shape {value.shape}.")
     if finite and value.dtype.kind == "f" and not np.isfinite(value).all():
-        bad = value[~np.isfinite(value)].flat[0]
+        bad = value[~np.isfinite(value)].ravel()[0]
         raise ValueError(f"{name} must be finite. Got {bad}.")
     return value
 
@@ -105,6 +108,24 @@ def check_same_shape(name: str, value: NDArray[Any], other: str, reference: NDAr
         raise ValueError(
             f"{name} must have the shape of {other}, {reference.shape}. Got {value.shape}."
         )
+
+
+def check_pairs(prev: Any, next_: Any) -> int | None:
+    """Return the length of the batch, None for a single pair.
+
+    ``prev`` and ``next_`` are images, batches or prepared frames: what has the shape of one.
+    """
+    if prev.shape[-2:] != next_.shape[-2:]:
+        raise ValueError(
+            f"next must have the height and width of prev, {prev.shape[-2:]}. "
+            f"Got {next_.shape[-2:]}."
+        )
+    counts = {frames.shape[0] for frames in (prev, next_) if len(frames.shape) == 3}
+    if len(counts) > 1:
+        raise ValueError(
+            f"next must have as many frames as prev, {prev.shape[0]}. Got {next_.shape[0]}."
+        )
+    return counts.pop() if counts else None
 
 
 def check_integer(

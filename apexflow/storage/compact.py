@@ -4,7 +4,7 @@ A run writes every clip into chunks of its own, so that no two tasks ever write 
 thousands of small files. Training reads them all, and reads large chunks many times faster.
 
 The content of an array never changes, only its chunks. The new chunks are written beside the
-old ones under names of another form (``c.0.0`` beside ``c/0/0``), read back and compared; then
+old ones under names of another form (``c/0/0`` beside ``c.0.0``), read back and compared; then
 the array's one small metadata file is replaced, which switches all readers that open it from
 there on. A compaction that is killed before has changed nothing. The old chunks are deleted at
 the end, unless a reader still holds the store.
@@ -33,7 +33,8 @@ from apexflow.storage.store import Store, Target, exclusive, open_store, sweep
 CHUNK_BYTES = 4 << 20
 # A commit record of 75 frames is about 10 KB of JSON.
 _RECORD_BYTES = 10 << 10
-_WORKING, _COMPACT = "/", "."
+# How the numbers in a chunk's name are separated: rewriting changes from one to the other.
+_OTHER = {".": "/", "/": "."}
 _ROWS_BEFORE = "rows_before_compaction"
 _GROUPS = ("flow", "roi", "maps")
 
@@ -103,7 +104,7 @@ def compact(target: Target, *, chunk_bytes: int = CHUNK_BYTES, shard_bytes: int 
         for path in todo:
             rows = _rows_wanted(store, path, chunk_bytes)
             shard = max(1, shard_bytes // chunk_bytes) * rows if shard_bytes else None
-            _rewrite(store, path, rows, shard, _COMPACT)
+            _rewrite(store, path, rows, shard, {_ROWS_BEFORE: _rows(store.array(path))})
         after = sum(_chunk_count(store.array(path)) for path in todo)
         kept = not _delete_unused(store)
     return Compaction(tuple(todo), before, after, kept)
@@ -115,10 +116,10 @@ def expand(store: Store) -> bool:
     For the one process that holds the store.
     """
     store.refresh()
-    compacted = [path for path in _paths(store) if _form(store.array(path)) == _COMPACT]
+    compacted = [path for path in _paths(store) if _is_compact(store.array(path))]
     for path in compacted:
         rows = int(str(store.array(path).attrs[_ROWS_BEFORE]))
-        _rewrite(store, path, rows, None, _WORKING)
+        _rewrite(store, path, rows, None, {})
     if compacted:
         _delete_unused(store)
     return bool(compacted)
@@ -152,17 +153,18 @@ class _HeldMetadata(WrapperStore[ZarrStore]):
         sync(self._store.set(self._key, self._held))
 
 
-def _rewrite(store: Store, path: str, rows: int, shard: int | None, form: str) -> None:
+def _rewrite(
+    store: Store, path: str, rows: int, shard: int | None, remember: dict[str, int]
+) -> None:
     """Write an array in chunks of ``rows`` beside its old ones, then switch to them."""
     old = store.array(path)
     metadata = old.metadata
     assert isinstance(metadata, ArrayV3Metadata)
     assert old.serializer is not None
-    _make_room(store, path, form)
+    separator = _OTHER[_separator(old)]
+    _make_room(store, path, separator)
     held = _HeldMetadata(store.group.store, path)
     attributes = {name: value for name, value in old.attrs.items() if name != _ROWS_BEFORE}
-    if form == _COMPACT:
-        attributes[_ROWS_BEFORE] = _rows(old)
     new = zarr.create_array(
         held,
         name=path,
@@ -174,9 +176,9 @@ def _rewrite(store: Store, path: str, rows: int, shard: int | None, form: str) -
         filters=old.filters,
         compressors=old.compressors,
         serializer=old.serializer,
-        chunk_key_encoding={"name": "default", "separator": form},
+        chunk_key_encoding={"name": "default", "separator": separator},
         dimension_names=metadata.dimension_names,
-        attributes=attributes,
+        attributes=attributes | remember,
     )
     step = max(shard or rows, _rows(old))
     for start in range(0, old.shape[0], step):
@@ -206,7 +208,7 @@ def _paths(store: Store) -> Iterator[str]:
 def _rows_wanted(store: Store, path: str, chunk_bytes: int) -> int:
     """Return the rows of a chunk of that size; 0 where an array's are as large, or rewritten."""
     array = store.array(path)
-    if _form(array) == _COMPACT or not array.shape[0]:
+    if _is_compact(array) or not array.shape[0]:
         return 0
     size = max(1, array.nbytes // array.shape[0])
     row_bytes = _RECORD_BYTES if path == "clips/record" else size
@@ -219,8 +221,14 @@ def _rows(array: zarr.Array[Any]) -> int:
     return int((array.shards or array.chunks)[0])
 
 
-def _form(array: zarr.Array[Any]) -> str:
-    return _COMPACT if _ROWS_BEFORE in array.attrs else _WORKING
+def _is_compact(array: zarr.Array[Any]) -> bool:
+    return _ROWS_BEFORE in array.attrs
+
+
+def _separator(array: zarr.Array[Any]) -> str:
+    metadata = array.metadata
+    assert isinstance(metadata, ArrayV3Metadata)
+    return "." if metadata.encode_chunk_key((0, 0)) == "c.0.0" else "/"
 
 
 def _chunk_count(array: zarr.Array[Any]) -> int:
@@ -232,24 +240,23 @@ def _equal(found: Any, wanted: Any) -> bool:
 
 
 def _delete_unused(store: Store) -> bool:
-    """Delete the chunks of the form that each array is not in, if no reader holds the store."""
+    """Delete the chunks under names that an array no longer uses, if no reader holds the store."""
     raw = store.group.store
     with alone(raw) as nobody_reads:
         if nobody_reads:
             for path in _paths(store):
-                other = _WORKING if _form(store.array(path)) == _COMPACT else _COMPACT
-                _delete_chunks(raw, path, other)
+                _delete_chunks(raw, path, _OTHER[_separator(store.array(path))])
     return nobody_reads
 
 
-def _make_room(store: Store, path: str, form: str) -> None:
+def _make_room(store: Store, path: str, separator: str) -> None:
     """Delete what an earlier attempt left: it would shine through where nothing is written.
 
     Chunks that are all fill value are not. A reader from before the last rewriting may still
     be reading what is in the way.
     """
     raw = store.group.store
-    if not _has_chunks(raw, path, form):
+    if not _has_chunks(raw, path, separator):
         return
     with alone(raw) as nobody_reads:
         if not nobody_reads:
@@ -257,19 +264,19 @@ def _make_room(store: Store, path: str, form: str) -> None:
                 f"{store.name}: a reader holds old chunks of {path}, which are in the way; "
                 "close it and try again"
             )
-        _delete_chunks(raw, path, form)
+        _delete_chunks(raw, path, separator)
 
 
-def _has_chunks(raw: ZarrStore, path: str, form: str) -> bool:
+def _has_chunks(raw: ZarrStore, path: str, separator: str) -> bool:
     async def names() -> list[str]:
         return [name async for name in raw.list_dir(path)]
 
-    return any(name.startswith("c.") if form == _COMPACT else name == "c" for name in sync(names()))
+    return any(name == "c" if separator == "/" else name.startswith("c.") for name in sync(names()))
 
 
-def _delete_chunks(raw: ZarrStore, path: str, form: str) -> None:
+def _delete_chunks(raw: ZarrStore, path: str, separator: str) -> None:
     async def delete() -> None:
-        if form == _WORKING:
+        if separator == "/":
             await raw.delete_dir(f"{path}/c")
             return
         keys = [name async for name in raw.list_dir(path) if name.startswith("c.")]

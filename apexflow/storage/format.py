@@ -158,6 +158,14 @@ def _pair(values: Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
+def float_columns(layout: Layout) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
+    """Return shape and dimensions of each column of numbers that a clip's result fills."""
+    columns = dict(RESULT_FLOAT_COLUMNS)
+    if layout.region_boxes:
+        columns["roi_box"] = ((len(layout.region_boxes), 4), ("placed_region", "corner"))
+    return columns
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipRow:
     """One clip as annotated, and the most frames that it can fill."""
@@ -211,6 +219,9 @@ class ClipRecord:
         The frame numbers that each flow was computed between.
     roi_box : tuple of (x0, y0, x1, y1)
         One a region of `Layout.region_boxes`, in pixels of the template frame.
+    device, face_device : str
+        What computed the clip, and what found its face: "cpu" or the name of a card; "" in
+        records of a time before cards.
     """
 
     dataset: str
@@ -235,6 +246,8 @@ class ClipRecord:
     steps: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     roi_box: tuple[tuple[float, float, float, float], ...] = ()
     digests: Mapping[str, int] = field(default_factory=dict)
+    device: str = ""
+    face_device: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:

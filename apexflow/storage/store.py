@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +20,14 @@ from zarr.errors import GroupNotFoundError
 
 from apexflow.errors import ApexflowError
 from apexflow.storage.chunks import ChunkWriter
+from apexflow.storage.columns import fill_columns, write_csv
 from apexflow.storage.format import (
     COLUMN_CHUNK,
-    CSV_COLUMNS,
     FORMAT,
     FRAME_CHUNK,
     FRAME_FLOAT_COLUMNS,
     NO_NUMBER,
     NUMBER_COLUMNS,
-    RESULT_FLOAT_COLUMNS,
     RESULT_NUMBER_COLUMNS,
     RESULT_TEXT_COLUMNS,
     STEP_CHUNK,
@@ -41,12 +37,10 @@ from apexflow.storage.format import (
     ClipRow,
     Layout,
     Slot,
+    float_columns,
 )
 
 RECORD_BLOCK = 1024  # rows; of clips of 75 frames some 10 MB parsed
-# Columns that are called otherwise in a record.
-_RESULTS = {"frame_count": lambda record: len(record.frame_numbers)}
-_FRAME_FIELDS = {"frame_number": "frame_numbers"}
 _OBJECT_STORES = ("s3", "s3a", "gs", "az", "adl", "abfs", "abfss")
 _BEING_CREATED = {"apexflow": "being created"}
 
@@ -175,15 +169,11 @@ class Store:
         """
         table = self._table()
         slots = _allocate(table, rows)
-        columns = {
-            name: [getattr(row, name) for row in table.rows]
-            for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS)
-            if name != "frame_start"
-        }
-        columns["frame_start"] = table.frame_start
         self._resize(len(table.rows), table.frame_total)
-        for name, values in columns.items():
-            self._write_column(name, values)
+        for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS):
+            if name != "frame_start":
+                self._write_column(name, [getattr(row, name) for row in table.rows])
+        self._write_column("frame_start", table.frame_start)
         self._set_clip_attrs(count=len(table.rows))
         return slots
 
@@ -265,32 +255,8 @@ class Store:
 
     def finalize(self) -> None:
         """Copy the records into the columns, for everyone who reads without apexflow."""
-        count, total = self.clip_count, self.array("frames/frame_number").shape[0]
-        blank = ClipRecord(dataset="", subject="", clip="", status="")
-        plain: dict[str, list[Any]] = {
-            name: [] for name in (*RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS)
-        }
-        floats = _nan_columns(count, _float_columns(self.layout))
-        frames = _nan_columns(total, FRAME_FLOAT_COLUMNS)
-        frames["frame_number"] = np.full(total, NO_NUMBER, np.int64)
-        for index, found in enumerate(self.iter_records()):
-            record = found or blank
-            for name, column in plain.items():
-                column.append(_RESULTS.get(name, attrgetter(name))(record))
-            for name, table in floats.items():
-                if (value := getattr(record, name)) not in ((), None):
-                    table[index] = value
-            rows = slice(record.frame_start, record.frame_start + len(record.frame_numbers))
-            for name, table in frames.items():
-                if value := getattr(record, _FRAME_FIELDS.get(name, name)):
-                    table[rows] = value
-        for name, column in plain.items():
-            self._write_column(name, column)
-        for name, table in floats.items():
-            self._write_column(name, table)
-        for name, table in frames.items():
-            self.array(f"frames/{name}")[:] = table
-        self._write_csv()
+        fill_columns(self)
+        write_csv(self)
         self._set_clip_attrs(complete=True)
 
     def _write_arrays(self, slot: Slot, record: ClipRecord, arrays: ClipArrays) -> dict[str, int]:
@@ -298,7 +264,7 @@ class Store:
         digests = {}
         if layout.keep_frames and arrays.frames is not None:
             start, crops = slot.frame_start, arrays.frames
-            padded = _whole_chunks(len(crops))
+            padded = whole_chunks(len(crops))
             rows = np.zeros((padded, *crops.shape[1:]), np.uint8)
             rows[: len(crops)] = crops
             self._write_rows("frames/image", start, rows)
@@ -334,16 +300,6 @@ class Store:
             self._writers[path] = ChunkWriter.of(self.array(path))
         return self._writers[path]
 
-    def _write_csv(self) -> None:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(CSV_COLUMNS)
-        writer.writerows(zip(*(self.column(name).tolist() for name in CSV_COLUMNS), strict=True))
-        data = np.frombuffer(text.getvalue().encode(), np.uint8)
-        self.group.create_array(
-            "clips.csv", data=data, chunks=data.shape, compressors=None, overwrite=True
-        )
-
     def _table(self) -> _Table:
         names = [name for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS) if name != "frame_start"]
         columns = [self.column(name).tolist() for name in names]
@@ -353,7 +309,7 @@ class Store:
     def _resize(self, clips: int, frames: int) -> None:
         layout = self.layout
         names = (*TEXT_COLUMNS, *NUMBER_COLUMNS, *RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS)
-        for name in (*names, *_float_columns(layout), "record", "timings"):
+        for name in (*names, *float_columns(layout), "record", "timings"):
             _grow(self.array(f"clips/{name}"), clips)
         kept = ("image",) if layout.keep_frames else ()
         for name in (*kept, "frame_number", *FRAME_FLOAT_COLUMNS):
@@ -532,7 +488,7 @@ def _allocate(table: _Table, rows: Sequence[ClipRow]) -> list[Slot]:
     free = table.frame_total
     slots = []
     for row in rows:
-        wanted = _whole_chunks(row.frame_capacity)
+        wanted = whole_chunks(row.frame_capacity)
         index = known.get(row.key)
         if index is None:
             index = len(table.rows)
@@ -549,21 +505,14 @@ def _allocate(table: _Table, rows: Sequence[ClipRow]) -> list[Slot]:
     return slots
 
 
-def _whole_chunks(frames: int) -> int:
+def whole_chunks(frames: int) -> int:
+    """Return how many rows the frames of a clip take, so that no chunk holds two clips."""
     return -(-frames // FRAME_CHUNK) * FRAME_CHUNK
 
 
 def _grow(array: zarr.Array[Any], rows: int) -> None:
     if array.shape[0] < rows:
         array.resize((rows, *array.shape[1:]))
-
-
-def _nan_columns(
-    rows: int, columns: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]]
-) -> dict[str, NDArray[Any]]:
-    return {
-        name: np.full((rows, *shape), np.nan, np.float32) for name, (shape, _) in columns.items()
-    }
 
 
 def _crc(values: Any) -> int:
@@ -575,14 +524,6 @@ def _picture_paths(layout: Layout) -> tuple[str, ...]:
     groups = ("flow", "roi") if layout.regions else ("flow",)
     flows = (f"{group}/{window}" for group in groups for window in layout.windows)
     return (*flows, *(f"maps/{name}" for name in layout.maps))
-
-
-def _float_columns(layout: Layout) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
-    """Return shape and dimensions of each column of numbers that a clip's result fills."""
-    columns = dict(RESULT_FLOAT_COLUMNS)
-    if layout.region_boxes:
-        columns["roi_box"] = ((len(layout.region_boxes), 4), ("placed_region", "corner"))
-    return columns
 
 
 def _parse_record(text: str) -> ClipRecord | None:
@@ -624,7 +565,7 @@ def _make_arrays(group: zarr.Group, layout: Layout) -> None:
         _make(clips, name, "str", (), ())
     for name in (*NUMBER_COLUMNS, *RESULT_NUMBER_COLUMNS):
         _make(clips, name, "int64", (), (), fill_value=NO_NUMBER)
-    for name, (shape, dims) in _float_columns(layout).items():
+    for name, (shape, dims) in float_columns(layout).items():
         column = _make(clips, name, "float32", shape, dims, fill_value=np.nan)
         if name == "roi_box":
             column.attrs["regions"] = list(layout.region_boxes)
@@ -721,5 +662,8 @@ def _make(
         dtype=dtype,
         fill_value=fill_value,
         compressors=packed if compressors == "default" else compressors,
+        # A file for each clip and no folders: three of them to a file cost more than the clip's
+        # bytes. Columns hold all clips in a file or two.
+        chunk_key_encoding={"name": "default", "separator": "/" if rows == COLUMN_CHUNK else "."},
         dimension_names=(axis, *dims),
     )

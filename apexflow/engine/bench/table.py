@@ -29,7 +29,7 @@ def as_text(results: dict[str, Any]) -> str:
 
 def _speed(rows: Sequence[dict[str, Any]]) -> str:
     head = ("kernel", "size", "apexflow", "OpenCV", "ratio", "scikit-image", "difference")
-    return _table(
+    return as_table(
         head,
         [
             (
@@ -48,7 +48,7 @@ def _speed(rows: Sequence[dict[str, Any]]) -> str:
 
 def _threads(rows: Sequence[dict[str, Any]]) -> str:
     head = ("kernel", "one thread, s", "two threads, s", "speed-up", "cores")
-    return _table(
+    return as_table(
         head,
         [
             (
@@ -65,7 +65,7 @@ def _threads(rows: Sequence[dict[str, Any]]) -> str:
 
 def _accuracy(rows: Sequence[dict[str, Any]]) -> str:
     head = ("images", "method", "apexflow", "OpenCV", "no flow")
-    return _table(
+    return as_table(
         head,
         [
             (
@@ -78,7 +78,8 @@ def _accuracy(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def as_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table whose columns are as wide as their widest cell."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join(

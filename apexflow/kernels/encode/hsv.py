@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from apexflow.kernels._validate import check_array, check_flow, check_integer
+from apexflow.kernels.gpu import cuda_device, is_device_array
 from apexflow.kernels.simd import (
     LANES,
     absolute,
@@ -91,6 +94,8 @@ def encode_hsv(
         check_flow("flow", flow)
     height, width = flow.shape[-3:-1]
     h, w = (height, width) if size is None else _check_size(size)
+    if is_device_array(flow):
+        return _encode_on_card(flow, (h, w))
     fused = height % h == 0 and width % w == 0
     flows = flow if flow.flags.carray else np.require(flow, requirements=["C", "W", "A"])
     rows, columns = (h, w) if fused else (height, width)
@@ -102,6 +107,14 @@ def encode_hsv(
     if not fused:
         resized = [cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA) for image in maps]
         maps = np.stack(resized)
+    return maps if flow.ndim == 4 else maps[0]
+
+
+def _encode_on_card(flow: Any, size: tuple[int, int]) -> Any:
+    from apexflow.kernels.encode import gpu
+
+    flows = flow.reshape(-1, *flow.shape[-3:])
+    maps = gpu.encode_hsv(flows, size, device=cuda_device())
     return maps if flow.ndim == 4 else maps[0]
 
 

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from apexflow.kernels.encode.scaling import (
     Floats,
+    Size,
     check_limit,
     check_size,
-    flow_batch,
+    encoded,
     resized,
     unsigned_bytes,
 )
@@ -57,14 +58,13 @@ def encode_hsv_absolute(
     """
     limit = check_limit("max_magnitude", max_magnitude)
     target = check_size(size)
-    maps = [resized(_colour(one, limit), target) for one in flow_batch(flow)]
-    return np.stack(maps) if np.ndim(flow) == 4 else maps[0]
+    return encoded(flow, _encode, "encode_hsv_absolute", target, limit)
 
 
-def _colour(flow: Floats, limit: float) -> NDArray[np.uint8]:
+def _encode(flow: Floats, size: Size, limit: float) -> NDArray[np.uint8]:
     x, y = (np.ascontiguousarray(flow[..., i]) for i in range(2))
     magnitude, angle = cv2.cartToPolar(x, y, angleInDegrees=True)
     hsv = np.full((*flow.shape[:2], 3), 255, np.uint8)
     hsv[..., 0] = angle / 2
     hsv[..., 2] = unsigned_bytes(magnitude, limit)
-    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
+    return resized(np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)), size)

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from apexflow.kernels.encode.polar import magnitude_angle
 from apexflow.kernels.encode.scaling import (
     Floats,
+    Size,
     check_limit,
     check_normalize,
     check_size,
-    flow_batch,
+    encoded,
     resized,
     stretched_bytes,
     unsigned_bytes,
@@ -61,12 +62,11 @@ def encode_magnitude_angle(
     """
     check_normalize(normalize)
     limit, target = check_limit("max_magnitude", max_magnitude), check_size(size)
-    maps = [_encode(resized(one, target), normalize, limit) for one in flow_batch(flow)]
-    return np.stack(maps) if np.ndim(flow) == 4 else maps[0]
+    return encoded(flow, _encode, "encode_magnitude_angle", target, normalize, limit)
 
 
-def _encode(flow: Floats, normalize: str, limit: float) -> NDArray[np.uint8]:
-    magnitude, angle = magnitude_angle(flow)
+def _encode(flow: Floats, size: Size, normalize: str, limit: float) -> NDArray[np.uint8]:
+    magnitude, angle = magnitude_angle(resized(flow, size))
     minmax = normalize == "minmax"
     length = stretched_bytes(magnitude) if minmax else unsigned_bytes(magnitude, limit)
     direction = unsigned_bytes(angle, 360)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.kernels._validate import check_flow
+from apexflow.kernels.gpu import cuda_device, is_device_array
 
 
 def magnitude_angle(
@@ -41,6 +42,12 @@ def magnitude_angle(
     [[5.0, 2.0]]
     """
     flow = check_flow("flow", flow)
+    if is_device_array(flow):
+        from apexflow.kernels.encode import gpu
+
+        batch = flow.reshape(-1, *flow.shape[-3:])
+        measures = gpu.magnitude_angle(batch, device=cuda_device())
+        return measures[0].reshape(flow.shape[:-1]), measures[1].reshape(flow.shape[:-1])
     # OpenCV wants two-dimensional planes: a batch is one tall image.
     planes = np.moveaxis(flow.reshape(-1, *flow.shape[-2:]), -1, 0)
     x, y = (np.ascontiguousarray(plane) for plane in planes)

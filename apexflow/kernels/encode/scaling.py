@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -9,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.kernels._validate import check_choice, check_flow, check_integer, check_number
+from apexflow.kernels.gpu import cuda_device, is_device_array
 
 Floats = NDArray[np.float32]
+Size = tuple[int, int] | None
 NORMALIZATIONS = ("fixed", "minmax")
 
 
@@ -20,7 +23,25 @@ def flow_batch(flow: object) -> Floats:
     return checked if checked.ndim == 4 else checked[np.newaxis]
 
 
-def check_size(size: object) -> tuple[int, int] | None:
+def encoded(
+    flow: object, encode: Callable[..., NDArray[np.uint8]], twin: str, *args: Any
+) -> NDArray[np.uint8]:
+    """Return the map of a flow, or the maps of a batch, made where the flow is.
+
+    ``encode`` makes the map of one flow on the CPU, the function ``twin`` of `encode.gpu` those
+    of a batch on a card; both take the flow and ``args``.
+    """
+    flows = flow_batch(flow)
+    if is_device_array(flows):
+        from apexflow.kernels.encode import gpu
+
+        maps = getattr(gpu, twin)(flows, *args, device=cuda_device())
+    else:
+        maps = np.stack([encode(one, *args) for one in flows])
+    return maps if np.ndim(flow) == 4 else maps[0]  # type: ignore[arg-type]
+
+
+def check_size(size: object) -> Size:
     """Return ``size`` if it is (height, width) or None."""
     if size is None:
         return None
@@ -40,7 +61,7 @@ def check_limit(name: str, value: object) -> float:
     return check_number(name, value, above=0)
 
 
-def resized(image: NDArray[Any], size: tuple[int, int] | None) -> NDArray[Any]:
+def resized(image: NDArray[Any], size: Size) -> NDArray[Any]:
     """Return an image (H, W) or (H, W, C) at another size; None keeps its own.
 
     Area averaging when it shrinks, as the published workflows do; linear when it grows.

@@ -9,9 +9,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from apexflow.kernels._validate import check_choice, check_flow
+from apexflow.kernels.gpu import cuda_device, is_device_array
 
 # The weight of (du/dy + dv/dx)^2 under the root.
-_SHEAR_WEIGHT = {"half": np.float32(0.5), "quarter": np.float32(0.25)}
+SHEAR_WEIGHT = {"half": np.float32(0.5), "quarter": np.float32(0.25)}
 
 
 def optical_strain(
@@ -54,14 +55,20 @@ def optical_strain(
     >>> float(optical_strain(np.stack([0.5 * x, 0 * y], axis=-1))[0, 0])
     0.5
     """
-    check_choice("convention", convention, _SHEAR_WEIGHT)
+    check_choice("convention", convention, SHEAR_WEIGHT)
     flow = check_flow("flow", flow)
     height, width = flow.shape[-3:-1]
     if min(height, width) < 2:
         raise ValueError(f"flow must be at least 2x2 pixels. Got shape {flow.shape}.")
+    if is_device_array(flow):
+        from apexflow.kernels.encode import gpu
+
+        batch = flow.reshape(-1, height, width, 2)
+        deformed = gpu.optical_strain(batch, convention, device=cuda_device())
+        return deformed.reshape(flow.shape[:-1])
     flows = np.require(flow.reshape(-1, height, 2 * width), requirements=["C", "W"])
     strain = np.empty((len(flows), height, width), np.float32)
-    _strain(flows, _SHEAR_WEIGHT[convention], strain)
+    _strain(flows, SHEAR_WEIGHT[convention], strain)
     if not np.isfinite(strain).all():
         raise ValueError("flow must be small enough for its strain to be finite in float32.")
     return strain.reshape(flow.shape[:-1])

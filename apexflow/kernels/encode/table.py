@@ -72,7 +72,7 @@ def make_maps(
     batch = np.moveaxis(flow.reshape(-1, 2, height, width), 1, -1).astype(np.float32, order="C")
     target = (height, width) if size is None else size
     if not len(batch):
-        return np.zeros((*lead, *target, 3), np.uint8)
+        return np.zeros_like(flow, np.uint8, shape=(*lead, *target, 3))
     if head is not None:
         batch = remove_head_motion(batch, head)
     if mask is not None:

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from apexflow.kernels.encode.scaling import (
     Floats,
+    Size,
     check_limit,
     check_normalize,
     check_size,
-    flow_batch,
+    encoded,
     resized,
     signed_bytes,
     stretched_bytes,
@@ -66,8 +67,7 @@ def encode_uv(
     """
     check_normalize(normalize)
     limit, target = check_limit("max_displacement", max_displacement), check_size(size)
-    maps = [_encode(resized(one, target), normalize, limit) for one in flow_batch(flow)]
-    return np.stack(maps) if np.ndim(flow) == 4 else maps[0]
+    return encoded(flow, _encode, "encode_uv", target, normalize, limit)
 
 
 def component_bytes(values: Floats, normalize: str, limit: float) -> NDArray[np.uint8]:
@@ -75,6 +75,7 @@ def component_bytes(values: Floats, normalize: str, limit: float) -> NDArray[np.
     return stretched_bytes(values) if normalize == "minmax" else signed_bytes(values, limit)
 
 
-def _encode(flow: Floats, normalize: str, limit: float) -> NDArray[np.uint8]:
+def _encode(flow: Floats, size: Size, normalize: str, limit: float) -> NDArray[np.uint8]:
+    flow = resized(flow, size)
     channels = [component_bytes(flow[..., i], normalize, limit) for i in range(2)]
     return np.stack([*channels, np.zeros(flow.shape[:2], np.uint8)], axis=-1)

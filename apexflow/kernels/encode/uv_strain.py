@@ -7,17 +7,19 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from apexflow.kernels._validate import check_choice
 from apexflow.kernels.encode.scaling import (
     Floats,
+    Size,
     check_limit,
     check_normalize,
     check_size,
-    flow_batch,
+    encoded,
     resized,
     stretched_bytes,
     unsigned_bytes,
 )
-from apexflow.kernels.encode.strain import optical_strain
+from apexflow.kernels.encode.strain import SHEAR_WEIGHT, optical_strain
 from apexflow.kernels.encode.uv import component_bytes
 
 
@@ -77,19 +79,20 @@ def encode_uv_strain(
         check_limit("max_displacement", max_displacement),
         check_limit("max_strain", max_strain),
     )
+    check_choice("convention", convention, SHEAR_WEIGHT)
     target = check_size(size)
-    flows = flow_batch(flow)
-    strains = optical_strain(flows, convention=convention)
-    maps = [
-        _encode(resized(one, target), resized(strain, target), normalize, limits)
-        for one, strain in zip(flows, strains, strict=True)
-    ]
-    return np.stack(maps) if np.ndim(flow) == 4 else maps[0]
+    return encoded(flow, _encode, "encode_uv_strain", target, convention, normalize, limits)
 
 
 def _encode(
-    flow: Floats, strain: Floats, normalize: str, limits: tuple[float, float]
+    flow: Floats,
+    size: Size,
+    convention: Literal["half", "quarter"],
+    normalize: str,
+    limits: tuple[float, float],
 ) -> NDArray[np.uint8]:
+    strain = resized(optical_strain(flow, convention=convention), size)
+    flow = resized(flow, size)
     minmax = normalize == "minmax"
     third = stretched_bytes(strain) if minmax else unsigned_bytes(strain, limits[1])
     channels = [component_bytes(flow[..., i], normalize, limits[0]) for i in range(2)]

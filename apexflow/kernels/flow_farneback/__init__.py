@@ -1,56 +1,35 @@
 """Dense optical flow by polynomial expansion (Farnebäck 2003), as OpenCV computes it.
 
-`plan` holds what depends on size and parameters alone, `cpu` the compiled steps.
+`plan` holds what depends on size and parameters alone, `arguments` the checks, `cpu` the compiled
+steps; `gpu` and ``farneback.cu`` are the same steps for batches on a card.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apexflow.kernels import _validate as validate
+from apexflow.kernels import gpu as devices
 from apexflow.kernels import simd
+from apexflow.kernels._validate import check_pairs
 from apexflow.kernels.flow_farneback import cpu
-from apexflow.kernels.flow_farneback.plan import Floats, Level, gaussian_window, poly_taps, pyramid
+from apexflow.kernels.flow_farneback.arguments import (
+    OPTFLOW_FARNEBACK_GAUSSIAN,
+    Averaging,
+    Expansion,
+    FarnebackFrame,
+    check_averaging,
+    check_expansion,
+    check_frames,
+    check_image,
+)
+from apexflow.kernels.flow_farneback.plan import Floats, Level, poly_taps, pyramid
 
 __all__ = ["OPTFLOW_FARNEBACK_GAUSSIAN", "FarnebackFrame", "farneback", "prepare_farneback"]
-
-OPTFLOW_FARNEBACK_GAUSSIAN = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Expansion:
-    """The parameters of `farneback` that a single frame depends on."""
-
-    pyr_scale: float
-    levels: int
-    poly_n: int
-    poly_sigma: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FarnebackFrame:
-    """A frame whose polynomials are computed, see `prepare_farneback`.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        (H, W) of the image.
-    expansion : Expansion
-        The parameters; `farneback` must be called with the same.
-    coefficients : tuple of ndarray
-        For each pyramid level, coarsest first, the local polynomials' factors of y, x, y², x²,
-        xy: (h, 5, padded w) float32, laid out as `cpu` says.
-    """
-
-    shape: tuple[int, int]
-    expansion: Expansion
-    coefficients: tuple[Floats, ...]
 
 
 def prepare_farneback(
@@ -66,7 +45,7 @@ def prepare_farneback(
     Parameters
     ----------
     image : ndarray
-        (H, W) uint8 or float32, finite.
+        (H, W) uint8 or float32, finite; NumPy or CuPy.
     pyr_scale, levels, poly_n, poly_sigma
         As in `farneback`.
 
@@ -81,8 +60,13 @@ def prepare_farneback(
     ValueError
         If an argument has a wrong shape, dtype or value.
     """
-    image = validate.check_array("image", image, dtypes=("uint8", "float32"), ndim=(2,))
-    return _prepare(image, _check_expansion(pyr_scale, levels, poly_n, poly_sigma))
+    image = check_image(image)
+    expansion = check_expansion(pyr_scale, levels, poly_n, poly_sigma)
+    if devices.on_device(image=image):
+        from apexflow.kernels.flow_farneback.gpu import prepare as twin
+
+        return twin(image, expansion, device=devices.cuda_device())
+    return _prepare(image, expansion)
 
 
 def farneback(
@@ -110,7 +94,8 @@ def farneback(
         (H, W) uint8 or float32, finite, of one size. Either may have a leading batch axis,
         (N, H, W); the other is then a batch of the same length, or one frame for all. A frame
         from `prepare_farneback` stands for its image. float32 values may be of any scale up
-        to 1e9; like OpenCV's, the regularisation is made for gray levels of 0..255.
+        to 1e9; like OpenCV's, the regularisation is made for gray levels of 0..255. CuPy arrays
+        are answered in kind, a batch at once.
     pyr_scale : float
         Size of a pyramid level relative to the next finer one, between 0 and 1.
     levels : int
@@ -138,6 +123,8 @@ def farneback(
     ValueError
         If an argument has a wrong shape, dtype or value, or if a prepared frame was prepared
         with other parameters.
+    TypeError
+        If one of ``prev`` and ``next`` is NumPy's and the other CuPy's.
 
     Notes
     -----
@@ -162,32 +149,33 @@ def farneback(
     >>> flow.shape, bool(abs(flow[16:-16, 16:-16] - (0.5, 0)).max() < 0.05)
     ((64, 64, 2), True)
     """
-    expansion = _check_expansion(pyr_scale, levels, poly_n, poly_sigma)
-    winsize = validate.check_integer("winsize", winsize, minimum=1)
-    iterations = validate.check_integer("iterations", iterations, minimum=0)
-    if flags not in (0, OPTFLOW_FARNEBACK_GAUSSIAN):
-        raise ValueError(
-            f"flags must be 0 or OPTFLOW_FARNEBACK_GAUSSIAN ({OPTFLOW_FARNEBACK_GAUSSIAN}). "
-            f"Got {flags!r}."
-        )
-    prev, next_ = _check_frames("prev", prev, expansion), _check_frames("next", next, expansion)
-    count = _check_pairs(prev, next_)
-    window = gaussian_window(winsize) if flags else np.zeros(0, np.float32)
+    expansion = check_expansion(pyr_scale, levels, poly_n, poly_sigma)
+    averaging = check_averaging(winsize, iterations, flags)
+    prev, next_ = check_frames("prev", prev, expansion), check_frames("next", next, expansion)
+    count = check_pairs(prev, next_)
+    if devices.on_device(prev=_array(prev), next=_array(next_)):
+        from apexflow.kernels.flow_farneback.gpu import farneback as twin
+
+        return twin(prev, next_, expansion, averaging, device=devices.cuda_device())
     built = pyramid(*prev.shape[-2:], expansion.pyr_scale, expansion.levels)
     pairs = islice(zip(*_expanded([prev, next_], expansion, built), strict=False), count or 1)
-    flows = [_flow(built, first, second, winsize, window, iterations) for first, second in pairs]
+    flows = [_flow(built, first, second, averaging) for first, second in pairs]
     return np.stack(flows) if count else flows[0]
+
+
+def _array(frames: NDArray[Any] | FarnebackFrame) -> Any:
+    """Return the array that tells where frames are."""
+    return frames.coefficients[0] if isinstance(frames, FarnebackFrame) else frames
 
 
 def _flow(
     levels: tuple[Level, ...],
     first: Iterable[Floats],
     second: Iterable[Floats],
-    winsize: int,
-    window: Floats,
-    iterations: int,
+    averaging: Averaging,
 ) -> Floats:
     """Refine the flow from level to level, given both frames' coefficients of each."""
+    window, iterations = averaging.window, averaging.iterations
     flow, width = np.zeros((2, levels[0].height, levels[0].pitch), np.float32), 0
     for level, a, b in zip(levels, first, second, strict=True):
         if width:
@@ -197,7 +185,7 @@ def _flow(
         if len(window):
             cpu.refine_gaussian(a, b, flow, width, *border, window, iterations)
         else:
-            cpu.refine_box(a, b, flow, width, *border, winsize, iterations)
+            cpu.refine_box(a, b, flow, width, *border, averaging.winsize, iterations)
     return cpu.interleave(flow, width)
 
 
@@ -257,42 +245,3 @@ def _expand(
         coefficients = level.coefficients(next(places))
         cpu.expand(reduced, level.width, *taps, coefficients)
         yield coefficients
-
-
-def _check_expansion(pyr_scale: float, levels: int, poly_n: int, poly_sigma: float) -> Expansion:
-    return Expansion(
-        pyr_scale=validate.check_number("pyr_scale", pyr_scale, above=0, below=1),
-        levels=validate.check_integer("levels", levels, minimum=0),
-        poly_n=validate.check_integer("poly_n", poly_n, minimum=1),
-        poly_sigma=validate.check_number("poly_sigma", poly_sigma, minimum=0),
-    )
-
-
-def _check_frames(
-    name: str, frames: NDArray[Any] | FarnebackFrame, expansion: Expansion
-) -> NDArray[Any] | FarnebackFrame:
-    if not isinstance(frames, FarnebackFrame):
-        return validate.check_gray(name, frames)
-    if frames.expansion != expansion:
-        raise ValueError(
-            f"{name} must be prepared with the parameters of the call, {expansion}. "
-            f"Got {frames.expansion}."
-        )
-    return frames
-
-
-def _check_pairs(
-    prev: NDArray[Any] | FarnebackFrame, next_: NDArray[Any] | FarnebackFrame
-) -> int | None:
-    """Return the length of the batch, None for a single pair."""
-    if prev.shape[-2:] != next_.shape[-2:]:
-        raise ValueError(
-            f"next must have the height and width of prev, {prev.shape[-2:]}. "
-            f"Got {next_.shape[-2:]}."
-        )
-    counts = {frames.shape[0] for frames in (prev, next_) if len(frames.shape) == 3}
-    if len(counts) > 1:
-        raise ValueError(
-            f"next must have as many frames as prev, {prev.shape[0]}. Got {next_.shape[0]}."
-        )
-    return counts.pop() if counts else None

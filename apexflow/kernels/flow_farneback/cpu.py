@@ -212,11 +212,18 @@ def _repeat_ends(rows: Floats, count: int, pitch: int, start: int, width: int, r
 
 
 @njit(nogil=True, cache=True, forceinline=True)
-def _shares(distance: Any) -> Any:
-    """Return the linear weights of three neighbours, from the distance 0..2 to the first."""
+def _shares(position: Any, whole: Any, first: Any) -> Any:
+    """Return the linear weights of three neighbours, of which the first lies at ``first``.
+
+    ``whole`` is the integer part of the position, the place of the first or the second. The
+    weights are those of the two neighbours alone to the last bit, whichever they are.
+    """
     zero, one = simd.splat(np.float32(0)), simd.splat(np.float32(1))
-    first, third = simd.maximum(one - distance, zero), simd.maximum(distance - one, zero)
-    return first, one - first - third, third
+    near = one - (position - whole)
+    far = one - near
+    begins = whole <= first
+    second = simd.select(begins, far, near)
+    return simd.select(begins, near, zero), second, simd.select(begins, zero, far)
 
 
 @njit(nogil=True, cache=True, forceinline=True)
@@ -247,16 +254,26 @@ def _add_row(second: Any, stride: int, at: int, w0: Any, w1: Any, w2: Any, sums:
 
 @njit(nogil=True, cache=True, forceinline=True)
 def _sample_alike(
-    second: Any, stride: int, height: int, v: Any, u: Any, inside: Any, y: int, x: int
+    second: Any,
+    stride: int,
+    height: int,
+    fy: Any,
+    fx: Any,
+    top: Any,
+    left: Any,
+    inside: Any,
+    y: int,
+    x: int,
 ) -> Any:
-    """Interpolate at distances (v, u), each in [0, 2), from the 16 pixels that begin at (y, x).
+    """Interpolate at positions of which each begins at (y, x), one further on, or outside.
 
-    The samples then share their neighbours, three by three, each with its own weights, and
-    every load is of 16 consecutive numbers.
+    ``top`` and ``left`` are the integer parts of the positions; x is that of the first lane, each
+    lane's is one more than the lane's before. The samples then share their neighbours, three by
+    three, each with its own weights, and every load is of 16 consecutive numbers.
     """
     zero = simd.splat(np.float32(0))
-    w0, w1, w2 = _shares(u)
-    v0, v1, v2 = _shares(v)
+    w0, w1, w2 = _shares(fx, left, simd.ramp() + simd.splat(np.float32(x)))
+    v0, v1, v2 = _shares(fy, top, simd.splat(np.float32(y)))
     v0, v1 = simd.select(inside, v0, zero), simd.select(inside, v1, zero)
     v2 = simd.select(inside, v2, zero)
     sums = zero, zero, zero, zero, zero
@@ -275,37 +292,63 @@ def _sample_alike(
 
 @njit(nogil=True, cache=True, forceinline=True)
 def _sample_each(
-    second: Any, stride: int, height: int, width: int, fy: Any, fx: Any, scratch: Any
+    second: Any,
+    stride: int,
+    fy: Any,
+    fx: Any,
+    top: Any,
+    left: Any,
+    inside: Any,
+    scratch: Any,
 ) -> Any:
-    """Interpolate at positions that have nothing in common, one by one."""
-    simd.store(scratch, 0, fy)
-    simd.store(scratch, LANES, fx)
-    one = np.float32(1)
+    """Interpolate at positions that have nothing in common, fetched one by one.
+
+    A pixel is interpolated to the same bits as by `_sample_alike`: what its neighbours do shall
+    not show.
+    """
+    zero, one = simd.splat(np.float32(0)), simd.splat(np.float32(1))
+    nowhere = simd.splat(np.float32(-1))
+    simd.store(scratch, 0, simd.select(inside, top, nowhere))
+    simd.store(scratch, LANES, left)
     for lane in range(LANES):
-        v, u = scratch[lane], scratch[LANES + lane]
-        top, left = np.floor(v), np.floor(u)
-        if 0 <= left < width - 1 and 0 <= top < height - 1:
-            v, u = v - top, u - left
-            at = int(top) * 5 * stride + PAD + int(left)
-            w00, w01, w10, w11 = (one - v) * (one - u), (one - v) * u, v * (one - u), v * u
-            for c in range(5):
-                scratch[(2 + c) * LANES + lane] = (
-                    w00 * second[at]
-                    + w01 * second[at + 1]
-                    + w10 * second[at + 5 * stride]
-                    + w11 * second[at + 5 * stride + 1]
-                )
+        if scratch[lane] >= 0:
+            at = int(scratch[lane]) * 5 * stride + PAD + int(scratch[LANES + lane])
+            for c in range(2, 22, 4):
+                scratch[c * LANES + lane] = second[at]
+                scratch[(c + 1) * LANES + lane] = second[at + 1]
+                scratch[(c + 2) * LANES + lane] = second[at + 5 * stride]
+                scratch[(c + 3) * LANES + lane] = second[at + 5 * stride + 1]
                 at += stride
         else:
-            for c in range(5):
-                scratch[(2 + c) * LANES + lane] = np.float32(0)
+            for c in range(2, 22):
+                scratch[c * LANES + lane] = np.float32(0)
+    u0 = one - simd.select(inside, fx - left, zero)
+    v0 = one - simd.select(inside, fy - top, zero)
+    u1, v1 = one - u0, one - v0
+    weights = u0 * v0, u1 * v0, u0 * v1, u1 * v1
     return (
-        simd.load(scratch, 2 * LANES),
-        simd.load(scratch, 3 * LANES),
-        simd.load(scratch, 4 * LANES),
-        simd.load(scratch, 5 * LANES),
-        simd.load(scratch, 6 * LANES),
+        _weighted(scratch, 2 * LANES, weights),
+        _weighted(scratch, 6 * LANES, weights),
+        _weighted(scratch, 10 * LANES, weights),
+        _weighted(scratch, 14 * LANES, weights),
+        _weighted(scratch, 18 * LANES, weights),
     )
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _weighted(corners: Any, at: int, weights: Any) -> Any:
+    """Return the weighted sum of the four corners, in the order of `_sample_alike`."""
+    w00, w01, w10, w11 = weights
+    total = simd.load(corners, at) * w00
+    total = simd.muladd(simd.load(corners, at + LANES), w01, total)
+    total = simd.muladd(simd.load(corners, at + 2 * LANES), w10, total)
+    return simd.muladd(simd.load(corners, at + 3 * LANES), w11, total)
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _alike(offset: Any, first: int) -> Any:
+    """Tell which whole offsets are ``first`` or one more."""
+    return (simd.splat(np.float32(first)) <= offset) & (offset <= simd.splat(np.float32(first + 1)))
 
 
 @njit(nogil=True, cache=True)
@@ -330,7 +373,7 @@ def observe(
     line = flow.shape[2]
     sources, spare = simd.pointer(second), simd.pointer(scratch)
     zero, half = simd.splat(np.float32(0)), simd.splat(np.float32(0.5))
-    one, two = simd.splat(np.float32(1)), simd.splat(np.float32(2))
+    one = simd.splat(np.float32(1))
     right, bottom = simd.splat(np.float32(width - 1)), simd.splat(np.float32(height - 1))
     far = simd.splat(np.float32(1 << 24))
     row = simd.splat(np.float32(y))
@@ -345,17 +388,17 @@ def observe(
         sums = zero, zero, zero, zero, zero
         if simd.any_lane(inside):
             # Neighbours mostly move alike: try the place of the block before.
-            u, v = fx - column - simd.splat(np.float32(i0)), fy - simd.splat(np.float32(y + j0))
-            alike = (zero <= u) & (u < two) & (zero <= v) & (v < two)
-            if not simd.all_lanes(alike | ~inside):
-                i0 = int(simd.lowest(simd.select(inside, simd.floor(fx) - column, far)))
-                j0 = int(simd.lowest(simd.select(inside, simd.floor(fy) - row, far)))
-                u, v = fx - column - simd.splat(np.float32(i0)), fy - simd.splat(np.float32(y + j0))
-                alike = (u < two) & (v < two)
-            if simd.all_lanes(alike | ~inside):
-                sums = _sample_alike(sources, stride, height, v, u, inside, y + j0, x + i0)
+            top, left = simd.floor(fy), simd.floor(fx)
+            j, i = top - row, left - column
+            if not simd.all_lanes(_alike(j, j0) & _alike(i, i0) | ~inside):
+                i0 = int(simd.lowest(simd.select(inside, i, far)))
+                j0 = int(simd.lowest(simd.select(inside, j, far)))
+            if simd.all_lanes(_alike(j, j0) & _alike(i, i0) | ~inside):
+                sums = _sample_alike(
+                    sources, stride, height, fy, fx, top, left, inside, y + j0, x + i0
+                )
             else:
-                sums = _sample_each(sources, stride, height, width, fy, fx, spare)
+                sums = _sample_each(sources, stride, fy, fx, top, left, inside, spare)
         s0, s1, s2, s3, s4 = sums
         at = 5 * y * stride + PAD + x
         for c in range(5):  # 10% of the time when the frame was prepared long ago
@@ -498,7 +541,7 @@ def refine_box(
     sums = np.empty(size, np.float64)
     columns = simd.aligned(size + row_pitch(reach) + LANES)  # the last vectors reach over
     triples = simd.aligned(size + row_pitch(side) + LANES)
-    scratch = simd.aligned(7 * LANES)
+    scratch = simd.aligned(22 * LANES)
     ridge = RIDGE * winsize**4  # since the sums are not divided by winsize²
     for _ in range(iterations):
         for y in range(height + reach):
@@ -614,7 +657,7 @@ def refine_gaussian(
     size = 5 * pitch
     ring = simd.aligned(slots * size)
     columns = simd.aligned(4 * size + start + LANES)  # the last vectors reach over
-    scratch = simd.aligned(7 * LANES)
+    scratch = simd.aligned(22 * LANES)
     rows = np.empty(slots, np.int64)
     padded = np.zeros(len(window) + 6, np.float32)
     padded[3:-3] = window

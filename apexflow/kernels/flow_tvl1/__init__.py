@@ -1,13 +1,12 @@
 """Dense optical flow by TV-L1 (Zach et al. 2007), as OpenCV computes it.
 
 This file holds the public functions and the coarse-to-fine pyramid, `cpu` the compiled steps
-of one level.
+of one level. `gpu` and ``tvl1.cu`` do both for batches on a card; `arguments` is shared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice, repeat
 from typing import Any
 
@@ -15,55 +14,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from apexflow.kernels import _validate as validate
+from apexflow.kernels import gpu as devices
+from apexflow.kernels._validate import check_pairs
 from apexflow.kernels.flow_tvl1 import cpu
+from apexflow.kernels.flow_tvl1.arguments import (
+    Frames,
+    Pyramid,
+    Solver,
+    TVL1Frame,
+    check_frames,
+    check_image,
+    check_initial_flow,
+    check_pyramid,
+    check_solver,
+)
 from apexflow.kernels.flow_tvl1.cpu import Floats
 
 __all__ = ["TVL1Frame", "prepare_tvl1", "tvl1"]
-
-# OpenCV builds no pyramid level with a side below this.
-MIN_SIDE = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Pyramid:
-    """The parameters of `tvl1` that a single frame depends on."""
-
-    nscales: int
-    scale_step: float
-
-
-@dataclass(frozen=True, slots=True)
-class Solver:
-    """The parameters of `tvl1` that apply to a pair."""
-
-    tau: float
-    lambda_: float
-    theta: float
-    warps: int
-    epsilon: float
-    inner_iterations: int
-    outer_iterations: int
-    median_filtering: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TVL1Frame:
-    """A frame whose pyramid is built, see `prepare_tvl1`.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        (H, W) of the image.
-    pyramid : Pyramid
-        The parameters; `tvl1` must be called with the same.
-    levels : tuple of ndarray
-        The image at each level, finest first, float32 of 0 to 255.
-    """
-
-    shape: tuple[int, int]
-    pyramid: Pyramid
-    levels: tuple[Floats, ...]
 
 
 def prepare_tvl1(image: NDArray[Any], *, nscales: int = 5, scale_step: float = 0.8) -> TVL1Frame:
@@ -72,7 +39,7 @@ def prepare_tvl1(image: NDArray[Any], *, nscales: int = 5, scale_step: float = 0
     Parameters
     ----------
     image : ndarray
-        (H, W) uint8 or float32, finite, at least 16x16.
+        (H, W) uint8 or float32, finite, at least 16x16; NumPy or CuPy.
     nscales, scale_step
         As in `tvl1`.
 
@@ -87,10 +54,13 @@ def prepare_tvl1(image: NDArray[Any], *, nscales: int = 5, scale_step: float = 0
     ValueError
         If an argument has a wrong shape, dtype or value.
     """
-    image = validate.check_gray("image", image, minimum_size=MIN_SIDE)
-    if image.ndim != 2:
-        raise ValueError(f"image must have 2 dimensions. Got shape {image.shape}.")
-    return _prepare(image, _check_pyramid(nscales, scale_step))
+    image = check_image(image)
+    pyramid = check_pyramid(nscales, scale_step)
+    if devices.on_device(image=image):
+        from apexflow.kernels.flow_tvl1.gpu import prepare as twin
+
+        return twin(image, pyramid, device=devices.cuda_device())
+    return _prepare(image, pyramid)
 
 
 def tvl1(
@@ -126,7 +96,7 @@ def tvl1(
         (H, W) uint8, or float32 where 1 is white (OpenCV multiplies float images by 255);
         finite, of one size, at least 16x16. Either may have a leading batch axis, (N, H, W);
         the other is then a batch of the same length, or one frame for all. A frame from
-        `prepare_tvl1` stands for its image.
+        `prepare_tvl1` stands for its image. CuPy arrays are answered in kind, a batch at once.
     tau : float
         Time step of the dual method.
     lambda_ : float
@@ -162,6 +132,8 @@ def tvl1(
     ValueError
         If an argument has a wrong shape, dtype or value, or if a prepared frame was prepared
         with other parameters.
+    TypeError
+        If some of ``prev``, ``next`` and ``initial_flow`` are NumPy's and some CuPy's.
 
     References
     ----------
@@ -180,28 +152,30 @@ def tvl1(
     >>> flow.shape, bool(abs(flow[16:-16, 16:-16] - (0.5, 0)).max() < 0.1)
     ((64, 64, 2), True)
     """
-    if validate.check_number("gamma", gamma) != 0:
-        raise ValueError(f"gamma must be 0: the illumination term is not computed. Got {gamma!r}.")
-    pyramid = _check_pyramid(nscales, scale_step)
-    solver = Solver(
-        tau=validate.check_number("tau", tau, above=0),
-        lambda_=validate.check_number("lambda_", lambda_, above=0),
-        theta=validate.check_number("theta", theta, above=0),
-        warps=validate.check_integer("warps", warps, minimum=1),
-        epsilon=validate.check_number("epsilon", epsilon, minimum=0),
-        inner_iterations=validate.check_integer("inner_iterations", inner_iterations, minimum=1),
-        outer_iterations=validate.check_integer("outer_iterations", outer_iterations, minimum=1),
-        median_filtering=validate.check_integer("median_filtering", median_filtering, minimum=1),
+    solver = check_solver(
+        tau=tau,
+        lambda_=lambda_,
+        theta=theta,
+        warps=warps,
+        epsilon=epsilon,
+        inner_iterations=inner_iterations,
+        outer_iterations=outer_iterations,
+        gamma=gamma,
+        median_filtering=median_filtering,
     )
-    if solver.median_filtering not in (1, 3, 5):
-        raise ValueError(f"median_filtering must be 1, 3 or 5. Got {median_filtering!r}.")
-    prev, next_ = _check_frames("prev", prev, pyramid), _check_frames("next", next, pyramid)
-    count = _check_pairs(prev, next_)
-    starts = _check_initial(initial_flow, count, prev.shape[-2:])
+    pyramid = check_pyramid(nscales, scale_step)
+    prev, next_ = check_frames("prev", prev, pyramid), check_frames("next", next, pyramid)
+    count = check_pairs(prev, next_)
+    start = check_initial_flow(initial_flow, count, prev.shape[-2:])
+    if devices.on_device(prev=_array(prev), next=_array(next_), initial_flow=start):
+        from apexflow.kernels.flow_tvl1.gpu import tvl1 as twin
+
+        return twin(prev, next_, start, count, pyramid, solver, device=devices.cuda_device())
     workspace = cpu.workspace(*prev.shape[-2:])
+    starts = repeat(None) if start is None else start
     flows = [
-        _flow(first, second, start, solver, workspace)
-        for first, second, start in islice(
+        _flow(first, second, first_flow, solver, workspace)
+        for first, second, first_flow in islice(
             zip(_prepared(prev, pyramid), _prepared(next_, pyramid), starts, strict=False),
             count or 1,
         )
@@ -256,14 +230,15 @@ def _enlarged(flow: Floats, size: tuple[int, ...], step: float) -> Floats:
     return np.stack(planes) * np.float32(1 / step)
 
 
+def _array(frames: Frames) -> Any:
+    return frames.levels[0] if isinstance(frames, TVL1Frame) else frames
+
+
 def _prepare(image: NDArray[Any], pyramid: Pyramid) -> TVL1Frame:
     white = np.float32(1 if image.dtype == np.uint8 else 255)
     images = [image.astype(np.float32, order="C") * white]
-    while len(images) < pyramid.nscales:
-        reduced = _reduced(images[-1], pyramid.scale_step)
-        if min(reduced.shape) < MIN_SIDE:
-            break
-        images.append(reduced)
+    for _ in pyramid.sizes(image.shape)[1:]:
+        images.append(_reduced(images[-1], pyramid.scale_step))
     return TVL1Frame(image.shape, pyramid, tuple(images))
 
 
@@ -274,51 +249,3 @@ def _prepared(frames: TVL1Frame | NDArray[Any], pyramid: Pyramid) -> Iterator[TV
     if frames.ndim == 2:
         return repeat(_prepare(frames, pyramid))
     return (_prepare(frame, pyramid) for frame in frames)
-
-
-def _check_pyramid(nscales: int, scale_step: float) -> Pyramid:
-    return Pyramid(
-        nscales=validate.check_integer("nscales", nscales, minimum=1),
-        scale_step=validate.check_number("scale_step", scale_step, above=0, below=1),
-    )
-
-
-def _check_frames(
-    name: str, frames: NDArray[Any] | TVL1Frame, pyramid: Pyramid
-) -> NDArray[Any] | TVL1Frame:
-    if not isinstance(frames, TVL1Frame):
-        return validate.check_gray(name, frames, minimum_size=MIN_SIDE)
-    if frames.pyramid != pyramid:
-        raise ValueError(
-            f"{name} must be prepared with the parameters of the call, {pyramid}. "
-            f"Got {frames.pyramid}."
-        )
-    return frames
-
-
-def _check_pairs(prev: NDArray[Any] | TVL1Frame, next_: NDArray[Any] | TVL1Frame) -> int | None:
-    """Return the length of the batch, None for a single pair."""
-    if prev.shape[-2:] != next_.shape[-2:]:
-        raise ValueError(
-            f"next must have the height and width of prev, {prev.shape[-2:]}. "
-            f"Got {next_.shape[-2:]}."
-        )
-    counts = {frames.shape[0] for frames in (prev, next_) if len(frames.shape) == 3}
-    if len(counts) > 1:
-        raise ValueError(
-            f"next must have as many frames as prev, {prev.shape[0]}. Got {next_.shape[0]}."
-        )
-    return counts.pop() if counts else None
-
-
-def _check_initial(
-    flow: Floats | None, count: int | None, size: tuple[int, ...]
-) -> Iterator[Floats | None]:
-    """Yield the start of each pair."""
-    if flow is None:
-        return repeat(None)
-    validate.check_flow("initial_flow", flow)
-    shape = (*size, 2) if count is None else (count, *size, 2)
-    if flow.shape != shape:
-        raise ValueError(f"initial_flow must have shape {shape}. Got {flow.shape}.")
-    return iter(flow[None] if count is None else flow)

@@ -19,9 +19,11 @@ import numpy as np
 from numba import njit
 
 _F = np.float32
-# Sums may be reordered, so that they vectorise: 4x faster.
+# Sums may be reordered, so that they vectorise: 4x faster. Such a function must be called from
+# Python alone: called by a compiled one it exists twice, with sums in two orders, and which of
+# them runs depends on what this process has compiled and what it has read from the cache.
 _FAST = {"reassoc", "contract", "nsz"}
-_LEAST_CONTRAST = _F(0.3)
+LEAST_CONTRAST = _F(0.3)
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
@@ -132,7 +134,7 @@ def measure_blocks(image, patterns, inverses, centres, matrix, steps, seen):  # 
                 bx += gx[c] * value
                 by += gy[c] * value
                 contrast += t[c] * value
-        scale = -1.0 / max(contrast, _LEAST_CONTRAST)
+        scale = -1.0 / max(contrast, LEAST_CONTRAST)
         steps[n, 0] = scale * (inverses[n, 0] * bx + inverses[n, 1] * by)
         steps[n, 1] = scale * (inverses[n, 1] * bx + inverses[n, 2] * by)
         seen[n] = abs(steps[n, 0]) < half and abs(steps[n, 1]) < half

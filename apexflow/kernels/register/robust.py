@@ -8,11 +8,11 @@ import numpy as np
 from numba import njit
 
 # Tukey's constant: 95% efficiency on Gaussian errors (Huber, Robust Statistics, 1981).
-_TUKEY = 4.685
+TUKEY = 4.685
 # From the median length of a two-dimensional Gaussian error to its deviation an axis.
-_SPREAD = 1 / math.sqrt(2 * math.log(2))
+SPREAD = 1 / math.sqrt(2 * math.log(2))
 # px: below it differences between blocks are interpolation and noise, not motion.
-_FLOOR = 0.02
+FLOOR = 0.02
 
 
 @njit(nogil=True, cache=True)
@@ -52,10 +52,10 @@ def fit_motion(points, steps, weights, similarity, rounds):  # type: ignore[no-u
             ex = steps[n, 0] - (p[0] + p[2] * x - p[3] * y)
             ey = steps[n, 1] - (p[1] + p[3] * x + p[2] * y)
             distance[n] = math.sqrt(ex * ex + ey * ey)
-        reach = _TUKEY * max(_SPREAD * np.median(distance[chosen]), _FLOOR)
+        reach = TUKEY * max(SPREAD * np.median(distance[chosen]), FLOOR)
         for n in range(len(points)):
             if i < rounds:
-                weight[n] = weights[n] / max(distance[n], _FLOOR)
+                weight[n] = weights[n] / max(distance[n], FLOOR)
             else:
                 weight[n] = weights[n] * max(1.0 - (distance[n] / reach) ** 2, 0.0) ** 2
         _weighted_fit(points, steps, weight, similarity, p)

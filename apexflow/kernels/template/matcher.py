@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apexflow.kernels._validate import check_image
+from apexflow.kernels import gpu as devices
+from apexflow.kernels._validate import check_array, check_image
 from apexflow.kernels.template.cpu import Pattern
 from apexflow.kernels.template.keyframe import (
     MOST_CANDIDATES,
@@ -22,6 +23,9 @@ from apexflow.kernels.template.keyframe import (
 from apexflow.kernels.template.spectrum import Spectrum
 from apexflow.kernels.template.sums import gray_plane, where, window_sums, with_dense_rows
 
+if TYPE_CHECKING:
+    from apexflow.kernels.template.gpu import DeviceMatcher
+
 MAXIMUM_SIZE = 1 << 23
 """Most values a template may have; up to here all sums of products fit 64 bits."""
 
@@ -32,6 +36,20 @@ class Match(NamedTuple):
     y: int
     x: int
     score: float
+
+
+class Matches(NamedTuple):
+    """The best position of a template in each of N regions: arrays of length N.
+
+    Attributes
+    ----------
+    y, x : (N,) int32
+    score : (N,) float64
+    """
+
+    y: NDArray[np.int32]
+    x: NDArray[np.int32]
+    score: NDArray[np.float64]
 
 
 def match_template(region: NDArray[np.uint8], template: NDArray[np.uint8]) -> Match:
@@ -46,7 +64,7 @@ def match_template(region: NDArray[np.uint8], template: NDArray[np.uint8]) -> Ma
     Parameters
     ----------
     region : (H, W) or (H, W, C) uint8, C = 1 or 3
-        The image searched.
+        The image searched. Both arrays may be CuPy's.
     template : (h, w) or (h, w, C) uint8
         The patch to find, no larger than the region, with as many channels and at most
         8,388,608 values.
@@ -76,6 +94,7 @@ def match_template(region: NDArray[np.uint8], template: NDArray[np.uint8]) -> Ma
     >>> match_template(region, region[12:40, 20:50])
     Match(y=12, x=20, score=1.0)
     """
+    devices.on_device(region=region, template=template)
     return TemplateMatcher(template).match(region)
 
 
@@ -85,7 +104,8 @@ class TemplateMatcher:
     Parameters
     ----------
     template : (h, w) or (h, w, C) uint8, C = 1 or 3
-        The patch to find, of at most 8,388,608 values. A copy is kept.
+        The patch to find, of at most 8,388,608 values. A copy is kept, on the host; one in
+        CuPy's memory comes down once, here.
 
     Raises
     ------
@@ -94,6 +114,9 @@ class TemplateMatcher:
 
     Notes
     -----
+    Regions may be NumPy's or CuPy's, whatever the template was; on a card `match_all` is the
+    form to use.
+
     A matcher remembers spectra and earlier frames to be fast; results never depend on what it
     remembers. It may be shared by threads, which then wait for each other: give each thread
     its own.
@@ -105,6 +128,8 @@ class TemplateMatcher:
             raise ValueError(
                 f"template must have at most {MAXIMUM_SIZE} values. Got shape {template.shape}."
             )
+        if devices.is_device_array(template):
+            template = devices.cuda_device().to_host(template)
         self._template = np.array(_with_channels(template), order="C")
         sums, squares = window_sums(where(self._template), *self._template.shape[:2])
         self._sums = sums.ravel()
@@ -118,6 +143,7 @@ class TemplateMatcher:
         self._pattern: Pattern | None = None
         self._key: KeyFrame | None = None
         self._has_many_ties = False  # in the last frame computed everywhere
+        self._twins: dict[str, DeviceMatcher] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[TemplateMatcher], tuple[NDArray[np.uint8]]]:
@@ -142,24 +168,65 @@ class TemplateMatcher:
             If ``region`` is no such array.
         """
         check_image("region", region, dtypes=("uint8",))
+        self._check_shape("region", region.shape, region.shape)
+        if devices.is_device_array(region):
+            found = devices.cuda_device().to_host
+            y, x, score = (found(values)[0] for values in self.match_all(region[None]))
+            return Match(int(y), int(x), float(score))
         region = with_dense_rows(_with_channels(region))
-        height, width, channels = self._template.shape
-        if region.shape[2] != channels:
-            raise ValueError(
-                f"region must have as many channels as template, {channels}. "
-                f"Got shape {region.shape}."
-            )
-        if region.shape[0] < height or region.shape[1] < width:
-            raise ValueError(
-                f"region must be at least as large as template, ({height}, {width}). "
-                f"Got shape {region.shape}."
-            )
         if self._norm == 0:
             return Match(0, 0, 0.0)
         if self._plane is not None and (plane := gray_plane(region)) is not None:
             return self._plane.match(plane)
         with self._lock:
             return self._search(region)
+
+    def match_all(self, regions: NDArray[np.uint8]) -> Matches:
+        """Find the template's best position in each of many regions.
+
+        Parameters
+        ----------
+        regions : (N, H, W) or (N, H, W, C) uint8
+            The images searched: each at least as large as the template, with as many channels.
+
+        Returns
+        -------
+        Matches
+            As `match` finds them; of CuPy regions CuPy arrays, with nothing waited for.
+
+        Raises
+        ------
+        ValueError
+            If ``regions`` is no such array.
+        """
+        check_array("regions", regions, dtypes=("uint8",), ndim=(3, 4))
+        self._check_shape("regions", regions.shape, regions.shape[1:])
+        if devices.is_device_array(regions):
+            there = regions if regions.ndim == 4 else regions[..., None]
+            where_it_is = str(regions.device)
+            if where_it_is not in self._twins:
+                self._twins[where_it_is] = self.on(devices.cuda_device())
+            return Matches(*self._twins[where_it_is].match_all(there))
+        y, x, score = zip(*map(self.match, regions), strict=True)
+        return Matches(np.array(y, np.int32), np.array(x, np.int32), np.array(score))
+
+    def on(self, device: devices.Device) -> DeviceMatcher:
+        """Prepare the template on a device."""
+        from apexflow.kernels.template.gpu import DeviceMatcher
+
+        return DeviceMatcher(self._template, self._sums, self._norm, device=device)
+
+    def _check_shape(self, name: str, shape: tuple[int, ...], size: tuple[int, ...]) -> None:
+        height, width, channels = self._template.shape
+        if (*size, 1)[2] != channels:
+            raise ValueError(
+                f"{name} must have as many channels as template, {channels}. Got shape {shape}."
+            )
+        if size[0] < height or size[1] < width:
+            raise ValueError(
+                f"{name} must be at least as large as template, ({height}, {width}). "
+                f"Got shape {shape}."
+            )
 
     def _search(self, region: NDArray[np.uint8]) -> Match:
         found = None

@@ -1,0 +1,68 @@
+"""Mending a damaged store, as far as it can say by itself what belongs where.
+
+Columns are made anew from the commit records. What only the data set can give is taken back, so
+that the next run does it again: the clips whose pixels are damaged, and the annotation of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.core.sync import sync
+
+from apexflow.storage.format import NO_NUMBER, NUMBER_COLUMNS, TEXT_COLUMNS
+from apexflow.storage.store import Store, whole_chunks
+from apexflow.storage.verify import Damage, verify
+
+_RECORDED = ("dataset", "subject", "clip", "frame_start")
+
+
+def mend(store: Store) -> list[Damage]:
+    """Take back what is damaged, for the one process that holds the store; return what was.
+
+    A run over the same catalog completes the store: it does the clips again whose record is
+    gone, and writes all columns.
+    """
+    found = verify(store)
+    columns = [damage.where for damage in found if damage.is_column]
+    if columns:
+        _clear(store, columns)
+        found += verify(store)
+    for index in sorted({damage.index for damage in found if damage.index is not None}):
+        store.forget_row(index)
+    if found:
+        store.begin()
+    return found
+
+
+def _clear(store: Store, paths: Collection[str]) -> None:
+    """Empty unreadable columns, and write again what the commit records know of them."""
+    for path in paths:
+        _delete_unreadable(store.array(path))
+    annotation = {f"clips/{name}" for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS)}
+    if not annotation.intersection(paths):
+        return
+    columns = {name: store.column(name) for name in (*_RECORDED, "frame_capacity")}
+    for index, record in enumerate(store.iter_records()):
+        if record is None:  # its slot cannot be relied on: the run gives it another
+            columns["frame_start"][index], columns["frame_capacity"][index] = 0, 0
+            continue
+        for name in _RECORDED:
+            columns[name][index] = getattr(record, name)
+        if columns["frame_capacity"][index] == NO_NUMBER:
+            columns["frame_capacity"][index] = whole_chunks(len(record.frame_numbers))
+    for name, values in columns.items():
+        store.array(f"clips/{name}")[: len(values)] = values
+
+
+def _delete_unreadable(array: zarr.Array[Any]) -> None:
+    rows = array.chunks[0]
+    for number, start in enumerate(range(0, array.shape[0], rows)):
+        try:
+            np.asarray(array[start : start + rows])
+        except Exception:  # whatever a damaged chunk makes Zarr raise
+            key = array.metadata.encode_chunk_key((number, *(0,) * (array.ndim - 1)))
+            sync(array.store.delete(f"{array.path}/{key}"))

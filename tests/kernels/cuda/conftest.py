@@ -1,0 +1,66 @@
+"""Devices for the GPU twins: the shim everywhere, a card where there is one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from apexflow.kernels import gpu
+from apexflow.kernels.gpu import Device, GpuUnavailable, cuda_device
+from tests.kernels.cuda.build import COMPILER, ShimDevice
+
+ADDRESSES = "APEXFLOW_TEST_ADDRESSES"
+"""Set to 1 in the process that runs under AddressSanitizer."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "addresses: a small case that also runs under AddressSanitizer"
+    )
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> ShimDevice:
+    """The sources as C++; each is built once a session, when a test asks for it."""
+    if COMPILER is None:
+        pytest.skip("no C++ compiler (g++)")
+    addresses = os.environ.get(ADDRESSES) == "1"
+    return ShimDevice(tmp_path_factory.mktemp("cuda"), addresses=addresses)
+
+
+@pytest.fixture(scope="session")
+def card() -> Device:
+    """The current card; a test that asks for it is marked ``gpu``."""
+    try:
+        return cuda_device()
+    except GpuUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session", params=["shim", pytest.param("card", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Device:
+    """Both, one after the other: one body of a test serves both."""
+    return request.getfixturevalue(request.param)
+
+
+class FakeArray(np.ndarray):
+    """What the dispatch takes for a CuPy array where `on_shim` is."""
+
+
+@pytest.fixture
+def on_shim(shim: ShimDevice, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], FakeArray]:
+    """Take arrays made by this function for CuPy's, and the shim for the card."""
+    cupy = SimpleNamespace(
+        ndarray=FakeArray,
+        is_available=lambda: True,
+        cuda=SimpleNamespace(Device=lambda: SimpleNamespace(id=0)),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(gpu, "_card", lambda number: shim)
+    return lambda array: np.array(array).view(FakeArray)
