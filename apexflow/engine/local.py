@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
+from distributed.deploy.spec import ProcessInterface
 from distributed.deploy.subprocess import SubprocessWorker
 
 from apexflow.engine.orphans import PARENT
@@ -66,3 +69,16 @@ class LocalWorker(SubprocessWorker):  # type: ignore[misc]
             env={**os.environ, **self._environment},
             start_new_session=True,
         )
+
+    async def close(self) -> None:
+        """End the guard with all that it has started.
+
+        As one group: Dask's own way kills the processes that it has just listed one by one,
+        and fails when one of them ends meanwhile.
+        """
+        if self.process is not None and self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            await self.process.wait()
+        self.process = None
+        await ProcessInterface.close(self)
