@@ -37,6 +37,7 @@ from apexflow import process, read_samm
 from apexflow.engine.bench import cases, timing
 from apexflow.engine.bench.run import cpu_name
 from apexflow.engine.bench.table import as_table
+from apexflow.engine.cards import decoder_there
 from apexflow.engine.synthetic import write_samm
 from apexflow.kernels import Registration, TemplateMatcher, encode_hsv, farneback, tvl1
 from apexflow.kernels.crop.gpu import warp_crops
@@ -623,17 +624,21 @@ def end_to_end(root: Path | None) -> None:
             write_samm(root, subjects=4, clips=32, frames=75, size=(1088, 2040), faulty=False)
         catalog = read_samm(root)
         rows = []
-        for gpus in (0, "auto"):
+        runs: list[tuple[int | str, bool]] = [(0, False), ("auto", False)]
+        if decoder_there():
+            runs.append(("auto", True))
+        for gpus, decode in runs:
             for turn in ("cold", "warm"):
                 start = time.perf_counter()
-                summary = process(
-                    catalog, Path(folder) / f"{gpus}-{turn}.zarr", gpus=gpus, progress=False
-                )
+                store = Path(folder) / f"{gpus}-{decode}-{turn}.zarr"
+                summary = process(catalog, store, gpus=gpus, gpu_decode=decode, progress=False)
                 spent = time.perf_counter() - start
                 if summary.failed:
                     print(summary, file=sys.stderr)
-                rows.append((str(gpus), turn, f"{spent:.1f}", f"{summary.frames / spent:.1f}"))
-        print(as_table(("gpus", "run", "s", "frames/s"), rows))
+                place = "card" if decode else "cpu"
+                rate = f"{summary.frames / spent:.1f}"
+                rows.append((str(gpus), place, turn, f"{spent:.1f}", rate))
+        print(as_table(("gpus", "decoding", "run", "s", "frames/s"), rows))
 
 
 def _say(text: str) -> None:

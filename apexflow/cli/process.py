@@ -78,6 +78,12 @@ def _run_parameters() -> list[click.Parameter]:
             help="Cards to use, each by a worker of its own: all that are there, or N; 0 for none.",
         ),
         click.Option(
+            ["--gpu-decode"],
+            is_flag=True,
+            help="Decode JPEG frames on the cards, with nvImageCodec; their pixels are a gray "
+            "level off the CPU's here and there.",
+        ),
+        click.Option(
             ["--scheduler"],
             metavar="ADDRESS",
             help="Use the workers of a Dask scheduler: tcp://HOST:8786 or its JSON file.",
@@ -136,6 +142,7 @@ def _command(reader: Reader) -> click.Command:
             recipe=values["recipe"],
             workers=values["workers"],
             gpus=values["gpus"],
+            gpu_decode=values["gpu_decode"],
             scheduler=values["scheduler"],
             progress=not values["quiet"],
             repair=values["repair"],

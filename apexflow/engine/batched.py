@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from apexflow import kernels
 from apexflow.engine.align import RegionBox, crop_matrices, crop_reach, gray_image, search_region
+from apexflow.engine.encoded import EncodedFrames, JpegDecoder, LeftToCpuError, decode_frames
 from apexflow.engine.flow import Vectors, stacked
 from apexflow.engine.prepared import PreparedClip
 from apexflow.engine.process import (
+    CPU,
     Aligned,
     ClipPlan,
     ClipResult,
@@ -32,7 +34,7 @@ from apexflow.engine.process import (
 from apexflow.engine.recipe import Crop, Map, Recipe
 from apexflow.engine.windows import Step, Window
 from apexflow.kernels.crop.gpu import resize_crops, to_gray, warp_crops
-from apexflow.kernels.gpu import Device, in_batches
+from apexflow.kernels.gpu import Device, in_batches, is_device_array
 
 Array = Any
 """An array of the device."""
@@ -43,14 +45,15 @@ _COPIES_OF_A_FRAME = 4
 _COPIES_OF_A_FLOW = 6
 
 
-class BeyondPartError(Exception):
-    """A crop needs pixels of its frame that were not sent."""
-
-
 def compute_clip(
-    prepared: PreparedClip, recipe: Recipe, device: Device, *, name: str
+    prepared: PreparedClip,
+    recipe: Recipe,
+    device: Device,
+    *,
+    name: str,
+    decoder: JpegDecoder | None = None,
 ) -> ClipResult:
-    """Do on a device what `process_clip` does with a clip once it is decoded.
+    """Do on a device what `process_clip` does with a clip once it is read.
 
     Parameters
     ----------
@@ -59,18 +62,26 @@ def compute_clip(
     device : Device
     name : str
         What the store says has computed the clip.
+    decoder : JpegDecoder, optional
+        Of frames that are not decoded yet.
 
     Raises
     ------
-    BeyondPartError
-        When a face is turned or moved so far that its crop needs pixels that were cut off.
+    LeftToCpuError
+        When a face is turned or moved so far that its crop needs pixels that were cut off; when
+        a frame cannot be decoded.
     MemoryError
         When one frame, or one pair, does not fit into the device's memory.
     """
     clock = Clock(dict(prepared.seconds))
     place, size = prepared.place, (recipe.crop.height, recipe.crop.width)
+    stack, decoded_by = prepared.stack, CPU
+    if isinstance(stack, EncodedFrames):
+        assert decoder is not None
+        with clock("decode"):
+            stack, decoded_by = decode_frames(stack, prepared.frame_size, decoder, device), name
     with clock("align"):
-        aligned, crops, enlarged = _align(prepared, recipe, device)
+        aligned, crops, enlarged = _align(prepared, stack, recipe, device)
     with clock("flow"):
         plan = with_apex(prepared.plan, aligned, recipe)
         pairs = _Pairs.of(plan, aligned)
@@ -101,6 +112,7 @@ def compute_clip(
         clock.seconds,
         device=name,
         face_device=prepared.face_device,
+        decode_device=decoded_by,
     )
 
 
@@ -139,11 +151,10 @@ class _Pairs:
 
 
 def _align(
-    prepared: PreparedClip, recipe: Recipe, device: Device
+    prepared: PreparedClip, stack: Array, recipe: Recipe, device: Device
 ) -> tuple[Aligned, Array, Array | None]:
     """Return the crops on the host and on the device, and there the enlarged regions."""
-    seeker = _Seeker(prepared, recipe, device)
-    stack = prepared.stack
+    seeker = _Seeker(prepared, stack, recipe, device)
     each = _COPIES_OF_A_FRAME * stack[0].nbytes
     parts = in_batches(seeker.align, len(stack), each, device)
     poses = np.concatenate([part[0] for part in parts])
@@ -158,15 +169,23 @@ def _align(
 
 
 class _Seeker:
-    """The template of a clip on the device: found in frames, and cut out of them."""
+    """The template of a clip on the device: found in frames, and cut out of them.
 
-    def __init__(self, prepared: PreparedClip, recipe: Recipe, device: Device) -> None:
-        self._prepared, self._recipe, self._device = prepared, recipe, device
+    ``stack`` has the part of each frame that was sent, on the host or on the device.
+    """
+
+    def __init__(
+        self, prepared: PreparedClip, stack: Array, recipe: Recipe, device: Device
+    ) -> None:
+        self._prepared, self._stack = prepared, stack
+        self._recipe, self._device = recipe, device
         box, (left, top) = prepared.place.box, prepared.origin
         self._template_row = prepared.plan.numbers.index(prepared.plan.template)
-        template = prepared.stack[
+        template = stack[
             self._template_row, box[1] - top : box[3] - top, box[0] - left : box[2] - left
         ]
+        if is_device_array(template):
+            template = device.to_host(template)
         rows, columns = search_region(box, prepared.frame_size, recipe.alignment)
         # The search region in the stack, and the template's own place in that.
         self._region = (
@@ -185,7 +204,7 @@ class _Seeker:
 
     def align(self, part: slice) -> tuple[NDArray[np.float64], Array, Array | None]:
         """Return poses (n, 5), crops, and enlarged regions (n, region, height, width)."""
-        frames = self._device.xp.asarray(self._prepared.stack[part])
+        frames = self._device.xp.asarray(self._stack[part])
         poses = self._poses(frames)
         if part.start <= self._template_row < part.stop:
             poses[self._template_row - part.start] = 0, 0, 0, 1, 1
@@ -255,7 +274,7 @@ class _Seeker:
         steps = np.abs(matrices[:, :, :2]).max(axis=(1, 2))
         reach = np.array([crop_reach(step) for step in steps.tolist()]) + 1
         left, top = self._prepared.origin
-        height, width = self._prepared.stack.shape[1:3]
+        height, width = self._stack.shape[1:3]
         sides = zip((left, top), (width, height), self._prepared.frame_size[::-1], strict=True)
         for axis, (start, length, whole) in enumerate(sides):
             low = places[:, axis].min(axis=1) - reach
@@ -264,7 +283,7 @@ class _Seeker:
             before = (low < start) & (start > 0)
             behind = (high > start + length - 1) & (start + length < whole)
             if (before | behind).any():
-                raise BeyondPartError("a crop needs pixels beyond the part that was sent")
+                raise LeftToCpuError("a crop needs pixels beyond the part that was sent")
 
 
 def _flow(

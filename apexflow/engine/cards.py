@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -22,6 +23,8 @@ DEFAULT = "APEXFLOW_GPUS"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 OPENER = "APEXFLOW_CARD"
 CUDA_CARD = "apexflow.engine.on_card:CudaCard"
+
+DECODER = "nvidia.nvimgcodec"
 
 _NO_CUPY = "CuPy is not installed: pip install 'apexflow[gpu]'"
 
@@ -94,6 +97,23 @@ def find_cards(gpus: str | int) -> tuple[CardPlace, ...]:
             + "; take gpus 'auto' to use what is there, 0 for the CPU"
         )
     return _places(wanted)
+
+
+def check_decoder(cards: Sequence[CardPlace]) -> None:
+    """See that there are cards, and the library with which they decode JPEG files.
+
+    Raises `ApexflowError` when not.
+    """
+    if not cards:
+        raise ApexflowError("gpu_decode is asked for, and this run has no card to decode on")
+    if not decoder_there():
+        raise ApexflowError("gpu_decode needs nvImageCodec: pip install 'apexflow[gpu,gpu-decode]'")
+
+
+def decoder_there() -> bool:
+    """Whether nvImageCodec is installed."""
+    package, _, _ = DECODER.partition(".")
+    return find_spec(package) is not None and find_spec(DECODER) is not None
 
 
 def _too_few(there: int) -> str:

@@ -88,12 +88,15 @@ class Dispatch:
         Called about once a second; puts local workers in the place of lost ones.
     cards : bool
         Whether to use the cards that workers have.
+    gpu_decode : bool
+        Whether cards decode JPEG files.
     """
 
     client: Client
     clip_timeout: float
     mend: Callable[[], None]
     cards: bool = False
+    gpu_decode: bool = False
     _in_flight: dict[Any, _Parcel] = field(default_factory=dict)
     _again: deque[_Parcel] = field(default_factory=deque)
     _finished: SimpleQueue[Any] = field(default_factory=SimpleQueue)
@@ -164,7 +167,7 @@ class Dispatch:
     def _send_to_card(self, parcel: _Parcel) -> None:
         """Send a clip through its stages up to that on the card; `_commit` sends the last."""
         (task,) = parcel.tasks
-        limits = stages.Limits(worker_versions(), self.clip_timeout)
+        limits = self._limits()
         face = None
         if task.recipe.face.detector == "mtcnn":
             frame = self._submit(stages.read_template_frame, task, limits, on=self._on_cpu)
@@ -177,9 +180,11 @@ class Dispatch:
     def _commit(self, parcel: _Parcel) -> None:
         """Send what a card has made to a CPU worker, which writes it."""
         (task,) = parcel.tasks
-        limits = stages.Limits(worker_versions(), self.clip_timeout)
-        future = self._submit(stages.commit, task, parcel.computed, limits, on=self._on_cpu)
+        future = self._submit(stages.commit, task, parcel.computed, self._limits(), on=self._on_cpu)
         self._await(future, replace(parcel, needs=(*_groups(self._on_cpu), *parcel.needs[-1:])))
+
+    def _limits(self) -> stages.Limits:
+        return stages.Limits(worker_versions(), self.clip_timeout, self.gpu_decode)
 
     def _submit(
         self, stage: Callable[..., Any], *values: Any, on: frozenset[str], **more: Any

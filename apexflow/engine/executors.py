@@ -39,7 +39,7 @@ CLIP_TIMEOUT = 1800.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How tasks run, none of which changes a pixel.
+    """How tasks run.
 
     Attributes
     ----------
@@ -52,12 +52,15 @@ class RunOptions:
         Write Dask's performance report to this HTML file.
     dask_level : int
         The least level of Dask's own log messages that are shown.
+    gpu_decode : bool
+        Let cards decode JPEG files, whose pixels are then not quite the CPU's.
     """
 
     clip_timeout: float = CLIP_TIMEOUT
     dashboard: bool = False
     performance_report: str | Path | None = None
     dask_level: int = logging.CRITICAL
+    gpu_decode: bool = False
 
     def __post_init__(self) -> None:
         if not self.clip_timeout >= 0:
@@ -194,7 +197,10 @@ def _observed(
         if options.dashboard:
             logger.warning("Dask's dashboard: %s", client.dashboard_link)
         with _performance_report(options.performance_report):
-            yield from Dispatch(client, options.clip_timeout, mend, cards=cards).run(tasks)
+            dispatch = Dispatch(
+                client, options.clip_timeout, mend, cards=cards, gpu_decode=options.gpu_decode
+            )
+            yield from dispatch.run(tasks)
 
     return run
 

@@ -143,18 +143,27 @@ class FolderFrames:
 
 def read_image(path: Path, *, color: bool) -> Image:
     """Decode one image file to (H, W) uint8, or (H, W, 3) BGR where it has colours."""
+    return decode_image(path, np.frombuffer(read_file(path), np.uint8), color=color)
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of an image file that claims a size within reason."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ClipError(f"{path}: {error.strerror}") from None
     _refuse_giant(path, claimed_size(content))
-    data = np.frombuffer(content, np.uint8)
+    return content
+
+
+def decode_image(name: str | Path, data: NDArray[np.uint8], *, color: bool) -> Image:
+    """Decode the content of an image file that errors call ``name``, as `read_image` does."""
     try:
         image = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR if color else cv2.IMREAD_GRAYSCALE)
     except cv2.error:  # an empty file, or more pixels than OpenCV accepts
         image = None
     if image is None:
-        raise ClipError(f"{path} is truncated or no image ({data.size} bytes)")
+        raise ClipError(f"{name} is truncated or no image ({data.size} bytes)")
     return image
 
 

@@ -80,5 +80,4 @@ class LocalWorker(SubprocessWorker):  # type: ignore[misc]
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             await self.process.wait()
-        self.process = None
         await ProcessInterface.close(self)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from apexflow.engine.batched import compute_clip
+from apexflow.engine.cards import DECODER
+from apexflow.engine.encoded import EncodedFrames
 from apexflow.engine.faces import Face, MtcnnDetector
 from apexflow.engine.frames import Image
 from apexflow.engine.prepared import PreparedClip
@@ -57,10 +62,16 @@ class CudaCard:
     def compute(self, prepared: PreparedClip, recipe: Recipe) -> ClipResult:
         """Align a clip, compute its flow and its maps."""
         try:
-            return compute_clip(prepared, recipe, self._device, name=self.name)
+            # Most runs decode on the CPU, and need no nvImageCodec.
+            decoder = self._decoder if isinstance(prepared.stack, EncodedFrames) else None
+            return compute_clip(prepared, recipe, self._device, name=self.name, decoder=decoder)
         except Exception:
             self._look_whether_broken()
             raise
+
+    @cached_property
+    def _decoder(self) -> NvJpegDecoder:
+        return NvJpegDecoder(self._cupy)
 
     def _look_whether_broken(self) -> None:
         """Find out whether an error in a kernel has ended this process's use of the card."""
@@ -70,6 +81,45 @@ class CudaCard:
             self._cupy.get_default_memory_pool().free_all_blocks()
         except Exception:
             self.broken = True
+
+
+class NvJpegDecoder:
+    """NVIDIA's JPEG decoder on the current card, through nvImageCodec.
+
+    Raises `ImportError` when that is not installed.
+    """
+
+    def __init__(self, cupy: Any) -> None:
+        self._cupy = cupy
+        self._codec = import_module(DECODER)
+        # As libjpeg-turbo: chroma is interpolated, not repeated.
+        self._decoder = self._codec.Decoder(options=":fancy_upsampling=1")
+
+    def decode(self, files: Sequence[NDArray[np.uint8]], *, color: bool) -> list[Any | None]:
+        """Return uint8 (h, w), or (h, w, 3) BGR, of each file; None of those it does not take."""
+        spaces, orders = self._codec.ColorSpec, self._codec.SampleFormat
+        params = self._codec.DecodeParams(
+            color_spec=spaces.SRGB if color else spaces.GRAY,
+            sample_format=orders.I_BGR if color else orders.I_Y,
+        )
+        streams = [self._parsed(file) for file in files]
+        known = [stream for stream in streams if stream is not None]
+        current = self._cupy.cuda.get_current_stream().ptr
+        found = iter(self._decoder.decode(known, params=params, cuda_stream=current))
+        images = (None if stream is None else next(found) for stream in streams)
+        return [None if image is None else self._array(image, color=color) for image in images]
+
+    def _parsed(self, file: NDArray[np.uint8]) -> Any | None:
+        """Return a file that nvImageCodec can read the header of; another would end the batch."""
+        stream = self._codec.CodeStream(file)
+        try:
+            return stream if stream.height else None
+        except RuntimeError:
+            return None
+
+    def _array(self, image: Any, *, color: bool) -> Any:
+        array = self._cupy.asarray(image)
+        return array if color else array.reshape(array.shape[:2])
 
 
 def near_whole(face: Face, distance: float) -> bool:

@@ -1,4 +1,4 @@
-"""A clip decoded and its face found, with as much of each frame as all that follows needs."""
+"""A clip read and its face found, with as much of each frame as all that follows needs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from apexflow.catalog import Clip
 from apexflow.engine.align import Box, crop_reach, search_region
+from apexflow.engine.encoded import EncodedFrames, read_encoded
 from apexflow.engine.faces import Face, make_detector
 from apexflow.engine.frames import Image
 from apexflow.engine.process import (
@@ -34,7 +35,7 @@ _TILT = 0.035
 
 @dataclass(frozen=True, slots=True)
 class PreparedClip:
-    """Everything of a clip that is needed to align it, decoded.
+    """Everything of a clip that is needed to align it.
 
     Attributes
     ----------
@@ -44,8 +45,8 @@ class PreparedClip:
         In pixels of the template frame.
     files : tuple of str
         The image file of each frame.
-    stack : uint8 (n, h, w) or (n, h, w, 3)
-        The same part of each frame, in the order of the plan.
+    stack : uint8 (n, h, w) or (n, h, w, 3), or EncodedFrames
+        The same part of each frame, in the order of the plan; or that a card is to decode.
     origin : (x, y)
         Where the part lies in the frames.
     frame_size : (height, width)
@@ -59,7 +60,7 @@ class PreparedClip:
     plan: ClipPlan
     place: Place
     files: tuple[str, ...]
-    stack: Image
+    stack: Image | EncodedFrames
     origin: tuple[int, int]
     frame_size: tuple[int, int]
     seconds: dict[str, float]
@@ -67,12 +68,17 @@ class PreparedClip:
 
 
 def prepare_clip(
-    clip: Clip, recipe: Recipe, *, face: Face | None = None, face_device: str = CPU
+    clip: Clip,
+    recipe: Recipe,
+    *,
+    face: Face | None = None,
+    face_device: str = CPU,
+    encoded: bool = False,
 ) -> PreparedClip | None:
     """Decode a clip and find its face, but where ``face`` is what a card has found.
 
-    Returns None when the clip is too long to be held at once. Raises `ClipError` as
-    `process_clip` does.
+    With ``encoded``, frames that are JPEG files are left to a card to decode. Returns None when
+    the clip is too long to be held at once. Raises `ClipError` as `process_clip` does.
     """
     clock = Clock()
     source, plan = plan_clip(clip, recipe)
@@ -87,10 +93,15 @@ def prepare_clip(
     part = template_frame[rows, columns]
     if part.nbytes * len(plan.numbers) > MOST_BYTES:
         return None
-    stack = np.empty((len(plan.numbers), *part.shape), np.uint8)
-    frames = read_frames(source, plan, recipe, template_frame, clock)
-    for held, frame in zip(stack, frames, strict=True):
-        held[:] = frame[rows, columns]
+    stack: Image | EncodedFrames | None = None
+    if encoded:
+        with clock("decode"):
+            stack = read_encoded(source, plan.numbers, rows, columns, color=part.ndim == 3)
+    if stack is None:
+        stack = np.empty((len(plan.numbers), *part.shape), np.uint8)
+        frames = read_frames(source, plan, recipe, template_frame, clock)
+        for held, frame in zip(stack, frames, strict=True):
+            held[:] = frame[rows, columns]
     return PreparedClip(
         clip,
         plan,

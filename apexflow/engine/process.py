@@ -142,8 +142,8 @@ class ClipResult:
         The same of each region: cut from the flow, or in pixels of the enlarged region.
     maps : dict of name to uint8 ([step,] [region,] height, width, 3)
     seconds : dict of stage to float
-    device, face_device : str
-        What computed it, and what found the face: "cpu", or the name of a card.
+    device, face_device, decode_device : str
+        What computed it, found the face, and decoded the frames: "cpu", or the name of a card.
     """
 
     plan: ClipPlan
@@ -158,6 +158,7 @@ class ClipResult:
     seconds: dict[str, float]
     device: str = CPU
     face_device: str = CPU
+    decode_device: str = CPU
 
 
 def process_clip(clip: Clip, recipe: Recipe, *, detector: FaceDetector | None = None) -> ClipResult:

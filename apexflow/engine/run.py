@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from apexflow.catalog import Catalog, Clip
-from apexflow.engine.cards import check_gpus, find_cards
+from apexflow.engine.cards import check_decoder, check_gpus, find_cards
 from apexflow.engine.executors import (
     CLIP_TIMEOUT,
     RunOptions,
@@ -118,6 +118,7 @@ def process(
     recipe: str | Path | Recipe = "default",
     workers: int | None = None,
     gpus: str | int = "auto",
+    gpu_decode: bool = False,
     scheduler: str | None = None,
     progress: bool = True,
     repair: bool = False,
@@ -141,6 +142,9 @@ def process(
     gpus : "auto" or int
         Cards of this machine to use, or workers of the scheduler that have one: all that are
         there, or so many. Each has a worker process of its own beside ``workers``.
+    gpu_decode : bool
+        Let the cards decode frames that are JPEG files, with nvImageCodec. Their pixels are
+        another decoder's than the CPU's; the store says which clips have them.
     scheduler : str, optional
         Address or file of a Dask scheduler to use instead.
     progress : bool
@@ -171,6 +175,7 @@ def process(
         dashboard=dashboard,
         performance_report=performance_report,
         dask_level=dask_level,
+        gpu_decode=gpu_decode,
     )
     chosen = Recipe.load(recipe)
     target = _absolute(store)
@@ -357,11 +362,13 @@ def _executor(
     count = _cores() if workers is None else workers
     if count < 0:
         raise ApexflowError(f"workers must be 0 or more, not {count}")
+    if count == 0 and check_gpus(gpus):
+        raise ApexflowError(f"gpus is {gpus}, and a card needs a worker: workers must not be 0")
+    cards = find_cards(gpus) if count else ()
+    if options.gpu_decode:
+        check_decoder(cards)
     if count == 0:
-        if check_gpus(gpus):
-            raise ApexflowError(f"gpus is {gpus}, and a card needs a worker: workers must not be 0")
         return serial()
-    cards = find_cards(gpus)
     modules = ("apexflow.engine.task", *slow_modules(recipe.face))
     return local_workers(count, options, modules=modules, cards=cards)
 

@@ -5,7 +5,7 @@ stage                  on             makes
 ====================== ============== =====================================================
 `read_template_frame`  a CPU worker   the frame in which the face is looked for
 `find_face`            a card's       the face, or None where a CPU has to look
-`prepare`              a CPU worker   the clip decoded
+`prepare`              a CPU worker   the clip decoded, or read for a card that decodes
 `compute`              a card's       crops, flow and maps
 `commit`               a CPU worker   an `Answer`, after it has written the clip
 ====================== ============== =====================================================
@@ -23,8 +23,8 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
-from apexflow.engine.batched import BeyondPartError
 from apexflow.engine.cards import CUDA_CARD, OPENER
+from apexflow.engine.encoded import LeftToCpuError
 from apexflow.engine.faces import Face
 from apexflow.engine.frames import Image
 from apexflow.engine.memory import keep_freed_memory
@@ -81,10 +81,13 @@ class Limits:
         What a worker must have.
     clip_timeout : float
         Seconds until a stage that has not finished is ended, with its worker; 0 waits for ever.
+    gpu_decode : bool
+        Whether cards decode JPEG files.
     """
 
     versions: dict[str, str]
     clip_timeout: float
+    gpu_decode: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,14 @@ def prepare(task: Task, found: Found | Answer | None, limits: Limits) -> Prepare
         if done := finished_outcome(task):
             return Answer((done,))
         made = attempt(
-            task, lambda: prepare_clip(task.clip, task.recipe, face=face, face_device=device)
+            task,
+            lambda: prepare_clip(
+                task.clip,
+                task.recipe,
+                face=face,
+                face_device=device,
+                encoded=limits.gpu_decode,
+            ),
         )
         if isinstance(made, PreparedClip):
             return made
@@ -169,7 +179,7 @@ def compute(task: Task, prepared: PreparedClip | Answer, limits: Limits) -> Comp
         card = open_card()
         with time_limit(limits.clip_timeout):
             return replace(made, result=card.compute(prepared, task.recipe))
-    except BeyondPartError:
+    except LeftToCpuError:
         return made
     except Exception as error:  # whatever it is, the CPU can do the clip
         broken = card is not None and card.broken

@@ -246,6 +246,7 @@ def _done_record(clip: Clip, result: ClipResult) -> ClipRecord:
         roi_box=result.regions,
         device=result.device,
         face_device=result.face_device,
+        decode_device=result.decode_device,
     )
 
 

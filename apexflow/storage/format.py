@@ -219,9 +219,9 @@ class ClipRecord:
         The frame numbers that each flow was computed between.
     roi_box : tuple of (x0, y0, x1, y1)
         One a region of `Layout.region_boxes`, in pixels of the template frame.
-    device, face_device : str
-        What computed the clip, and what found its face: "cpu" or the name of a card; "" in
-        records of a time before cards.
+    device, face_device, decode_device : str
+        What computed the clip, found its face, and decoded its frames: "cpu" or the name of a
+        card; "" in records of a time before cards.
     """
 
     dataset: str
@@ -248,6 +248,7 @@ class ClipRecord:
     digests: Mapping[str, int] = field(default_factory=dict)
     device: str = ""
     face_device: str = ""
+    decode_device: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from apexflow import process
 from apexflow.catalog import Catalog, Clip
 from apexflow.engine.align import Aligner, Pose, crop_matrices, crop_matrix
-from apexflow.engine.batched import BeyondPartError, compute_clip
+from apexflow.engine.batched import compute_clip
 from apexflow.engine.cards import CardPlace
+from apexflow.engine.encoded import LeftToCpuError
 from apexflow.engine.faces import Face
 from apexflow.engine.on_card import UNDECIDED, near_whole
 from apexflow.engine.prepared import PreparedClip, prepare_clip
@@ -311,7 +312,7 @@ def test_a_crop_beyond_the_part_that_was_sent_is_refused(
         stack=np.ascontiguousarray(prepared.stack[:, less:-less, less:-less]),
         origin=(x + less, y + less),
     )
-    with pytest.raises(BeyondPartError):
+    with pytest.raises(LeftToCpuError):
         compute_clip(narrow, recipe, shim, name="Card")
 
 

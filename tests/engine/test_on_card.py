@@ -10,7 +10,7 @@ import pytest
 
 from apexflow import process
 from apexflow.catalog import Catalog
-from apexflow.engine.cards import find_cards
+from apexflow.engine.cards import DECODER, find_cards
 from apexflow.engine.faces import make_detector
 from apexflow.engine.on_card import CudaCard
 from apexflow.engine.prepared import prepare_clip
@@ -92,6 +92,26 @@ def test_a_run_on_the_card(
             np.testing.assert_allclose(record.shift, wanted.aligned.shift, atol=1e-3)
             difference = store.frames(record).astype(int) - wanted.aligned.crops
             assert np.abs(difference).max() <= 1
+
+
+def test_a_run_that_decodes_on_the_card(
+    card: CudaCard, tmp_path: Path, catalog: Catalog, small_recipe: Recipe
+) -> None:
+    pytest.importorskip(DECODER)
+    path = tmp_path / "s.zarr"
+    options = {"recipe": small_recipe, "workers": 1, "gpus": 1, "progress": False}
+    process(catalog, path, gpu_decode=True, **options)
+    store = open_store(path)
+    assert verify(store) == []
+    records = {record.key: record for record in store.records() if record and record.done}
+    assert {record.decode_device for record in records.values()} == {card.name}
+    for clip in catalog:
+        if clip.key in records:
+            record, wanted = records[clip.key], process_clip(clip, small_recipe)
+            # Another rounding of each pixel is noise to the registration.
+            np.testing.assert_allclose(record.shift, wanted.aligned.shift, atol=0.02)
+            difference = store.frames(record).astype(int) - wanted.aligned.crops
+            assert np.abs(difference).mean() < 1
 
 
 def test_another_device_is_no_reason_to_do_a_clip_again(

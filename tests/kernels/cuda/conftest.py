@@ -16,7 +16,7 @@ from apexflow.kernels.gpu import Device, GpuUnavailable, cuda_device
 from tests.kernels.cuda.build import COMPILER, ShimDevice
 
 ADDRESSES = "APEXFLOW_TEST_ADDRESSES"
-"""Set to 1 in the process that runs under AddressSanitizer."""
+"""Set to 1 in a process that runs under AddressSanitizer, or under compute-sanitizer."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,9 +38,13 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> ShimDevice:
 def card() -> Device:
     """The current card; a test that asks for it is marked ``gpu``."""
     try:
-        return cuda_device()
+        device = cuda_device()
     except GpuUnavailable as error:
         pytest.skip(str(error))
+    if os.environ.get(ADDRESSES) == "1":
+        # Within a block of CuPy's pool a sanitizer sees no bounds between arrays.
+        device.xp.cuda.set_allocator(None)
+    return device
 
 
 @pytest.fixture(scope="session", params=["shim", pytest.param("card", marks=pytest.mark.gpu)])
