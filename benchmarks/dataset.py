@@ -36,9 +36,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
 
 from apexflow.storage.compact import compact
+from apexflow.storage.create import create_store
 from apexflow.storage.dataset import ClipDataset
 from apexflow.storage.format import DONE, ClipRecord, ClipRow, Layout, MapLayout
-from apexflow.storage.store import create_store
 
 BATCH = 256
 SUBJECTS = 30

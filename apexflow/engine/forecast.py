@@ -15,7 +15,8 @@ from apexflow.engine.recipe import Recipe
 from apexflow.engine.task import layout
 from apexflow.errors import ClipError
 from apexflow.storage.format import STEPS_BY_LENGTH, Layout
-from apexflow.storage.store import Store, Target, target_name
+from apexflow.storage.store import Store
+from apexflow.storage.target import Target, target_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,19 +32,11 @@ from apexflow.engine.progress import Progress
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.task import Outcome, Task, clip_row, layout
 from apexflow.errors import ApexflowError, ClipError
+from apexflow.storage.create import create_store
 from apexflow.storage.format import ClipRecord, Slot
 from apexflow.storage.repair import mend
-from apexflow.storage.store import (
-    Store,
-    Target,
-    create_store,
-    exclusive,
-    local_path,
-    open_store,
-    store_exists,
-    sweep,
-    target_name,
-)
+from apexflow.storage.store import Store, open_store
+from apexflow.storage.target import Target, exclusive, local_path, store_exists, sweep, target_name
 
 _STATED_PACKAGES = (
     *("apexflow", "numpy", "numba", "opencv-contrib-python-headless", "zarr", "torch"),

@@ -27,7 +27,8 @@ from apexflow.storage.format import (
     MapLayout,
     Slot,
 )
-from apexflow.storage.store import ClipArrays, Store, Target, open_store
+from apexflow.storage.store import ClipArrays, Store, open_store
+from apexflow.storage.target import Target
 
 Made = TypeVar("Made")
 

@@ -28,7 +28,8 @@ from zarr.storage import WrapperStore
 
 from apexflow.errors import ApexflowError
 from apexflow.storage.reading import alone
-from apexflow.storage.store import Store, Target, exclusive, open_store, sweep
+from apexflow.storage.store import Store, open_store
+from apexflow.storage.target import Target, exclusive, sweep
 
 CHUNK_BYTES = 4 << 20
 # A commit record of 75 frames is about 10 KB of JSON.

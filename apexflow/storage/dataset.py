@@ -39,7 +39,8 @@ from apexflow.storage.parts import (
     windows_part,
 )
 from apexflow.storage.reading import Reader
-from apexflow.storage.store import Store, Target, target_name
+from apexflow.storage.store import Store
+from apexflow.storage.target import Target, target_name
 
 if TYPE_CHECKING:
     from apexflow.storage.streaming import ClipStream

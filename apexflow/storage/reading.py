@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from apexflow.storage.store import Store, Target, local_path, open_store
+from apexflow.storage.store import Store, open_store
+from apexflow.storage.target import Target, local_path
 
 
 class Reader:

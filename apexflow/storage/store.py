@@ -1,36 +1,28 @@
-"""One store: creating, reserving slots, committing clips, reading the table."""
+"""One store: reserving slots, committing clips, reading the table."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.abc.store import Store as ZarrStore
-from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.errors import GroupNotFoundError
 
 from apexflow.errors import ApexflowError
 from apexflow.storage.chunks import ChunkWriter
 from apexflow.storage.columns import fill_columns, write_csv
 from apexflow.storage.format import (
-    COLUMN_CHUNK,
     FORMAT,
     FRAME_CHUNK,
     FRAME_FLOAT_COLUMNS,
-    NO_NUMBER,
     NUMBER_COLUMNS,
     RESULT_NUMBER_COLUMNS,
     RESULT_TEXT_COLUMNS,
-    STEP_CHUNK,
     STEPS_BY_LENGTH,
     TEXT_COLUMNS,
     ClipRecord,
@@ -39,14 +31,17 @@ from apexflow.storage.format import (
     Slot,
     float_columns,
 )
+from apexflow.storage.target import (
+    Target,
+    local_path,
+    not_ours,
+    store_exists,
+    target_name,
+    zarr_target,
+)
 
 RECORD_BLOCK = 1024  # rows; of clips of 75 frames some 10 MB parsed
-_OBJECT_STORES = ("s3", "s3a", "gs", "az", "adl", "abfs", "abfss")
-_BEING_CREATED = {"apexflow": "being created"}
 
-logger = logging.getLogger(__name__)
-
-Target = str | Path | ZarrStore
 Key = tuple[str, str, str]
 
 
@@ -80,8 +75,9 @@ class ClipArrays:
 class Store:
     """A store of format 1, opened for reading or for writing.
 
-    Use `create_store` and `open_store`. Any number of workers may hold one open and write
-    clips at a time, each its own slot; reserving slots and finalising is one process's work.
+    Use `open_store`, and `create_store` in the module beside this one. Any number of workers may
+    hold one open and write clips at a time, each its own slot; reserving slots and finalising is
+    one process's work.
     """
 
     def __init__(self, group: zarr.Group, name: str) -> None:
@@ -330,42 +326,6 @@ class Store:
         zarr.open_group(self.group.store, path="clips", mode="r+").attrs.update(values)
 
 
-def create_store(
-    target: Target,
-    *,
-    layout: Layout,
-    recipe: Mapping[str, Any],
-    recipe_hash: str,
-    provenance: Mapping[str, Any],
-) -> Store:
-    """Make an empty store of format 1 at ``target``: a path, a URL or a Zarr store.
-
-    Raises `ApexflowError` when something else is there.
-    """
-    name = target_name(target)
-    try:
-        begun = _root_attributes(target) == _BEING_CREATED
-        group = zarr.create_group(
-            _zarr_target(target), attributes=dict(_BEING_CREATED), overwrite=begun
-        )
-    except (FileExistsError, zarr.errors.ContainsGroupError, zarr.errors.ContainsArrayError):
-        raise _no_store(name) from None
-    except OSError as error:
-        raise ApexflowError(f"cannot create the store {name}: {error.strerror or error}") from None
-    _make_arrays(group, layout)
-    # Last: a store whose creation was cut short says so, and is made anew.
-    group.attrs.put(
-        {
-            "format": FORMAT,
-            "recipe": dict(recipe),
-            "recipe_hash": recipe_hash,
-            "layout": layout.to_dict(),
-            **provenance,
-        }
-    )
-    return Store(group, name)
-
-
 def open_store(target: Target, *, mode: str = "r") -> Store:
     """Open a store for reading (``r``) or for writing clips (``r+``).
 
@@ -376,95 +336,25 @@ def open_store(target: Target, *, mode: str = "r") -> Store:
         raise ApexflowError(f"no store at {name}; `apexflow process` makes one")
     path = local_path(target)
     if path is not None and path.is_file():
-        raise _no_store(name)
+        raise not_ours(name)
     try:
         # Zarr 2 can hold pickled objects, whose reading runs what their writer wished.
         group = zarr.open_group(
-            _zarr_target(target),
+            zarr_target(target),
             mode=mode,  # type: ignore[arg-type]
             zarr_format=3,
         )
     except (GroupNotFoundError, ValueError, KeyError):
-        raise _no_store(name) from None
+        raise not_ours(name) from None
     found = group.attrs.get("format")
     if found is None:
-        raise _no_store(name)
+        raise not_ours(name)
     if found != FORMAT:
         raise ApexflowError(
             f"{name} has store format {found}; this apexflow reads {FORMAT}: use the version of "
             f"apexflow that wrote it, or another output"
         )
     return Store(group, name)
-
-
-def store_exists(target: Target) -> bool:
-    """Whether anything is at ``target``: a file, a folder with entries, a Zarr group.
-
-    What a killed run left of a store that it had only begun to make is nothing.
-    """
-    path = local_path(target)
-    if path is not None and not path.is_dir():
-        return path.is_file()
-    if path is not None and not (path / "zarr.json").is_file():
-        return any(entry.suffix != ".partial" for entry in path.iterdir())
-    try:
-        return _root_attributes(target) not in (None, _BEING_CREATED)
-    except (ValueError, KeyError):  # a zarr.json that is none of ours
-        return True
-
-
-def local_path(target: Target) -> Path | None:
-    """Return the folder of a store on a local disk, None for any other kind of store."""
-    if isinstance(target, ZarrStore):
-        root = getattr(target, "root", None)
-        return root if isinstance(root, Path) else None
-    return None if "://" in str(target) else Path(target)
-
-
-def target_name(target: Target) -> str:
-    """Return what messages call the store."""
-    return str(target)
-
-
-@contextmanager
-def exclusive(target: Target) -> Iterator[None]:
-    """Hold a local store for one run; the operating system frees it when the run dies.
-
-    Raises `ApexflowError` when another run holds it.
-    """
-    import fcntl
-    import os
-
-    path = local_path(target)
-    if path is None:
-        yield
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ApexflowError(
-                f"another run is writing {path}; wait for it, or stop it first"
-            ) from None
-        except OSError as error:  # some network file systems lock no folder
-            logger.warning(
-                "%s cannot be locked (%s): see that no other run writes it", path, error.strerror
-            )
-        yield
-    finally:
-        os.close(handle)
-
-
-def sweep(target: Target) -> int:
-    """Delete what killed writers left half-written; return how many files that was."""
-    path = local_path(target)
-    if path is None:
-        return 0
-    left = list(path.rglob("*.partial"))
-    for file in left:
-        file.unlink(missing_ok=True)
-    return len(left)
 
 
 @dataclass(slots=True)
@@ -528,142 +418,3 @@ def _picture_paths(layout: Layout) -> tuple[str, ...]:
 
 def _parse_record(text: str) -> ClipRecord | None:
     return ClipRecord.from_json(text) if text else None
-
-
-def _root_attributes(target: Target) -> dict[str, Any] | None:
-    """Return the attributes of the Zarr group at ``target``; None when there is none."""
-    try:
-        return dict(zarr.open_group(_zarr_target(target), mode="r", zarr_format=3).attrs)
-    except (GroupNotFoundError, FileNotFoundError):
-        return None
-
-
-def _no_store(name: str) -> ApexflowError:
-    return ApexflowError(f"{name} exists and is no apexflow store; choose another output")
-
-
-def _zarr_target(target: Target) -> Any:
-    if isinstance(target, str) and target.partition("://")[0] in _OBJECT_STORES:
-        return _object_store(target)
-    return str(target) if isinstance(target, Path) else target
-
-
-def _object_store(url: str) -> ZarrStore:
-    """Open a bucket by its URL; keys, region and endpoint come from the environment."""
-    from zarr.storage import ObjectStore
-
-    try:
-        from obstore.store import from_url
-    except ImportError:
-        raise ApexflowError(f"{url} needs obstore: pip install 'apexflow[s3]'") from None
-    return ObjectStore(from_url(url))
-
-
-def _make_arrays(group: zarr.Group, layout: Layout) -> None:
-    clips = group.create_group("clips", attributes={"count": 0, "complete": True})
-    for name in (*TEXT_COLUMNS, *RESULT_TEXT_COLUMNS):
-        _make(clips, name, "str", (), ())
-    for name in (*NUMBER_COLUMNS, *RESULT_NUMBER_COLUMNS):
-        _make(clips, name, "int64", (), (), fill_value=NO_NUMBER)
-    for name, (shape, dims) in float_columns(layout).items():
-        column = _make(clips, name, "float32", shape, dims, fill_value=np.nan)
-        if name == "roi_box":
-            column.attrs["regions"] = list(layout.region_boxes)
-    # One chunk a clip, uncompressed: the commit is one small file, written whole.
-    _make(clips, "record", "str", (), (), rows=1, compressors=None)
-    stages = len(layout.stages)
-    timings = _make(clips, "timings", "float32", (stages,), ("stage",), rows=1, fill_value=np.nan)
-    timings.attrs["stages"] = list(layout.stages)
-    frames = group.create_group("frames")
-    _make(frames, "frame_number", "int64", (), (), axis="frame", fill_value=NO_NUMBER)
-    for name, (shape, dims) in FRAME_FLOAT_COLUMNS.items():
-        _make(frames, name, "float32", shape, dims, axis="frame", fill_value=np.nan)
-    if layout.keep_frames:
-        _make(frames, "image", "uint8", layout.crop, ("y", "x"), axis="frame", rows=FRAME_CHUNK)
-    _make_flow_arrays(group, layout)
-    _make_map_arrays(group, layout)
-
-
-def _make_flow_arrays(group: zarr.Group, layout: Layout) -> None:
-    size, dtype = layout.crop, layout.flow_dtype
-    flow = group.create_group("flow", attributes={"units": "pixels of the crop"})
-    for window in layout.windows:
-        shape, dims = (2, *size), ("component", "y", "x")
-        _make_stepped(
-            flow, window, dtype, shape, dims, layout=layout, window=window, fill_value=np.nan
-        )
-    if not layout.regions:
-        return
-    attributes = {"units": layout.region_units, "regions": list(layout.regions)}
-    roi = group.create_group("roi", attributes=attributes)
-    for window in layout.windows:
-        region_shape = (len(layout.regions), 2, *layout.region_size)
-        region_dims = ("region", "component", "y", "x")
-        _make_stepped(
-            *(roi, window, dtype, region_shape, region_dims),
-            layout=layout,
-            window=window,
-            fill_value=np.nan,
-        )
-
-
-def _make_map_arrays(group: zarr.Group, layout: Layout) -> None:
-    maps = group.create_group("maps")
-    for name, wanted in layout.maps.items():
-        # Maps may differ in size, and xarray wants one size a dimension.
-        shape: tuple[int, ...] = (*wanted.size, 3)
-        dims: tuple[str, ...] = (f"{name}_y", f"{name}_x", "rgb")
-        if wanted.regions:
-            shape, dims = (len(layout.regions), *shape), ("region", *dims)
-        _make_stepped(maps, name, "uint8", shape, dims, layout=layout, window=wanted.window)
-
-
-def _make_stepped(
-    group: zarr.Group,
-    name: str,
-    dtype: str,
-    shape: tuple[int, ...],
-    dims: tuple[str, ...],
-    *,
-    layout: Layout,
-    window: str,
-    fill_value: Any = None,
-) -> None:
-    """Make an array of a window's steps: a row a clip, or a row a frame."""
-    steps = layout.windows[window]
-    if steps == STEPS_BY_LENGTH:
-        options: dict[str, Any] = {"axis": "frame", "rows": STEP_CHUNK}
-    else:
-        options = {"rows": 1}
-        if steps > 1:
-            shape, dims = (steps, *shape), (f"{window}_step", *dims)
-    _make(group, name, dtype, shape, dims, fill_value=fill_value, **options)
-
-
-def _make(
-    group: zarr.Group,
-    name: str,
-    dtype: str,
-    shape: tuple[int, ...],
-    dims: tuple[str, ...],
-    *,
-    axis: str = "clip",
-    rows: int = COLUMN_CHUNK,
-    fill_value: Any = None,
-    compressors: Any = "default",
-) -> zarr.Array[Any]:
-    size = 4 if dtype == "float32" else 2 if dtype == "float16" else 1
-    # lz4 with bitshuffle costs no measurable time and takes the padding of the last chunk.
-    packed = (BloscCodec(typesize=size, cname="lz4", shuffle="bitshuffle"), Crc32cCodec())
-    return group.create_array(
-        name,
-        shape=(0, *shape),
-        chunks=(rows, *shape),
-        dtype=dtype,
-        fill_value=fill_value,
-        compressors=packed if compressors == "default" else compressors,
-        # A file for each clip and no folders: three of them to a file cost more than the clip's
-        # bytes. Columns hold all clips in a file or two.
-        chunk_key_encoding={"name": "default", "separator": "/" if rows == COLUMN_CHUNK else "."},
-        dimension_names=(axis, *dims),
-    )

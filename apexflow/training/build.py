@@ -10,7 +10,7 @@ from torch import nn
 
 from apexflow.errors import ApexflowError
 from apexflow.storage.dataset import MEMORY, ClipDataset
-from apexflow.storage.store import Target
+from apexflow.storage.target import Target
 from apexflow.training import models
 from apexflow.training.config import PRESETS, TrainConfig
 

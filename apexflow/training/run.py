@@ -16,7 +16,7 @@ import torch
 
 from apexflow.errors import ApexflowError
 from apexflow.storage.dataset import MEMORY, ClipDataset
-from apexflow.storage.store import Target
+from apexflow.storage.target import Target
 from apexflow.training.build import make_dataset
 from apexflow.training.config import TrainConfig
 from apexflow.training.figures import draw_confusion, draw_curves

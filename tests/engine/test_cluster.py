@@ -22,7 +22,8 @@ from apexflow.engine.readers import read_samm
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.task import Task, clip_row, layout
 from apexflow.errors import ApexflowError
-from apexflow.storage.store import create_store, open_store
+from apexflow.storage.create import create_store
+from apexflow.storage.store import open_store
 from apexflow.storage.verify import verify
 from tests.engine.fake_cards import CHOSEN, NAME, TROUBLE
 from tests.engine.faults import do_harm

@@ -81,8 +81,8 @@ def test_a_clip_that_takes_all_memory_is_ended_alone(
 ) -> None:
     from apexflow.engine.alone import run_alone
     from apexflow.engine.task import Task, layout
+    from apexflow.storage.create import create_store
     from apexflow.storage.format import Slot
-    from apexflow.storage.store import create_store
 
     clip = catalog[0]
     do_harm(monkeypatch, tmp_path / "site", first_frame(clip).name, "memory")

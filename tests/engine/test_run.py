@@ -19,7 +19,8 @@ from apexflow.catalog import Catalog
 from apexflow.engine.readers import read_samm
 from apexflow.engine.recipe import Recipe
 from apexflow.errors import ApexflowError
-from apexflow.storage.store import exclusive, open_store
+from apexflow.storage.store import open_store
+from apexflow.storage.target import exclusive
 from apexflow.storage.verify import verify
 from tests.stores import assert_same_arrays
 

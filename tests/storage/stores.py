@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from apexflow.storage.create import create_store
 from apexflow.storage.format import (
     DONE,
     FAILED,
@@ -17,7 +18,8 @@ from apexflow.storage.format import (
     Layout,
     MapLayout,
 )
-from apexflow.storage.store import ClipArrays, Store, Target, create_store
+from apexflow.storage.store import ClipArrays, Store
+from apexflow.storage.target import Target
 
 SIDE = 32
 

@@ -18,7 +18,8 @@ from apexflow.engine.recipe import Recipe
 from apexflow.errors import ApexflowError
 from apexflow.storage.compact import compact, expand
 from apexflow.storage.dataset import ClipDataset
-from apexflow.storage.store import Store, exclusive, open_store
+from apexflow.storage.store import Store, open_store
+from apexflow.storage.target import exclusive
 from apexflow.storage.verify import verify
 from tests.storage.stores import add_clips, make_store, random_clips
 

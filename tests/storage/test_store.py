@@ -15,8 +15,9 @@ from apexflow.engine.readers import read_samm
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.task import layout
 from apexflow.errors import ApexflowError
+from apexflow.storage.create import create_store
 from apexflow.storage.format import DONE, FRAME_CHUNK, ClipRecord, ClipRow
-from apexflow.storage.store import ClipArrays, Store, create_store, open_store
+from apexflow.storage.store import ClipArrays, Store, open_store
 from apexflow.storage.verify import verify
 
 
