@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apexflow.catalog import Catalog, Clip
-from apexflow.engine.readers.reader import ApexChoice, Option, Reader, finish, place
+from apexflow.engine.readers.reader import ApexChoice, Option, Reader, clip_of_row, finish, place
 from apexflow.engine.readers.tables import Column, Row, read_rows
 from apexflow.engine.readers.tree import Tree, join, subject_number
-from apexflow.engine.readers.vocabulary import canonical_emotion
 from apexflow.errors import ApexflowError
 
 if TYPE_CHECKING:
@@ -117,20 +116,13 @@ def _clip(row: Row, tree: Tree | None) -> Clip:
         raise row.error(
             f"clip must be named like EP02_01f, got {name!r}: is this CASME II's table?"
         )
-    clip = Clip(
+    clip = clip_of_row(
+        row,
+        tree,
         dataset=CASME2.name,
         subject=subject,
         name=name,
-        root=tree.root if tree else None,
         source=_source(tree, subject, name),
-        onset=row.frame("onset"),
-        apex=row.frame("apex", optional=True),
-        offset=row.frame("offset"),
-        emotion=canonical_emotion(row.text("emotion")),
-        emotion_text=row.text("emotion"),
-        action_units=row.text("action_units"),
-        origin=row.origin,
-        extra=row.extra,
     )
     return _number_named_frames(clip) if tree else clip
 

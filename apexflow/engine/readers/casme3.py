@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from apexflow.catalog import Catalog, Clip
-from apexflow.engine.readers.reader import ApexChoice, Option, Reader, finish, place
+from apexflow.engine.readers.reader import ApexChoice, Option, Reader, clip_of_row, finish, place
 from apexflow.engine.readers.tables import Column, Row, read_rows
 from apexflow.engine.readers.tree import Tree, join, subject_number
-from apexflow.engine.readers.vocabulary import canonical_emotion
 from apexflow.errors import ApexflowError
 
 if TYPE_CHECKING:
@@ -132,20 +131,14 @@ def _clip_c(row: Row, tree: Tree | None) -> Clip:
 
 def _clip(row: Row, tree: Tree | None, dataset: str, subject: str, video: str, source: str) -> Clip:
     onset = row.frame("onset")
-    return Clip(
+    return clip_of_row(
+        row,
+        tree,
         dataset=dataset,
         subject=subject,
         name=f"{video}_{onset}",
-        root=tree.root if tree else None,
         source=source,
-        onset=onset,
-        apex=row.frame("apex", optional=True),
-        offset=row.frame("offset", optional=True),
-        emotion=canonical_emotion(row.text("emotion")),
-        emotion_text=row.text("emotion"),
-        action_units=row.text("action_units"),
-        origin=row.origin,
-        extra=row.extra,
+        offset_known=False,
     )
 
 

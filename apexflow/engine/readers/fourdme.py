@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apexflow.catalog import Catalog, Clip
-from apexflow.engine.readers.reader import ApexChoice, Reader, finish, place
+from apexflow.engine.readers.reader import ApexChoice, Reader, clip_of_row, finish, place
 from apexflow.engine.readers.tables import Column, Row, read_rows
 from apexflow.engine.readers.tree import Tree, join, subject_number
-from apexflow.engine.readers.vocabulary import canonical_emotion
 
 if TYPE_CHECKING:
     from apexflow.engine.corrections import CorrectionSource
@@ -76,20 +75,13 @@ def _clip(row: Row, tree: Tree | None) -> Clip:
     number = subject_number(text)
     subject = text if number is None else f"{number:02d}"
     name = row.identifier("clip")
-    return Clip(
+    return clip_of_row(
+        row,
+        tree,
         dataset=FOURDME.name,
         subject=subject,
         name=name,
-        root=tree.root if tree else None,
         source=_source(tree, text, name),
-        onset=row.frame("onset"),
-        apex=row.frame("apex", optional=True),
-        offset=row.frame("offset"),
-        emotion=canonical_emotion(row.text("emotion")),
-        emotion_text=row.text("emotion"),
-        action_units=row.text("action_units"),
-        origin=row.origin,
-        extra=row.extra,
     )
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apexflow.catalog import Catalog, Clip
-from apexflow.engine.readers.reader import ApexChoice, Reader, finish, place
+from apexflow.engine.readers.reader import ApexChoice, Reader, clip_of_row, finish, place
 from apexflow.engine.readers.tables import Column, Row, read_rows
 from apexflow.engine.readers.tree import Tree, join, subject_number
-from apexflow.engine.readers.vocabulary import canonical_emotion
 
 if TYPE_CHECKING:
     from apexflow.engine.corrections import CorrectionSource
@@ -82,20 +81,13 @@ def _clip(row: Row, tree: Tree | None, sources: dict[str, list[str]]) -> Clip:
         raise row.error(f"clip must be named like S{number:02d}-01-002, got {name!r}")
     emotion = row.identifier("emotion")  # a folder's name, too
     found = sources.get(name.casefold(), [])
-    return Clip(
+    return clip_of_row(
+        row,
+        tree,
         dataset=MMEW.name,
         subject=f"{number:02d}",
         name=name,
-        root=tree.root if tree else None,
         source=found[0] if len(found) == 1 else join("Micro_Expression", emotion, name),
-        onset=row.frame("onset"),
-        apex=row.frame("apex", optional=True),
-        offset=row.frame("offset"),
-        emotion=canonical_emotion(emotion),
-        emotion_text=emotion,
-        action_units=row.text("action_units"),
-        origin=row.origin,
-        extra=row.extra,
     )
 
 

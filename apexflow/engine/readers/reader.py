@@ -8,7 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal, get_args
 
 from apexflow.catalog import Catalog, Clip
+from apexflow.engine.readers.tables import Row
 from apexflow.engine.readers.tree import Tree, find_annotations
+from apexflow.engine.readers.vocabulary import canonical_emotion
 from apexflow.errors import ApexflowError
 
 if TYPE_CHECKING:
@@ -117,6 +119,37 @@ def place(
         else Path(annotations)
     )
     return Place(tree, table)
+
+
+def clip_of_row(
+    row: Row,
+    tree: Tree | None,
+    *,
+    dataset: str,
+    subject: str,
+    name: str,
+    source: str,
+    offset_known: bool = True,
+) -> Clip:
+    """Return the clip of a row that has onset, apex, offset, emotion and action units.
+
+    Raises `ApexflowError` for a row without an onset, or without an offset that must be known.
+    """
+    return Clip(
+        dataset=dataset,
+        subject=subject,
+        name=name,
+        root=tree.root if tree else None,
+        source=source,
+        onset=row.frame("onset"),
+        apex=row.frame("apex", optional=True),
+        offset=row.frame("offset", optional=not offset_known),
+        emotion=canonical_emotion(row.text("emotion")),
+        emotion_text=row.text("emotion"),
+        action_units=row.text("action_units"),
+        origin=row.origin,
+        extra=row.extra,
+    )
 
 
 def finish(clips: Iterable[Clip], apex: str, corrections: CorrectionSource) -> Catalog:

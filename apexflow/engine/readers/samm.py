@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apexflow.catalog import Catalog, Clip
-from apexflow.engine.readers.reader import ApexChoice, Reader, finish, place
+from apexflow.engine.readers.reader import ApexChoice, Reader, clip_of_row, finish, place
 from apexflow.engine.readers.tables import Column, Row, read_rows
 from apexflow.engine.readers.tree import Tree, join, subject_number
-from apexflow.engine.readers.vocabulary import canonical_emotion
 
 if TYPE_CHECKING:
     from apexflow.engine.corrections import CorrectionSource
@@ -84,20 +83,13 @@ def _clip(row: Row, tree: Tree | None) -> Clip:
         raise row.error(
             f"clip {name!r} does not begin with subject {subject!r}: is this SAMM's table?"
         )
-    return Clip(
+    return clip_of_row(
+        row,
+        tree,
         dataset=SAMM.name,
         subject=subject,
         name=name,
-        root=tree.root if tree else None,
         source=_source(tree, subject, name),
-        onset=row.frame("onset"),
-        apex=row.frame("apex", optional=True),
-        offset=row.frame("offset"),
-        emotion=canonical_emotion(row.text("emotion")),
-        emotion_text=row.text("emotion"),
-        action_units=row.text("action_units"),
-        origin=row.origin,
-        extra=row.extra,
     )
 
 
