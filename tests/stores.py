@@ -1,12 +1,18 @@
-"""Comparing stores."""
+"""Comparing stores, and filling them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import zarr
+
+from apexflow.catalog import Catalog
+from apexflow.engine.recipe import Recipe
+from apexflow.engine.task import Task, clip_row, layout
+from apexflow.storage.create import create_store
 
 # Seconds differ from run to run; every other array must not.
 NOT_COMPARED = {"clips/timings"}
@@ -32,3 +38,11 @@ def _arrays(path: str | Path) -> dict[str, zarr.Array]:
     return {
         name: node for name, node in group.members(max_depth=None) if isinstance(node, zarr.Array)
     }
+
+
+def many_tasks(path: Path, catalog: Catalog, recipe: Recipe, count: int) -> list[Task]:
+    """Make a store, and tasks that put the first clip into each of its rows."""
+    made = create_store(path, layout=layout(recipe), recipe={}, recipe_hash="", provenance={})
+    rows = [replace(clip_row(catalog[0], 9), clip=str(i)) for i in range(count)]
+    slots = made.reserve(rows)
+    return [Task(catalog[0], s, recipe, str(path), str(s.index), "run") for s in slots]

@@ -43,6 +43,7 @@ CARDS_LOST_WITH_A_CLIP = 2
 FAILURES_OF_A_CARD = 3
 # Clips on their way beside those that CPU threads have: waiting for a card, or decoded for it.
 CLIPS_A_CARD = 4
+SECONDS_ALONE = 120.0
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_FOR_AN_ANSWER = 5.0
 SECONDS_BETWEEN_COMPLAINTS = 30.0
@@ -90,6 +91,8 @@ class Dispatch:
         Whether to use the cards that workers have.
     gpu_decode : bool
         Whether cards decode JPEG files.
+    first_alone : bool
+        Whether one parcel is on its way, and no more, until a clip is done, or for two minutes.
     """
 
     client: Client
@@ -97,6 +100,7 @@ class Dispatch:
     mend: Callable[[], None]
     cards: bool = False
     gpu_decode: bool = False
+    first_alone: bool = False
     _in_flight: dict[Any, _Parcel] = field(default_factory=dict)
     _again: deque[_Parcel] = field(default_factory=deque)
     _finished: SimpleQueue[Any] = field(default_factory=SimpleQueue)
@@ -109,6 +113,7 @@ class Dispatch:
     _ended: set[str] = field(default_factory=set)
     _alone: set[Any] = field(default_factory=set)
     _next_look: float = 0.0
+    _started: float = field(default_factory=time.monotonic)
     _alone_since: float = field(default_factory=time.monotonic)
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
@@ -139,6 +144,8 @@ class Dispatch:
                 return
 
     def _most_in_flight(self) -> int:
+        if self.first_alone and time.monotonic() - self._started < SECONDS_ALONE:
+            return 1
         if self._on_card:
             return self._threads + CLIPS_A_CARD * len(self._on_card) + 2
         return 2 * self._threads + 2
@@ -228,6 +235,8 @@ class Dispatch:
         elif parcel.computed is None and not parcel.deaths:
             seconds = answer.seconds / len(parcel.tasks)
             self._seconds_a_clip += (seconds - self._seconds_a_clip) / 4
+        if not all(outcome.failed for outcome in answer.outcomes):
+            self.first_alone = False
         yield from answer.outcomes
 
     def _pass_on(self, future: Any, parcel: _Parcel) -> None:

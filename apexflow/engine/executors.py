@@ -52,6 +52,9 @@ class RunOptions:
         Write Dask's performance report to this HTML file.
     dask_level : int
         The least level of Dask's own log messages that are shown.
+    first_alone : bool
+        Send the other clips to local workers when the first is done: what it has compiled they
+        find in Numba's cache.
     gpu_decode : bool
         Let cards decode JPEG files, whose pixels are then not quite the CPU's.
     """
@@ -60,6 +63,7 @@ class RunOptions:
     dashboard: bool = False
     performance_report: str | Path | None = None
     dask_level: int = logging.CRITICAL
+    first_alone: bool = False
     gpu_decode: bool = False
 
     def __post_init__(self) -> None:
@@ -198,7 +202,12 @@ def _observed(
             logger.warning("Dask's dashboard: %s", client.dashboard_link)
         with _performance_report(options.performance_report):
             dispatch = Dispatch(
-                client, options.clip_timeout, mend, cards=cards, gpu_decode=options.gpu_decode
+                client,
+                options.clip_timeout,
+                mend,
+                cards=cards,
+                gpu_decode=options.gpu_decode,
+                first_alone=options.first_alone,
             )
             yield from dispatch.run(tasks)
 

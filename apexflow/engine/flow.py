@@ -51,6 +51,19 @@ def flows_between(
     return {(a, b): _flow(frame(a), frame(b), recipe) for a, b in pairs}
 
 
+def kernel_compiled(recipe: Flow) -> bool:
+    """Whether the kernel that a recipe needs has been compiled on this machine before."""
+    from apexflow.kernels.compiled import is_compiled
+
+    if recipe.method == "tvl1":
+        from apexflow.kernels.flow_tvl1.cpu import refine
+
+        return is_compiled(refine)
+    from apexflow.kernels.flow_farneback.cpu import blur
+
+    return is_compiled(blur)
+
+
 def stacked(
     steps: tuple[Step, ...], flows: Mapping[Step, Vectors], *, fixed: int, size: tuple[int, int]
 ) -> Vectors:

@@ -27,6 +27,7 @@ from apexflow.engine.executors import (
     serial,
 )
 from apexflow.engine.faces import slow_modules
+from apexflow.engine.flow import kernel_compiled
 from apexflow.engine.process import CPU, STAGES, plan_clip
 from apexflow.engine.progress import Progress
 from apexflow.engine.recipe import Recipe
@@ -162,14 +163,16 @@ def process(
         A clip that cannot be used is no error; it is in the summary's ``failed``.
     """
     started = time.perf_counter()
+    chosen = Recipe.load(recipe)
+    compiling = not kernel_compiled(chosen.flow)
     options = RunOptions(
         clip_timeout=clip_timeout,
         dashboard=dashboard,
         performance_report=performance_report,
         dask_level=dask_level,
         gpu_decode=gpu_decode,
+        first_alone=compiling and scheduler is None,
     )
-    chosen = Recipe.load(recipe)
     target = _absolute(store)
     matching_store(target, chosen)  # refuses before any worker starts
     with _executor(workers, gpus, scheduler, options, chosen) as run_tasks:
@@ -181,7 +184,10 @@ def process(
             if repair:
                 mend(made)
             work = _plan(made, _rooted(catalog), chosen, target)
-            tally = _run(made, work, run_tasks, show=progress)
+            shown = Progress(
+                total=len(work.todo), skipped=work.skipped, show=progress, compiling=compiling
+            )
+            tally = _run(made, work, run_tasks, shown)
     order = work.order
     return RunSummary(
         store=target_name(store),
@@ -249,12 +255,12 @@ class _Tally:
             self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds
 
 
-def _run(store: Store, work: _Work, run_tasks: RunTasks, *, show: bool) -> _Tally:
+def _run(store: Store, work: _Work, run_tasks: RunTasks, shown: Progress) -> _Tally:
     tally = _Tally()
     if not work.todo and store.complete:
         return tally
     store.begin()
-    with Progress(total=len(work.todo), skipped=work.skipped, show=show) as progress:
+    with shown as progress:
         for outcome in run_tasks(work.tasks(store)):
             tally.add(outcome)
             progress.advance(outcome)

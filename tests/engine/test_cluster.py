@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,13 @@ from apexflow.engine.dispatch import CLIPS_A_CARD, MOST_CLIPS_A_PARCEL
 from apexflow.engine.executors import RunOptions, dask_scheduler
 from apexflow.engine.readers import read_samm
 from apexflow.engine.recipe import Recipe
-from apexflow.engine.task import Task, clip_row, layout
+from apexflow.engine.task import Task
 from apexflow.errors import ApexflowError
-from apexflow.storage.create import create_store
 from apexflow.storage.store import open_store
 from apexflow.storage.verify import verify
 from tests.engine.fake_cards import CHOSEN, NAME, TROUBLE
 from tests.engine.faults import do_harm
-from tests.stores import assert_same_arrays
+from tests.stores import assert_same_arrays, many_tasks
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -144,14 +142,6 @@ def test_workers_of_another_version_are_refused_by_name(
     assert len(outcomes) == 60
     assert not any(outcome.failed for outcome in outcomes)
     assert "refused: worker late-machine at " in caplog.text
-
-
-def many_tasks(path: Path, catalog: Catalog, recipe: Recipe, count: int) -> list[Task]:
-    """Make a store, and tasks that put the first clip into each of its rows."""
-    made = create_store(path, layout=layout(recipe), recipe={}, recipe_hash="", provenance={})
-    rows = [replace(clip_row(catalog[0], 9), clip=str(i)) for i in range(count)]
-    slots = made.reserve(rows)
-    return [Task(catalog[0], s, recipe, str(path), str(s.index), "run") for s in slots]
 
 
 def test_a_scheduler_that_dies(

@@ -16,13 +16,14 @@ import zarr
 
 from apexflow import process
 from apexflow.catalog import Catalog
+from apexflow.engine.executors import RunOptions, local_workers
 from apexflow.engine.readers import read_samm
 from apexflow.engine.recipe import Recipe
 from apexflow.errors import ApexflowError
 from apexflow.storage.store import open_store
 from apexflow.storage.target import exclusive
 from apexflow.storage.verify import verify
-from tests.stores import assert_same_arrays
+from tests.stores import assert_same_arrays, many_tasks
 
 FAULTY = {"samm/028/028_4_1", "samm/032/032_3_1"}
 
@@ -169,6 +170,22 @@ def dask_cluster(tmp_path: Path) -> Iterator[str]:
         running.kill()
     for running in processes:
         running.wait(timeout=30)
+
+
+def test_where_kernels_are_not_compiled_the_first_clip_goes_alone(
+    tmp_path: Path, catalog: Catalog, small_recipe: Recipe
+) -> None:
+    path = tmp_path / "s.zarr"
+    tasks = many_tasks(path, catalog, small_recipe, 6)
+    bad = replace(tasks[0], clip=replace(catalog[0], apex=1))
+    options = RunOptions(first_alone=True)
+    with local_workers(2, options, modules=("apexflow.engine.task",)) as run_tasks:
+        outcomes = run_tasks([bad, *tasks[1:]])
+        assert next(outcomes).failed  # which has compiled nothing
+        assert not next(outcomes).failed
+        records = open_store(path).records()
+        assert [record is not None for record in records] == [True] * 2 + [False] * 4
+        assert [outcome.failed for outcome in outcomes] == [False] * 4
 
 
 def test_a_scheduler_elsewhere_gives_the_same_bytes(

@@ -84,6 +84,22 @@ def test_progress_after_a_resumption(
     assert lines[-1].endswith(" 0 s left")
 
 
+def test_progress_where_kernels_have_to_be_compiled(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("apexflow.engine.progress.SECONDS_BETWEEN_LINES", 0.0)
+    with Progress(total=3, skipped=0, show=True, compiling=True) as progress:
+        for status in ("failed", "done", "done"):
+            progress.advance(Outcome("clip", status, "", 5))
+    said, *lines = capsys.readouterr().err.splitlines()
+    assert said.startswith("compiling the kernels for this machine, once")
+    assert lines[1] == "2/3 clips (0 finished before), 1 failed"
+    assert lines[2].endswith(" frames/s, 0 s left")
+    with Progress(total=0, skipped=3, show=True, compiling=True):
+        pass
+    assert capsys.readouterr().err == ""
+
+
 def test_dask_speaks_only_when_asked(
     tmp_path: Path, samm_root: Path, recipe_file: Callable[[], Path]
 ) -> None:
