@@ -52,9 +52,6 @@ class RunOptions:
         Write Dask's performance report to this HTML file.
     dask_level : int
         The least level of Dask's own log messages that are shown.
-    first_alone : bool
-        Send the other clips to local workers when the first is done: what it has compiled they
-        find in Numba's cache.
     gpu_decode : bool
         Let cards decode JPEG files, whose pixels are then not quite the CPU's.
     """
@@ -63,7 +60,6 @@ class RunOptions:
     dashboard: bool = False
     performance_report: str | Path | None = None
     dask_level: int = logging.CRITICAL
-    first_alone: bool = False
     gpu_decode: bool = False
 
     def __post_init__(self) -> None:
@@ -90,11 +86,13 @@ def local_workers(
     *,
     modules: Sequence[str],
     cards: Sequence[CardPlace] = (),
+    first_alone: bool = False,
 ) -> Iterator[RunTasks]:
     """Run tasks on ``count`` threads in worker processes of this machine.
 
     ``modules`` are those that the tasks will need and that take long to import. Each of
-    ``cards`` has a process of its own; the others see none.
+    ``cards`` has a process of its own; the others see none. With ``first_alone`` the others wait
+    until a clip is done: what it has compiled they find in Numba's cache.
     """
     import dask
     from distributed import Client, Scheduler, SpecCluster
@@ -153,7 +151,7 @@ def local_workers(
         if cards:
             with suppress(TimeoutError):  # the run begins on those that are there
                 client.wait_for_workers(len(workers), timeout=CONNECT_SECONDS)
-        yield _observed(client, options, mend, cards=bool(cards))
+        yield _observed(client, options, mend, cards=bool(cards), first_alone=first_alone)
 
 
 @contextmanager
@@ -193,7 +191,12 @@ def dask_scheduler(address: str, options: RunOptions, *, gpus: str | int = 0) ->
 
 
 def _observed(
-    client: Client, options: RunOptions, mend: Callable[[], None], *, cards: bool
+    client: Client,
+    options: RunOptions,
+    mend: Callable[[], None],
+    *,
+    cards: bool,
+    first_alone: bool = False,
 ) -> RunTasks:
     """Return the function that runs tasks, with what the user wants to see of it."""
 
@@ -207,7 +210,7 @@ def _observed(
                 mend,
                 cards=cards,
                 gpu_decode=options.gpu_decode,
-                first_alone=options.first_alone,
+                first_alone=first_alone,
             )
             yield from dispatch.run(tasks)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from apexflow.catalog import Catalog, Clip
-from apexflow.engine.cards import check_decoder, check_gpus, find_cards
+from apexflow.engine.cards import CardPlace, check_decoder, check_gpus, find_cards
 from apexflow.engine.executors import (
     CLIP_TIMEOUT,
     RunOptions,
@@ -164,18 +164,25 @@ def process(
     """
     started = time.perf_counter()
     chosen = Recipe.load(recipe)
-    compiling = not kernel_compiled(chosen.flow)
     options = RunOptions(
         clip_timeout=clip_timeout,
         dashboard=dashboard,
         performance_report=performance_report,
         dask_level=dask_level,
         gpu_decode=gpu_decode,
-        first_alone=compiling and scheduler is None,
     )
     target = _absolute(store)
     matching_store(target, chosen)  # refuses before any worker starts
-    with _executor(workers, gpus, scheduler, options, chosen) as run_tasks:
+    executor: AbstractContextManager[RunTasks]
+    compiling = False
+    if scheduler is not None:
+        executor = dask_scheduler(scheduler, options, gpus=gpus)
+    else:
+        count = _worker_count(workers)
+        cards = _cards_here(count, gpus, gpu_decode=gpu_decode)
+        compiling = not cards and not kernel_compiled(chosen.flow)
+        executor = _executor_here(count, cards, options, chosen, first_alone=compiling)
+    with executor as run_tasks:
         _make_folder(target)
         with exclusive(target):
             # Under the lock: a run that started beside this one may have made it by now.
@@ -348,27 +355,35 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _executor(
-    workers: int | None,
-    gpus: str | int,
-    scheduler: str | None,
-    options: RunOptions,
-    recipe: Recipe,
-) -> AbstractContextManager[RunTasks]:
-    if scheduler is not None:
-        return dask_scheduler(scheduler, options, gpus=gpus)
+def _worker_count(workers: int | None) -> int:
     count = _cores() if workers is None else workers
     if count < 0:
         raise ApexflowError(f"workers must be 0 or more, not {count}")
+    return count
+
+
+def _cards_here(count: int, gpus: str | int, *, gpu_decode: bool) -> tuple[CardPlace, ...]:
+    """Return the cards of this machine that a run beside ``count`` workers takes."""
     if count == 0 and check_gpus(gpus):
         raise ApexflowError(f"gpus is {gpus}, and a card needs a worker: workers must not be 0")
     cards = find_cards(gpus) if count else ()
-    if options.gpu_decode:
+    if gpu_decode:
         check_decoder(cards)
+    return cards
+
+
+def _executor_here(
+    count: int,
+    cards: tuple[CardPlace, ...],
+    options: RunOptions,
+    recipe: Recipe,
+    *,
+    first_alone: bool,
+) -> AbstractContextManager[RunTasks]:
     if count == 0:
         return serial()
     modules = ("apexflow.engine.task", *slow_modules(recipe.face))
-    return local_workers(count, options, modules=modules, cards=cards)
+    return local_workers(count, options, modules=modules, cards=cards, first_alone=first_alone)
 
 
 def _cores() -> int:

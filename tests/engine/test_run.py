@@ -178,8 +178,8 @@ def test_where_kernels_are_not_compiled_the_first_clip_goes_alone(
     path = tmp_path / "s.zarr"
     tasks = many_tasks(path, catalog, small_recipe, 6)
     bad = replace(tasks[0], clip=replace(catalog[0], apex=1))
-    options = RunOptions(first_alone=True)
-    with local_workers(2, options, modules=("apexflow.engine.task",)) as run_tasks:
+    modules = ("apexflow.engine.task",)
+    with local_workers(2, RunOptions(), modules=modules, first_alone=True) as run_tasks:
         outcomes = run_tasks([bad, *tasks[1:]])
         assert next(outcomes).failed  # which has compiled nothing
         assert not next(outcomes).failed
