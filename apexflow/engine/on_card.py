@@ -104,6 +104,8 @@ class NvJpegDecoder:
         )
         streams = [self._parsed(file) for file in files]
         known = [stream for stream in streams if stream is not None]
+        if not known:
+            return [None] * len(files)
         current = self._cupy.cuda.get_current_stream().ptr
         found = iter(self._decoder.decode(known, params=params, cuda_stream=current))
         images = (None if stream is None else next(found) for stream in streams)
