@@ -41,7 +41,9 @@ def assert_within_a_level(got: Any, expected: Any, often: float = 0.01) -> None:
     assert (got.dtype, got.shape) == (np.uint8, expected.shape)
     difference = np.abs(got.astype(int) - expected)
     assert difference.max() <= 1
-    assert difference.sum() <= max(2, often * difference.size)
+    expected_count = often * difference.size
+    # Of a few pixels many may differ by chance, and the channels of a pixel differ together.
+    assert difference.sum() <= max(3, expected_count + 8 * expected_count**0.5)
 
 
 @pytest.mark.addresses
