@@ -80,8 +80,8 @@ def _run_parameters() -> list[click.Parameter]:
         click.Option(
             ["--gpu-decode"],
             is_flag=True,
-            help="Decode JPEG frames on the cards, with nvImageCodec; their pixels are a gray "
-            "level off the CPU's here and there.",
+            help="Decode JPEG frames on the cards, with nvImageCodec, whose pixels need not be "
+            "the CPU's.",
         ),
         click.Option(
             ["--scheduler"],

@@ -136,15 +136,15 @@ def _decode(
 ) -> list[Array]:
     """Decode files on the device, and those on the host that its decoder does not take.
 
-    Nor does it get a file that may be cut off: some decoders fill it up and do not say so.
+    Nor does it get a file that may be cut off, lest it fill up what is missing.
     """
     whole = [i for i, file in enumerate(files) if file[-len(_END) :].tobytes() == _END]
     taken = decoder.decode([files[i] for i in whole], color=color) if whole else []
     images = dict(zip(whole, taken, strict=True))
-    return [
-        device.xp.asarray(_decode_on_host(file, color=color)) if found is None else found
-        for file, found in ((file, images.get(i)) for i, file in enumerate(files))
-    ]
+    for i, file in enumerate(files):
+        if images.get(i) is None:
+            images[i] = device.xp.asarray(_decode_on_host(file, color=color))
+    return [images[i] for i in range(len(files))]
 
 
 def _decode_on_host(file: NDArray[np.uint8], *, color: bool) -> NDArray[np.uint8]:
