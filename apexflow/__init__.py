@@ -11,33 +11,53 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_MODULES = ("catalog", "engine", "errors", "kernels", "protocols", "storage", "training")
+_MODULES = (
+    *("bench", "catalog", "datasets", "engine", "errors", "kernels", "protocols", "report"),
+    *("storage", "synthetic", "training"),
+)
+# name: (module, what it is called there)
 _NAMES = {
-    "Catalog": "apexflow.catalog",
-    "Clip": "apexflow.catalog",
-    "ApexflowError": "apexflow.errors",
-    "ClipError": "apexflow.errors",
-    "read_4dme": "apexflow.engine.readers",
-    "read_casme2": "apexflow.engine.readers",
-    "read_casme3": "apexflow.engine.readers",
-    "read_casme_sq": "apexflow.engine.readers",
-    "read_mmew": "apexflow.engine.readers",
-    "read_samm": "apexflow.engine.readers",
-    "read_smic": "apexflow.engine.readers",
-    "read_table": "apexflow.engine.readers",
-    "Recipe": "apexflow.engine.recipe",
-    "RunSummary": "apexflow.engine.run",
-    "process": "apexflow.engine.run",
-    "process_clip": "apexflow.engine.process",
-    "ClipDataset": "apexflow.storage.dataset",
-    "loso": "apexflow.training.folds",
+    "Catalog": ("apexflow.catalog", "Catalog"),
+    "Clip": ("apexflow.catalog", "Clip"),
+    "ApexflowError": ("apexflow.errors", "ApexflowError"),
+    "ClipError": ("apexflow.errors", "ClipError"),
+    "read_4dme": ("apexflow.datasets", "read_4dme"),
+    "read_casme2": ("apexflow.datasets", "read_casme2"),
+    "read_casme3": ("apexflow.datasets", "read_casme3"),
+    "read_casme_sq": ("apexflow.datasets", "read_casme_sq"),
+    "read_mmew": ("apexflow.datasets", "read_mmew"),
+    "read_samm": ("apexflow.datasets", "read_samm"),
+    "read_smic": ("apexflow.datasets", "read_smic"),
+    "read_table": ("apexflow.datasets", "read_table"),
+    "audit": ("apexflow.engine.audit", "audit"),
+    "Recipe": ("apexflow.engine.recipe", "Recipe"),
+    "RunSummary": ("apexflow.engine.run", "RunSummary"),
+    "process": ("apexflow.engine.run", "process"),
+    "process_clip": ("apexflow.engine.clip", "process_clip"),
+    "open": ("apexflow.storage.store", "open_store"),
+    "verify": ("apexflow.storage.checks", "verify"),
+    "compact": ("apexflow.storage.compact", "compact"),
+    "ClipDataset": ("apexflow.storage.dataset", "ClipDataset"),
+    "loso": ("apexflow.training.folds", "loso"),
+    "train": ("apexflow.training", "train"),
 }
 
 if TYPE_CHECKING:
-    from apexflow import catalog, engine, errors, kernels, protocols, storage, training
+    from apexflow import (
+        bench,
+        catalog,
+        datasets,
+        engine,
+        errors,
+        kernels,
+        protocols,
+        report,
+        storage,
+        synthetic,
+        training,
+    )
     from apexflow.catalog import Catalog, Clip
-    from apexflow.engine.process import process_clip
-    from apexflow.engine.readers import (
+    from apexflow.datasets import (
         read_4dme,
         read_casme2,
         read_casme3,
@@ -47,16 +67,23 @@ if TYPE_CHECKING:
         read_smic,
         read_table,
     )
+    from apexflow.engine.audit import audit
+    from apexflow.engine.clip import process_clip
     from apexflow.engine.recipe import Recipe
     from apexflow.engine.run import RunSummary, process
     from apexflow.errors import ApexflowError, ClipError
+    from apexflow.storage.checks import verify
+    from apexflow.storage.compact import compact
     from apexflow.storage.dataset import ClipDataset
+    from apexflow.storage.store import open_store as open  # noqa: A004 - the library's own verb
+    from apexflow.training import train
     from apexflow.training.folds import loso
 
 
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
-        return getattr(importlib.import_module(_NAMES[name]), name)
+        module, found = _NAMES[name]
+        return getattr(importlib.import_module(module), found)
     if name in _MODULES:
         return importlib.import_module(f"apexflow.{name}")
     raise AttributeError(f"module 'apexflow' has no attribute {name!r}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 class ApexflowError(Exception):
-    """The run cannot go on: one line that names the file, the rule and the remedy."""
+    """Something cannot be done: one line that names the file, the rule and the remedy."""
 
 
-class ClipError(Exception):
-    """One clip cannot be used; it is recorded with this reason and the run goes on."""
+class ClipError(ApexflowError):
+    """One clip cannot be used; a run records it with this reason and goes on."""

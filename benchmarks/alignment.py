@@ -27,12 +27,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from apexflow.engine import synthetic
-from apexflow.engine.align import Aligner, Box, Pose, crop_matrix
-from apexflow.engine.faces import FaceDetector, FixedBox, MtcnnDetector
-from apexflow.engine.flow import flows_between
-from apexflow.engine.process import box_in_frame
-from apexflow.engine.recipe import Recipe
+from apexflow import synthetic
+from apexflow.engine.clip import CPU
+from apexflow.engine.clip.align import Aligner, Pose, crop_matrix
+from apexflow.engine.clip.faces import Box, FaceDetector, FixedBox, MtcnnDetector, box_in_frame
+from apexflow.engine.clip.flow import flow_between
+from apexflow.engine.recipe import Crop, Recipe
 
 Image = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
@@ -160,10 +160,11 @@ def _flow_scores(
     epe, false = [], []
     for sample in samples:
         truth, size = sample.truth, (BASE.crop.height, BASE.crop.width)
-        crops = {i: _crop(sample, i, alignment, interpolation) for i in (truth.onset, truth.apex)}
-        step = truth.onset, truth.apex
-        flow = np.moveaxis(flows_between([step], crops.__getitem__, FLOWS[method])[step], 0, -1)
-        first, second = (_ideal(sample, i) for i in step)
+        pair = truth.onset, truth.apex
+        crops = np.stack([_crop(sample, i, alignment, interpolation) for i in pair])
+        (found,) = flow_between(crops, np.array([[0, 1]]), FLOWS[method], CPU)
+        flow = np.moveaxis(found, 0, -1)
+        first, second = (_ideal(sample, i) for i in pair)
         epe.append(synthetic.endpoint_error(flow, truth.crop_flow(first, second, size)))
         false.append(synthetic.false_motion(flow, truth.still(first, size)))
     return float(np.mean(epe)), float(np.mean(false))
@@ -175,10 +176,14 @@ def _crop(sample: Sample, frame: int, alignment: str, interpolation: str) -> Ima
     if alignment == "mtcnn":
         box = box_in_frame(sample.detector.detect(image), image)
         none = replace(BASE.alignment, method="none")
-        return Aligner(image, box, none).cut(image, box, Pose(), crop)
+        return _cut(Aligner(image, box, none), image, box, Pose(), crop)
     aligner = _aligner(sample, alignment)
-    pose = Pose() if alignment == "none" else aligner.find(image)
-    return aligner.cut(image, sample.box, pose, crop)
+    pose = Pose() if alignment == "none" else aligner.find(image[None])[0]
+    return _cut(aligner, image, sample.box, pose, crop)
+
+
+def _cut(aligner: Aligner, image: Image, box: Box, pose: Pose, crop: Crop) -> Image:
+    return aligner.cut(image[None], [pose], [box], crop)[0, 0]
 
 
 def _aligner(sample: Sample, alignment: str) -> Aligner:
@@ -194,7 +199,8 @@ def _matrix(sample: Sample, frame: int, alignment: str) -> Matrix:
         return synthetic.crop_matrix(box, (BASE.crop.height, BASE.crop.width))
     x0, y0, x1, y1 = sample.box
     middle = (x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2
-    return crop_matrix(sample.box, middle, _aligner(sample, alignment).find(image), BASE.crop)
+    (pose,) = _aligner(sample, alignment).find(image[None])
+    return crop_matrix(sample.box, middle, pose, BASE.crop)
 
 
 def _ideal(sample: Sample, frame: int) -> Matrix:
@@ -232,10 +238,12 @@ def print_cost_table(samples: list[Sample]) -> None:
         interpolation = "linear" if alignment == "integer" else "area"
         crop = replace(BASE.crop, interpolation=interpolation)
         aligner = _aligner(sample, alignment)
-        pose = aligner.find(image)
-        find = _milliseconds(lambda aligner=aligner: aligner.find(image))
+        (pose,) = aligner.find(image[None])
+        find = _milliseconds(lambda aligner=aligner: aligner.find(image[None]))
         cut = _milliseconds(
-            lambda aligner=aligner, pose=pose, crop=crop: aligner.cut(image, sample.box, pose, crop)
+            lambda aligner=aligner, pose=pose, crop=crop: _cut(
+                aligner, image, sample.box, pose, crop
+            )
         )
         print(f"| {alignment} | {find:.2f} | {cut:.2f} |")
 

@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from apexflow.engine import synthetic
-from apexflow.engine.apex import ApexMethod, estimate_apex
+from apexflow import synthetic
+from apexflow.engine.clip.apex import ApexMethod, estimate_apex
 
 SIZE = (400, 480)
 CASES = {

@@ -33,10 +33,12 @@ import psutil
 
 from apexflow import process, read_samm
 from apexflow.catalog import Catalog, Clip
-from apexflow.engine.memory import keep_freed_memory
-from apexflow.engine.process import STAGES, plan_clip, process_clip
+from apexflow.engine.clip import process_clip
+from apexflow.engine.clip.clock import STAGES
+from apexflow.engine.clip.plan import plan_clip
 from apexflow.engine.recipe import Recipe
-from apexflow.engine.synthetic import write_samm
+from apexflow.engine.run.task import keep_freed_memory
+from apexflow.synthetic import write_samm
 
 FLOORS = {"decode floor": False, "decode floor, memory kept": True}
 """What is measured against, and whether memory is kept."""

@@ -30,9 +30,9 @@ import zarr
 
 from apexflow import process, read_samm
 from apexflow.engine.recipe import Recipe
-from apexflow.engine.synthetic import write_samm
+from apexflow.storage.checks import verify
 from apexflow.storage.store import open_store
-from apexflow.storage.verify import verify
+from apexflow.synthetic import write_samm
 
 SECONDS_A_RUN = 180
 VICTIMS = ("worker", "workers", "guards", "run", "everything")

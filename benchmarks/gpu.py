@@ -34,11 +34,10 @@ import cv2
 import numpy as np
 
 from apexflow import process, read_samm
-from apexflow.engine.bench import cases, timing
-from apexflow.engine.bench.run import cpu_name
-from apexflow.engine.bench.table import as_table
-from apexflow.engine.cards import decoder_there
-from apexflow.engine.synthetic import write_samm
+from apexflow.bench import cases, timing
+from apexflow.bench.run import cpu_name
+from apexflow.bench.table import as_table
+from apexflow.engine.run.gpus import decoder_there
 from apexflow.kernels import Registration, TemplateMatcher, encode_hsv, farneback, tvl1
 from apexflow.kernels.crop.gpu import warp_crops
 from apexflow.kernels.encode import gpu as encode_gpu
@@ -47,6 +46,7 @@ from apexflow.kernels.flow_farneback import gpu as farneback_gpu
 from apexflow.kernels.flow_tvl1 import arguments as tvl1_arguments
 from apexflow.kernels.flow_tvl1 import gpu as tvl1_gpu
 from apexflow.kernels.gpu import CudaKernel, Device, GpuUnavailable, cuda_device
+from apexflow.synthetic import write_samm
 
 BATCHES = (1, 8, 64, 512)
 SECONDS = 0.5  # of calls at least, for a median

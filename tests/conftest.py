@@ -10,12 +10,17 @@ import pytest
 from hypothesis import settings
 
 from apexflow.catalog import Catalog
-from apexflow.engine.readers import read_samm
+from apexflow.datasets import read_samm
 from apexflow.engine.recipe import Recipe
-from apexflow.engine.synthetic import ClipTruth, write_samm
+from apexflow.engine.run import process
+from apexflow.synthetic import ClipTruth, write_samm
+from tests.kernels.cuda.build import COMPILER, ShimDevice
 
-# Tests compare bytes with the CPU's; those of cards ask for cards.
+# Tests compare bytes with the CPU's; those of GPUs ask for GPUs.
 os.environ["APEXFLOW_GPUS"] = "0"
+
+ADDRESSES = "APEXFLOW_TEST_ADDRESSES"
+"""Set to 1 in a process that runs under AddressSanitizer, or under compute-sanitizer."""
 
 # A test never fails for being slow: machines differ.
 settings.register_profile("apexflow", deadline=None)
@@ -38,6 +43,25 @@ def samm_root(samm_truths: tuple[Path, list[ClipTruth]]) -> Path:
 @pytest.fixture
 def catalog(samm_root: Path) -> Catalog:
     return read_samm(samm_root)
+
+
+@pytest.fixture(scope="session")
+def reference(
+    tmp_path_factory: pytest.TempPathFactory, samm_root: Path, small_recipe: Recipe
+) -> Path:
+    """The store of one uninterrupted run in one process; a test that writes takes a copy."""
+    path = tmp_path_factory.mktemp("reference") / "samm.zarr"
+    process(read_samm(samm_root), path, recipe=small_recipe, workers=0, progress=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> ShimDevice:
+    """The CUDA sources as C++; each is built once a session, when a test asks for it."""
+    if COMPILER is None:
+        pytest.skip("no C++ compiler (g++)")
+    addresses = os.environ.get(ADDRESSES) == "1"
+    return ShimDevice(tmp_path_factory.mktemp("cuda"), addresses=addresses)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import zarr
 
 from apexflow.catalog import Catalog
 from apexflow.engine.recipe import Recipe
-from apexflow.engine.task import Task, clip_row, layout
+from apexflow.engine.run.task import Task, clip_row, layout
 from apexflow.storage.create import create_store
 
 # Seconds differ from run to run; every other array must not.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from apexflow import ApexflowError, Catalog, Clip, protocols
-from apexflow.engine.readers import read_casme2, read_samm, read_smic
+from apexflow.datasets import read_casme2, read_samm, read_smic
 
 SAMM = {
     "anger": 57,

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from apexflow.cli.process import reader_parameters
-from apexflow.engine.readers import READERS, Reader
+from apexflow.datasets import READERS, Reader
 
 
 @click.group()

@@ -31,7 +31,7 @@ def bench(as_json: bool, smoke: bool, rounds: int, middlebury: tuple[Path, ...])
     Both sides run in turn in one process on one pinned core, so that the ratios hold whatever
     the machine; leave it otherwise idle.
     """
-    from apexflow.engine import bench as benchmarks
+    from apexflow import bench as benchmarks
 
     results = benchmarks.run(
         smoke=smoke,

@@ -19,7 +19,7 @@ def demo(folder: str, workers: int | None) -> None:
     report.html with figures. Two of the clips have faulty annotations, as the real table has:
     they are reported, and the rest goes on. Needs no data, no network and no GPU.
     """
-    from apexflow.engine.demo import run_demo
+    from apexflow.demo import run_demo
 
     click.echo(f"making a data set in {folder}/SAMM and processing it", err=True)
     result = run_demo(folder, workers=workers)

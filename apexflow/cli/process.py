@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from apexflow.cli import EXIT_SOME_FAILED
-from apexflow.engine.readers import READERS, Reader
+from apexflow.datasets import READERS, Reader
 
 
 @click.group()
@@ -132,7 +132,7 @@ def _command(reader: Reader) -> click.Command:
         level = _log_to_stderr(values["log_level"])
         catalog = reader.read(values["root"], values["annotations"], **options)
         if values["dry_run"]:
-            from apexflow.engine.forecast import forecast
+            from apexflow.engine.run.todo import forecast
 
             click.echo(forecast(catalog, values["output"], recipe=values["recipe"]))
             return

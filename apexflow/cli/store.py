@@ -46,8 +46,8 @@ def verify(store: str) -> None:
 
     Exit status 1 when something is.
     """
+    from apexflow.storage.checks import verify as find_damage
     from apexflow.storage.store import open_store
-    from apexflow.storage.verify import verify as find_damage
 
     damages = find_damage(open_store(store))
     for damage in damages:
@@ -83,7 +83,7 @@ def export(store: str, maps: str | None, normalized: str | None, gif: str | None
 @click.option("-o", "--output", metavar="FILE", help="Default: STORE with .html at its end.")
 def report(store: str, output: str | None) -> None:
     """Write one self-contained HTML page of figures about a store."""
-    from apexflow.engine.report import write_report
+    from apexflow.report import write_report
     from apexflow.storage.store import open_store
 
     path = Path(output) if output else Path(store.rstrip("/")).with_suffix(".html")

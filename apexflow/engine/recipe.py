@@ -16,10 +16,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from apexflow.engine import regions
-from apexflow.engine.windows import MOMENTS, Window
+from apexflow.engine.windows import Window
 from apexflow.errors import ApexflowError
-
-__all__ = ["MOMENTS", "Recipe", "recipe_names", "recipe_text"]
 
 _STRICT = ConfigDict(extra="forbid")
 _Side = Annotated[int, Field(ge=1, le=4096)]
@@ -30,7 +28,7 @@ Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos4"]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class Face:
+class FaceOptions:
     """How the face's box is found, once per clip."""
 
     detector: Literal["mtcnn", "fixed"]
@@ -146,7 +144,7 @@ class Regions:
             raise ValueError(f"names: {list(self.names)} must name each region once")
 
     @property
-    def fraction_of(self) -> dict[str, regions.Box]:
+    def fraction_of(self) -> dict[str, regions.RegionBox]:
         """Where each region lies in the face's box when nothing better is known."""
         return {**regions.FRACTIONS, **self.fractions}
 
@@ -188,7 +186,7 @@ class Recipe:
     """
 
     windows: tuple[str, ...]
-    face: Face
+    face: FaceOptions
     alignment: Alignment
     crop: Crop
     frames: Frames

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from apexflow.errors import ApexflowError
 
-Box = tuple[float, float, float, float]
-Boxes = dict[str, Box]
+RegionBox = tuple[float, float, float, float]
+"""(x0, y0, x1, y1) of a region, in pixels and parts of them."""
+
+RegionBoxes = dict[str, RegionBox]
 
 # Where each region lies between five landmarks, in distances between the eyes: the landmark
 # that it hangs on, then left, top, right, bottom from there, along and across the line of the
@@ -33,7 +35,7 @@ _BY_LANDMARKS: Mapping[str, tuple[str, float, float, float, float]] = MappingPro
 
 # Left, top, width, height as fractions of the face's box. Eyes, eyebrows and mouth are those
 # of the published MicroFacial code, the others complete them.
-FRACTIONS: Mapping[str, Box] = MappingProxyType(
+FRACTIONS: Mapping[str, RegionBox] = MappingProxyType(
     {
         "eyes": (0.10, 0.10, 0.80, 0.30),
         "eyebrows": (0.10, 0.05, 0.80, 0.15),
@@ -52,13 +54,13 @@ _SMALLEST = 4.0
 
 def place_regions(
     names: Sequence[str],
-    box: Box,
+    box: RegionBox,
     landmarks: Sequence[tuple[float, float]],
     *,
     padding: float = 0.0,
-    fractions: Mapping[str, Box] = FRACTIONS,
-    own: Mapping[str, Box] = MappingProxyType({}),
-) -> tuple[Box, ...]:
+    fractions: Mapping[str, RegionBox] = FRACTIONS,
+    own: Mapping[str, RegionBox] = MappingProxyType({}),
+) -> tuple[RegionBox, ...]:
     """Place regions on a face.
 
     Parameters
@@ -93,7 +95,7 @@ def place_regions(
     return tuple(placed)
 
 
-def read_region_boxes(path: str | Path) -> dict[str, Boxes]:
+def read_region_boxes(path: str | Path) -> dict[str, RegionBoxes]:
     """Read the user's own boxes: a CSV with the columns clip, region, x0, y0, x1, y1.
 
     A clip is called subject/clip or dataset/subject/clip, ``*`` stands for every clip. Boxes
@@ -108,7 +110,7 @@ def read_region_boxes(path: str | Path) -> dict[str, Boxes]:
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ApexflowError(f"{path}: cannot be read as CSV ({error})") from None
-    boxes: dict[str, Boxes] = {}
+    boxes: dict[str, RegionBoxes] = {}
     for number, row in enumerate(rows, start=2):
         try:
             x0, y0, x1, y1 = (float(row[name]) for name in FILE_COLUMNS[2:])
@@ -120,16 +122,16 @@ def read_region_boxes(path: str | Path) -> dict[str, Boxes]:
     return boxes
 
 
-def own_boxes(boxes: Mapping[str, Boxes], key: tuple[str, str, str]) -> Boxes:
+def own_boxes(boxes: Mapping[str, RegionBoxes], key: tuple[str, str, str]) -> RegionBoxes:
     """Return the known boxes of a clip, the most exactly named first."""
-    found: Boxes = {}
+    found: RegionBoxes = {}
     for name in ("*", "/".join(key[1:]), "/".join(key)):
         found |= boxes.get(name, {})
     return found
 
 
 def cut_flow(
-    flow: NDArray[np.float32], boxes: Sequence[Box], size: tuple[int, int]
+    flow: NDArray[np.float32], boxes: Sequence[RegionBox], size: tuple[int, int]
 ) -> NDArray[np.float32]:
     """Cut regions out of flows, resized to one size; vectors stay in pixels of the flow.
 
@@ -157,7 +159,9 @@ def cut_flow(
     return out
 
 
-def in_crop(boxes: Sequence[Box], face: Box, size: tuple[int, int]) -> tuple[Box, ...]:
+def in_crop(
+    boxes: Sequence[RegionBox], face: RegionBox, size: tuple[int, int]
+) -> tuple[RegionBox, ...]:
     """Return boxes of the template frame in pixels of the crop that shows the face's box."""
     x0, y0, x1, y1 = face
     fx, fy = size[1] / (x1 - x0), size[0] / (y1 - y0)
@@ -166,14 +170,14 @@ def in_crop(boxes: Sequence[Box], face: Box, size: tuple[int, int]) -> tuple[Box
     )
 
 
-def _slices(box: Box, size: tuple[int, ...]) -> tuple[slice, slice]:
+def _slices(box: RegionBox, size: tuple[int, ...]) -> tuple[slice, slice]:
     """Return the whole pixels nearest to a box, at least one each way."""
     x0, y0, x1, y1 = (round(value) for value in box)
     x0, y0 = min(max(x0, 0), size[1] - 1), min(max(y0, 0), size[0] - 1)
     return slice(y0, min(max(y1, y0 + 1), size[0])), slice(x0, min(max(x1, x0 + 1), size[1]))
 
 
-def _by_landmarks(name: str, points: NDArray[np.float64]) -> Box:
+def _by_landmarks(name: str, points: NDArray[np.float64]) -> RegionBox:
     left, right, nose, mouth_left, mouth_right = points
     across = right - left
     unit = float(np.hypot(*across))
@@ -186,7 +190,7 @@ def _by_landmarks(name: str, points: NDArray[np.float64]) -> Box:
     return x0, y0, x1, y1
 
 
-def _by_fractions(fraction: Box, box: Box) -> Box:
+def _by_fractions(fraction: RegionBox, box: RegionBox) -> RegionBox:
     (left, top, width, height), (x0, y0, x1, y1) = fraction, box
     return (
         x0 + left * (x1 - x0),
@@ -196,7 +200,7 @@ def _by_fractions(fraction: Box, box: Box) -> Box:
     )
 
 
-def _within(region: Box, face: Box) -> Box:
+def _within(region: RegionBox, face: RegionBox) -> RegionBox:
     """Cut a region to the face's box, and keep it large enough to hold pixels."""
     ends = []
     for low, high, first, last in zip(region[:2], region[2:], face[:2], face[2:], strict=True):

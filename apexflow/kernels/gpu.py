@@ -87,6 +87,11 @@ def on_device(**arrays: object) -> bool:
     return bool(there)
 
 
+def to_host(array: Any) -> NDArray[Any]:
+    """Return an array as NumPy's, wherever it is; waits for a GPU's."""
+    return cuda_device().to_host(array) if is_device_array(array) else np.asarray(array)
+
+
 def cuda_device() -> Device:
     """Return the current card: the same object each time, so that a twin may keep tables by it.
 
@@ -135,7 +140,12 @@ def _expanded(path: Path, seen: set[Path]) -> Iterator[str]:
 
 
 def in_batches(
-    function: Callable[[slice], _Result], count: int, bytes_each: int, device: Device
+    function: Callable[[slice], _Result],
+    count: int,
+    bytes_each: int,
+    device: Device,
+    *,
+    most: int = _MOST_OF_A_BATCH,
 ) -> list[_Result]:
     """Call ``function`` for slices that cover ``count`` items, and return its results in order.
 
@@ -152,9 +162,11 @@ def in_batches(
         Estimate of the memory that one item takes while ``function`` works.
     device : Device
         Whose free memory bounds the first batch.
+    most : int
+        Items of a batch, however much memory is free.
     """
     results: list[_Result] = []
-    most = min(max(1, device.free_bytes() // max(1, bytes_each)), _MOST_OF_A_BATCH)
+    most = min(max(1, device.free_bytes() // max(1, bytes_each)), max(1, most))
     start = 0
     while start < count:
         stop = min(start + most, count)

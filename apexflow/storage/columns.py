@@ -23,7 +23,7 @@ from apexflow.storage.format import (
 )
 
 if TYPE_CHECKING:
-    from apexflow.storage.store import Store
+    from apexflow.storage.writer import StoreWriter
 
 _PLAIN = (*RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS)
 # Columns that are called otherwise in a record.
@@ -34,7 +34,7 @@ _FIELDS: Mapping[str, Callable[[ClipRecord], Any]] = {
 _NO_RECORD = ClipRecord(dataset="", subject="", clip="", status="")
 
 
-def fill_columns(store: Store) -> None:
+def fill_columns(store: StoreWriter) -> None:
     """Copy every record into the columns of ``clips`` and ``frames``, some rows at a time."""
     index = np.arange(store.clip_count)
     starts, capacities = store.column("frame_start"), store.column("frame_capacity")
@@ -58,7 +58,7 @@ def fill_columns(store: Store) -> None:
     frames.finish_all()
 
 
-def write_csv(store: Store) -> None:
+def write_csv(store: StoreWriter) -> None:
     """Write the table of clips as a CSV file too: the one chunk of the array ``clips.csv``."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -82,7 +82,7 @@ class _Columns:
 
     Parameters
     ----------
-    store : Store
+    store : StoreWriter
     group : str
     names : tuple of str
         The columns, all of one length.
@@ -92,7 +92,7 @@ class _Columns:
 
     def __init__(
         self,
-        store: Store,
+        store: StoreWriter,
         group: str,
         names: tuple[str, ...],
         starts: NDArray[np.int64],

@@ -27,9 +27,10 @@ from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
 from apexflow.errors import ApexflowError
-from apexflow.storage.reading import alone
-from apexflow.storage.store import Store, open_store
+from apexflow.storage.holds import without_readers
+from apexflow.storage.store import open_store
 from apexflow.storage.target import Target, exclusive, sweep
+from apexflow.storage.writer import StoreWriter, open_writer
 
 CHUNK_BYTES = 4 << 20
 # A commit record of 75 frames is about 10 KB of JSON.
@@ -94,7 +95,7 @@ def compact(target: Target, *, chunk_bytes: int = CHUNK_BYTES, shard_bytes: int 
         )
     open_store(target)
     with exclusive(target):
-        store = open_store(target, mode="r+")
+        store = open_writer(target)
         if not store.complete:
             raise ApexflowError(
                 f"{store.name} is unfinished; the same process command goes on, then compact it"
@@ -111,7 +112,7 @@ def compact(target: Target, *, chunk_bytes: int = CHUNK_BYTES, shard_bytes: int 
     return Compaction(tuple(todo), before, after, kept)
 
 
-def expand(store: Store) -> bool:
+def expand(store: StoreWriter) -> bool:
     """Bring a compacted store back into the form that tasks may write; say whether it was one.
 
     For the one process that holds the store.
@@ -127,7 +128,7 @@ def expand(store: Store) -> bool:
 
 
 class _HeldMetadata(WrapperStore[ZarrStore]):
-    """A store in which one array can be written anew before anyone can see it."""
+    """A store in which one array can be written again before anyone can see it."""
 
     def __init__(self, store: ZarrStore, path: str) -> None:
         super().__init__(store)
@@ -155,7 +156,7 @@ class _HeldMetadata(WrapperStore[ZarrStore]):
 
 
 def _rewrite(
-    store: Store, path: str, rows: int, shard: int | None, remember: dict[str, int]
+    store: StoreWriter, path: str, rows: int, shard: int | None, remember: dict[str, int]
 ) -> None:
     """Write an array in chunks of ``rows`` beside its old ones, then switch to them."""
     old = store.array(path)
@@ -194,7 +195,7 @@ def _rewrite(
     store.refresh()
 
 
-def _paths(store: Store) -> Iterator[str]:
+def _paths(store: StoreWriter) -> Iterator[str]:
     """Yield the arrays that are rewritten: pictures, and the records and timings of clips."""
     yield from ("clips/record", "clips/timings")
     groups = [name for name in _GROUPS if name in store.group]
@@ -206,7 +207,7 @@ def _paths(store: Store) -> Iterator[str]:
         yield "frames/image"
 
 
-def _rows_wanted(store: Store, path: str, chunk_bytes: int) -> int:
+def _rows_wanted(store: StoreWriter, path: str, chunk_bytes: int) -> int:
     """Return the rows of a chunk of that size; 0 where an array's are as large, or rewritten."""
     array = store.array(path)
     if _is_compact(array) or not array.shape[0]:
@@ -240,17 +241,17 @@ def _equal(found: Any, wanted: Any) -> bool:
     return bool(np.array_equal(found, wanted, equal_nan=wanted.dtype.kind == "f"))
 
 
-def _delete_unused(store: Store) -> bool:
+def _delete_unused(store: StoreWriter) -> bool:
     """Delete the chunks under names that an array no longer uses, if no reader holds the store."""
     raw = store.group.store
-    with alone(raw) as nobody_reads:
+    with without_readers(raw) as nobody_reads:
         if nobody_reads:
             for path in _paths(store):
                 _delete_chunks(raw, path, _OTHER[_separator(store.array(path))])
     return nobody_reads
 
 
-def _make_room(store: Store, path: str, separator: str) -> None:
+def _make_room(store: StoreWriter, path: str, separator: str) -> None:
     """Delete what an earlier attempt left: it would shine through where nothing is written.
 
     Chunks that are all fill value are not. A reader from before the last rewriting may still
@@ -259,7 +260,7 @@ def _make_room(store: Store, path: str, separator: str) -> None:
     raw = store.group.store
     if not _has_chunks(raw, path, separator):
         return
-    with alone(raw) as nobody_reads:
+    with without_readers(raw) as nobody_reads:
         if not nobody_reads:
             raise ApexflowError(
                 f"{store.name}: a reader holds old chunks of {path}, which are in the way; "

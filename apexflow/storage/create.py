@@ -17,15 +17,13 @@ from apexflow.storage.format import (
     FRAME_FLOAT_COLUMNS,
     NO_NUMBER,
     NUMBER_COLUMNS,
+    PAIR_CHUNK,
     RESULT_NUMBER_COLUMNS,
     RESULT_TEXT_COLUMNS,
-    STEP_CHUNK,
-    STEPS_BY_LENGTH,
     TEXT_COLUMNS,
     Layout,
     float_columns,
 )
-from apexflow.storage.store import Store
 from apexflow.storage.target import (
     BEING_CREATED,
     Target,
@@ -34,6 +32,7 @@ from apexflow.storage.target import (
     target_name,
     zarr_target,
 )
+from apexflow.storage.writer import StoreWriter
 
 
 def create_store(
@@ -43,7 +42,7 @@ def create_store(
     recipe: Mapping[str, Any],
     recipe_hash: str,
     provenance: Mapping[str, Any],
-) -> Store:
+) -> StoreWriter:
     """Make an empty store of format 1 at ``target``: a path, a URL or a Zarr store.
 
     Raises `ApexflowError` when something else is there.
@@ -59,7 +58,7 @@ def create_store(
     except OSError as error:
         raise ApexflowError(f"cannot create the store {name}: {error.strerror or error}") from None
     _make_arrays(group, layout)
-    # Last: a store whose creation was cut short says so, and is made anew.
+    # Last: a store whose creation was cut short says so, and is made again.
     group.attrs.put(
         {
             "format": FORMAT,
@@ -69,7 +68,7 @@ def create_store(
             **provenance,
         }
     )
-    return Store(group, name)
+    return StoreWriter(group, name)
 
 
 def _make_arrays(group: zarr.Group, layout: Layout) -> None:
@@ -102,7 +101,7 @@ def _make_flow_arrays(group: zarr.Group, layout: Layout) -> None:
     flow = group.create_group("flow", attributes={"units": "pixels of the crop"})
     for window in layout.windows:
         shape, dims = (2, *size), ("component", "y", "x")
-        _make_stepped(
+        _make_of_pairs(
             flow, window, dtype, shape, dims, layout=layout, window=window, fill_value=np.nan
         )
     if not layout.regions:
@@ -112,7 +111,7 @@ def _make_flow_arrays(group: zarr.Group, layout: Layout) -> None:
     for window in layout.windows:
         region_shape = (len(layout.regions), 2, *layout.region_size)
         region_dims = ("region", "component", "y", "x")
-        _make_stepped(
+        _make_of_pairs(
             *(roi, window, dtype, region_shape, region_dims),
             layout=layout,
             window=window,
@@ -128,10 +127,10 @@ def _make_map_arrays(group: zarr.Group, layout: Layout) -> None:
         dims: tuple[str, ...] = (f"{name}_y", f"{name}_x", "rgb")
         if wanted.regions:
             shape, dims = (len(layout.regions), *shape), ("region", *dims)
-        _make_stepped(maps, name, "uint8", shape, dims, layout=layout, window=wanted.window)
+        _make_of_pairs(maps, name, "uint8", shape, dims, layout=layout, window=wanted.window)
 
 
-def _make_stepped(
+def _make_of_pairs(
     group: zarr.Group,
     name: str,
     dtype: str,
@@ -142,14 +141,14 @@ def _make_stepped(
     window: str,
     fill_value: Any = None,
 ) -> None:
-    """Make an array of a window's steps: a row a clip, or a row a frame."""
-    steps = layout.windows[window]
-    if steps == STEPS_BY_LENGTH:
-        options: dict[str, Any] = {"axis": "frame", "rows": STEP_CHUNK}
+    """Make an array of a window's frame pairs: a row a clip, or a row a frame."""
+    pairs = layout.windows[window]
+    if pairs is None:
+        options: dict[str, Any] = {"axis": "frame", "rows": PAIR_CHUNK}
     else:
         options = {"rows": 1}
-        if steps > 1:
-            shape, dims = (steps, *shape), (f"{window}_step", *dims)
+        if pairs > 1:
+            shape, dims = (pairs, *shape), (f"{window}_step", *dims)
     _make(group, name, dtype, shape, dims, fill_value=fill_value, **options)
 
 

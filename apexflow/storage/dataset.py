@@ -26,19 +26,19 @@ from apexflow.storage.collate import (
     collate,
     pad,
 )
+from apexflow.storage.holds import HeldStore
 from apexflow.storage.labels import Labels, label_clips, stored_clips
-from apexflow.storage.parts import (
+from apexflow.storage.samples import (
     Encode,
-    FramePart,
-    Part,
+    PerFramePart,
     RowInfo,
+    SamplePart,
     encoder,
     finished_rows,
     frames_part,
     maps_part,
     windows_part,
 )
-from apexflow.storage.reading import Reader
 from apexflow.storage.store import Store
 from apexflow.storage.target import Target, target_name
 
@@ -153,7 +153,7 @@ class ClipDataset(Dataset[Sample]):
         self.transform = transform
         self.memory = memory
         self.names = tuple(target_name(target) for target in targets)
-        self._readers = [Reader(target) for target in targets]
+        self._readers = [HeldStore(target) for target in targets]
         function = encoder(encode, size, encode_options)
         self._parts = [
             _parts(reader.store, maps, flow, roi, frames, function, max_frames)
@@ -274,7 +274,7 @@ class ClipDataset(Dataset[Sample]):
                 clips = [place.info[name] for place in places]
                 values = torch.from_numpy(part.read(reader.store, clips))
                 lengths = [len(clip.frames) for clip in clips] if part.ragged else None
-                if not part.ragged and isinstance(part, FramePart):
+                if not part.ragged and isinstance(part, PerFramePart):
                     values = values.reshape(len(clips), -1, *values.shape[1:])
                 pieces.setdefault(name, []).append(Packed(values, lengths))
         return {name: join(ones) for name, ones in pieces.items()}
@@ -408,8 +408,8 @@ def _parts(
     frames: str | Sequence[str] | None,
     encode: Encode | None,
     max_frames: int | None,
-) -> dict[str, Part]:
-    parts: dict[str, Part] = {}
+) -> dict[str, SamplePart]:
+    parts: dict[str, SamplePart] = {}
     if maps is not None:
         parts["maps"] = maps_part(store, maps)
     if flow is not None:

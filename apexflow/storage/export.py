@@ -21,9 +21,9 @@ JPEG_QUALITY = 95
 def export_maps(store: Store, folder: str | Path, *, map_name: str | None = None) -> int:
     """Write one PNG per clip, named ``sub006_006_1_2.png``; return how many.
 
-    Several maps go into a folder each. Of a window of several steps, or of regions, each map is
-    a file: ``sub006_006_1_2_step1_mouth.png``. Raises `ApexflowError` for a name that the recipe
-    does not make.
+    Several maps go into a folder each. Of a window of several frame pairs, or of regions, each
+    map is a file: ``sub006_006_1_2_step1_mouth.png``. Raises `ApexflowError` for a name that
+    the recipe does not make.
     """
     names = list(store.layout.maps)
     if not names:

@@ -11,13 +11,13 @@ A store is a Zarr v3 group, plain enough to open without apexflow::
       maps/<name>       (clip, y, x, 3), uint8 RGB; of regions (clip, region, y, x, 3)
       clips.csv         the table again: the one chunk of this array is a plain CSV file
 
-A window is one or more steps, each a flow from one frame to another. How many decides the
+A window is one or more frame pairs, each with its flow. How many decides the
 first axes of its arrays in ``flow``, ``roi`` and ``maps``:
 
-- one step: ``(clip, …)``, as above;
-- a fixed number of steps: ``(clip, step, …)``;
-- as many steps as the clip is long: ``(frame, …)``. The axis is that of ``frames``: the flow
-  of a step stands in the row of the frame at which the step ends. All other rows hold the
+- one pair: ``(clip, …)``, as above;
+- a fixed number of pairs: ``(clip, step, …)``;
+- as many pairs as the clip is long: ``(frame, …)``. The axis is that of ``frames``: the flow
+  of a pair stands in the row of the frame at which it ends. All other rows hold the
   fill value (NaN in flow, 0 in maps).
 
 ``clips/roi_box`` holds the boxes of all regions that were placed, in pixels of the template
@@ -26,7 +26,7 @@ the order of the region axis of ``roi``.
 
 A clip is done when its row of ``clips/record`` says so: that one small chunk is written
 last, and whole or not at all. The record holds, for each window, the frame numbers (from, to)
-of its steps.
+of its pairs, under the name ``steps``.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ CSV_COLUMNS = (
 # 224x224 are 1.6 MB.
 FRAME_CHUNK = 32
 # Flow between frames is 16 times as large as a crop; a divisor of FRAME_CHUNK keeps the rule.
-STEP_CHUNK = 4
+PAIR_CHUNK = 4
 COLUMN_CHUNK = 1 << 14
 
 DONE = "done"
@@ -73,8 +73,8 @@ FAILED = "failed"
 PENDING = ""
 
 
-STEPS_BY_LENGTH = 0
-"""Number of steps of a window that has more of them the longer the clip is."""
+# In the store's attributes: a window that has more frame pairs the longer the clip is.
+_BY_LENGTH = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +103,8 @@ class Layout:
     ----------
     crop : (height, width)
     keep_frames : bool
-    windows : dict of name to int
-        The number of steps of each window; `STEPS_BY_LENGTH` where the clip's length decides.
+    windows : dict of name to int or None
+        The number of frame pairs of each window; None where the clip's length decides.
     flow_dtype : "float32" or "float16"
     maps : dict of name to MapLayout
     stages : tuple of str
@@ -121,7 +121,7 @@ class Layout:
 
     crop: tuple[int, int]
     keep_frames: bool
-    windows: Mapping[str, int]
+    windows: Mapping[str, int | None]
     flow_dtype: str
     maps: Mapping[str, MapLayout]
     stages: tuple[str, ...]
@@ -132,6 +132,7 @@ class Layout:
 
     def to_dict(self) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        values["windows"] = {name: n or _BY_LENGTH for name, n in self.windows.items()}
         return values
 
     @classmethod
@@ -139,7 +140,7 @@ class Layout:
         return cls(
             crop=_pair(values["crop"]),
             keep_frames=values["keep_frames"],
-            windows=dict(values["windows"]),
+            windows={name: n or None for name, n in values["windows"].items()},
             flow_dtype=values["flow_dtype"],
             maps={
                 name: MapLayout(**(found | {"size": _pair(found["size"])}))
@@ -215,13 +216,13 @@ class ClipRecord:
     apex_frame, apex_source : int, str
         The frame that served as the apex, and how it is known: "annotated", "middle",
         "difference" or "flow". `NO_NUMBER` and "" when no apex was needed or known.
-    steps : dict of window to tuple of (from, to)
+    pairs : dict of window to tuple of (from, to)
         The frame numbers that each flow was computed between.
     roi_box : tuple of (x0, y0, x1, y1)
         One a region of `Layout.region_boxes`, in pixels of the template frame.
     device, face_device, decode_device : str
         What computed the clip, found its face, and decoded its frames: "cpu" or the name of a
-        card; "" in records of a time before cards.
+        GPU; "" in records of older stores.
     """
 
     dataset: str
@@ -243,7 +244,7 @@ class ClipRecord:
     box: tuple[float, ...] = ()
     landmarks: tuple[tuple[float, float], ...] = ()
     confidence: float | None = None
-    steps: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    pairs: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     roi_box: tuple[tuple[float, float, float, float], ...] = ()
     digests: Mapping[str, int] = field(default_factory=dict)
     device: str = ""
@@ -262,15 +263,16 @@ class ClipRecord:
     def failed(self) -> bool:
         return self.status == FAILED
 
-    def step_rows(self, window: str) -> list[int]:
-        """Return the rows of the frame axis at which the steps of a window end."""
+    def pair_rows(self, window: str) -> list[int]:
+        """Return the rows of the frame axis at which the frame pairs of a window end."""
         rows = {number: self.frame_start + i for i, number in enumerate(self.frame_numbers)}
-        return [rows[end] for _, end in self.steps[window]]
+        return [rows[end] for _, end in self.pairs[window]]
 
     def to_json(self) -> str:
-        values = {part.name: getattr(self, part.name) for part in fields(self)}
+        names = {part.name: "steps" if part.name == "pairs" else part.name for part in fields(self)}
+        values = {written: getattr(self, name) for name, written in names.items()}
         return json.dumps(
-            values | {"steps": dict(self.steps), "digests": dict(self.digests)}, ensure_ascii=False
+            values | {"steps": dict(self.pairs), "digests": dict(self.digests)}, ensure_ascii=False
         )
 
     @classmethod
@@ -280,7 +282,7 @@ class ClipRecord:
             values[name] = tuple(values[name])
         for name in ("shift", "landmarks", "roi_box"):
             values[name] = tuple(map(tuple, values[name]))
-        values["steps"] = {
-            window: tuple(map(tuple, steps)) for window, steps in values["steps"].items()
+        values["pairs"] = {
+            window: tuple(map(tuple, pairs)) for window, pairs in values.pop("steps").items()
         }
         return cls(**values)

@@ -1,6 +1,6 @@
-"""Mending a damaged store, as far as it can say by itself what belongs where.
+"""Repairing a damaged store, as far as it can say by itself what belongs where.
 
-Columns are made anew from the commit records. What only the data set can give is taken back, so
+Columns are made again from the commit records. What only the data set can give is taken back, so
 that the next run does it again: the clips whose pixels are damaged, and the annotation of all.
 """
 
@@ -13,14 +13,15 @@ import numpy as np
 import zarr
 from zarr.core.sync import sync
 
+from apexflow.storage.checks import Damage, verify
+from apexflow.storage.compact import expand
 from apexflow.storage.format import NO_NUMBER, NUMBER_COLUMNS, TEXT_COLUMNS
-from apexflow.storage.store import Store, whole_chunks
-from apexflow.storage.verify import Damage, verify
+from apexflow.storage.writer import StoreWriter, whole_chunks
 
 _RECORDED = ("dataset", "subject", "clip", "frame_start")
 
 
-def mend(store: Store) -> list[Damage]:
+def repair(store: StoreWriter) -> list[Damage]:
     """Take back what is damaged, for the one process that holds the store; return what was.
 
     A run over the same catalog completes the store: it does the clips again whose record is
@@ -34,11 +35,12 @@ def mend(store: Store) -> list[Damage]:
     for index in sorted({damage.index for damage in found if damage.index is not None}):
         store.forget_row(index)
     if found:
+        expand(store)
         store.begin()
     return found
 
 
-def _clear(store: Store, paths: Collection[str]) -> None:
+def _clear(store: StoreWriter, paths: Collection[str]) -> None:
     """Empty unreadable columns, and write again what the commit records know of them."""
     for path in paths:
         _delete_unreadable(store.array(path))

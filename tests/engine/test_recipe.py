@@ -68,7 +68,7 @@ def test_seed_samm_is_the_published_workflow() -> None:
         ("crop.height", 8, "crop.height: Input should be greater than or equal to 16, not 8"),
         ("alignment.method", "affine", "alignment.method: Input should be 'integer', 'subpixel'"),
         ("flow.method", "raft", "flow.method: Input should be 'farneback' or 'tvl1', not 'raft'"),
-        ("windows", ["onset-peak"], "windows: 'onset-peak' is no window; a window is"),
+        ("windows", ["onset-peak"], "windows: 'onset-peak' is not a window; a window is"),
         ("windows", ["onset-apex"] * 2, "must name each window once"),
         ("maps.hsv.window", "apex-offset", "must be one of ['onset-apex']"),
         ("maps.hsv.encoding", "rgb", "maps.hsv: encoding must be one of ['hsv', 'hsv-absolute'"),

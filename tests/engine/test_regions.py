@@ -17,9 +17,9 @@ from apexflow.engine.regions import (
     place_regions,
     read_region_boxes,
 )
-from apexflow.engine.synthetic import Subject
-from apexflow.engine.synthetic.portrait import LANDMARKS
 from apexflow.errors import ApexflowError
+from apexflow.synthetic import Subject
+from apexflow.synthetic.portrait import LANDMARKS
 
 FACE = (100.0, 50.0, 500.0, 550.0)
 

@@ -7,21 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apexflow.engine.windows import Window
-from apexflow.storage.format import STEPS_BY_LENGTH
 
-MOMENTS = {"onset": 10, "apex": 16, "offset": 25}
+KEY_FRAMES = {"onset": 10, "apex": 16, "offset": 25}
 INTERVAL = tuple(range(10, 26))
 
 
 def steps(name: str, interval: tuple[int, ...] = INTERVAL) -> list[tuple[int, int]]:
     window = Window.parse(name)
-    found = window.steps(MOMENTS, interval)
-    if window.count != STEPS_BY_LENGTH:
+    found = window.pairs(KEY_FRAMES, interval)
+    if window.count is not None:
         assert len(found) == window.count
     return list(found)
 
 
-def test_moments_in_a_row() -> None:
+def test_key_frames_in_a_row() -> None:
     assert steps("onset-apex") == [(10, 16)]
     assert steps("apex-offset") == [(16, 25)]
     assert steps("onset-apex-offset") == [(10, 16), (16, 25)]
@@ -53,7 +52,7 @@ def test_equal_steps_go_from_end_to_end_for_clips_of_any_length(
     count: int, interval: list[int]
 ) -> None:
     numbers = tuple(sorted(interval))
-    found = Window.parse(f"steps-{count}").steps({}, numbers)
+    found = Window.parse(f"steps-{count}").pairs({}, numbers)
     assert len(found) == count
     assert (found[0][0], found[-1][1]) == (numbers[0], numbers[-1])
     assert all(a[1] == b[0] for a, b in pairwise(found))
@@ -61,11 +60,11 @@ def test_equal_steps_go_from_end_to_end_for_clips_of_any_length(
 
 
 def test_what_a_window_needs() -> None:
-    assert Window.parse("onset-mid-apex").moments == ("onset", "apex")
-    assert Window.parse("onset-every-3").moments == ("onset",)
-    assert Window.parse("consecutive").moments == ()
-    assert Window.parse("steps-4").moments == ()
-    assert Window.parse("onset-steps-4").moments == ("onset",)
+    assert Window.parse("onset-mid-apex").key_frames == ("onset", "apex")
+    assert Window.parse("onset-every-3").key_frames == ("onset",)
+    assert Window.parse("consecutive").key_frames == ()
+    assert Window.parse("steps-4").key_frames == ()
+    assert Window.parse("onset-steps-4").key_frames == ("onset",)
 
 
 @pytest.mark.parametrize(
@@ -77,5 +76,5 @@ def test_what_a_window_needs() -> None:
     ],
 )
 def test_other_names_are_no_windows(name: str) -> None:
-    with pytest.raises(ValueError, match="is no window; a window is moments in a row"):
+    with pytest.raises(ValueError, match="is not a window; a window is key frames in a row"):
         Window.parse(name)

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from apexflow.storage.compact import expand
 from apexflow.storage.create import create_store
 from apexflow.storage.format import (
     DONE,
     FAILED,
-    STEPS_BY_LENGTH,
     ClipRecord,
     ClipRow,
     Layout,
     MapLayout,
 )
-from apexflow.storage.store import ClipArrays, Store
 from apexflow.storage.target import Target
+from apexflow.storage.writer import ClipArrays, StoreWriter
 
 SIDE = 32
 
@@ -40,13 +40,13 @@ class Made:
     status: str = DONE
 
 
-def make_store(target: Target, clips: Sequence[Made], *, finalize: bool = True) -> Store:
+def make_store(target: Target, clips: Sequence[Made], *, finalize: bool = True) -> StoreWriter:
     """Write clips into a new store; the first done one says which arrays there are."""
     first = next(clip for clip in clips if clip.status == DONE)
     layout = Layout(
         crop=next(iter(first.flow.values())).shape[-2:] if first.flow else (SIDE, SIDE),
         keep_frames=first.frames is not None,
-        windows={name: _steps(name, flow) for name, flow in first.flow.items()},
+        windows={name: _pairs(name, flow) for name, flow in first.flow.items()},
         flow_dtype="float32",
         maps={
             name: MapLayout(size=image.shape[-3:-1], window=next(iter(first.flow)))
@@ -63,8 +63,9 @@ def make_store(target: Target, clips: Sequence[Made], *, finalize: bool = True) 
     return store
 
 
-def add_clips(store: Store, clips: Sequence[Made], *, finalize: bool = True) -> None:
+def add_clips(store: StoreWriter, clips: Sequence[Made], *, finalize: bool = True) -> None:
     slots = store.reserve([_row(clip) for clip in clips])
+    expand(store)
     store.begin()
     for clip, slot in zip(clips, slots, strict=True):
         if clip.status == DONE:
@@ -77,9 +78,9 @@ def add_clips(store: Store, clips: Sequence[Made], *, finalize: bool = True) -> 
         store.finalize()
 
 
-def _steps(window: str, flow: np.ndarray) -> int:
+def _pairs(window: str, flow: np.ndarray) -> int | None:
     if window == "consecutive":
-        return STEPS_BY_LENGTH
+        return None
     return flow.shape[0] if flow.ndim == 4 else 1
 
 
@@ -115,8 +116,8 @@ def _record(clip: Made) -> ClipRecord:
         shift=((0.0, 0.0),) * count,
         score=(1.0,) * count,
         template_frame=10,
-        steps={
-            window: tuple((10 + i, 11 + i) for i in range(_steps(window, flow) or len(flow)))
+        pairs={
+            window: tuple((10 + i, 11 + i) for i in range(_pairs(window, flow) or len(flow)))
             for window, flow in clip.flow.items()
         },
     )

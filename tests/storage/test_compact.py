@@ -13,14 +13,15 @@ import zarr
 from zarr.storage import MemoryStore
 
 from apexflow import process
-from apexflow.engine.readers import read_samm
+from apexflow.datasets import read_samm
 from apexflow.engine.recipe import Recipe
 from apexflow.errors import ApexflowError
+from apexflow.storage.checks import verify
 from apexflow.storage.compact import compact, expand
 from apexflow.storage.dataset import ClipDataset
 from apexflow.storage.store import Store, open_store
 from apexflow.storage.target import exclusive
-from apexflow.storage.verify import verify
+from apexflow.storage.writer import open_writer
 from tests.storage.stores import add_clips, make_store, random_clips
 
 COUNT = 16
@@ -126,20 +127,20 @@ def test_readers_see_the_same_while_it_happens(path: Path) -> None:
         compact(path)
         # The data set reads on from the old chunks, which are where the new ones would go.
         with pytest.raises(ApexflowError, match="a reader holds old chunks of"):
-            expand(open_store(path, mode="r+"))
+            expand(open_writer(path))
     finally:
         ended.set()
         reader.join()
     assert failures == []
     dataset.close()
-    assert expand(open_store(path, mode="r+"))
+    assert expand(open_writer(path))
     np.testing.assert_array_equal(dataset.batch(range(COUNT))[0], wanted)
 
 
 def test_a_run_goes_on_with_a_compacted_store(path: Path) -> None:
     before = content(open_store(path))
     compact(path)
-    store = open_store(path, mode="r+")
+    store = open_writer(path)
     add_clips(store, random_clips(COUNT + 5, frames=True))
     after = open_store(path)
     assert after.clip_count == COUNT + 5
@@ -174,7 +175,7 @@ def test_what_an_earlier_form_left_does_not_shine_through(path: Path) -> None:
     compact(path)
     assert any(path.glob("maps/hsv/c.*"))
     reader.close()
-    store = open_store(path, mode="r+")
+    store = open_writer(path)
     store.array("maps/hsv")[:] = 0
     expand(store)
     assert not open_store(path).array("maps/hsv")[:].any()

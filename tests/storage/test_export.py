@@ -6,12 +6,13 @@ import pytest
 from PIL import Image
 
 from apexflow import process
-from apexflow.engine.readers import read_samm
+from apexflow.datasets import read_samm
 from apexflow.engine.recipe import Recipe
 from apexflow.errors import ApexflowError
 from apexflow.storage.export import export_gifs, export_maps, export_normalized
 from apexflow.storage.format import DONE, ClipRecord
 from apexflow.storage.store import Store, open_store
+from apexflow.storage.writer import open_writer
 from tests.conftest import small
 
 
@@ -66,7 +67,7 @@ def test_names_in_a_hostile_store_write_nowhere_else(
 ) -> None:
     path = tmp_path / "samm.zarr"
     process(read_samm(samm_root)[:1], path, recipe=small_recipe, workers=0, progress=False)
-    store = open_store(path, mode="r+")
+    store = open_writer(path)
     record = store.record(0)
     assert record is not None
     assert record.status == DONE

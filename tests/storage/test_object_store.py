@@ -16,9 +16,9 @@ from apexflow import process
 from apexflow.catalog import Catalog
 from apexflow.engine.recipe import Recipe
 from apexflow.errors import ApexflowError
+from apexflow.storage.checks import verify
 from apexflow.storage.store import open_store
 from apexflow.storage.target import store_exists
-from apexflow.storage.verify import verify
 
 pytest.importorskip("obstore", reason="the extra s3 is not installed")
 pytest.importorskip("moto", reason="moto's S3 server is not installed")

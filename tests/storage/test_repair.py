@@ -5,8 +5,8 @@ import pytest
 from apexflow import process
 from apexflow.catalog import Catalog
 from apexflow.engine.recipe import Recipe
+from apexflow.storage.checks import verify
 from apexflow.storage.store import open_store
-from apexflow.storage.verify import verify
 from tests.stores import assert_same_arrays
 
 

@@ -11,28 +11,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apexflow import process
-from apexflow.engine.readers import read_samm
+from apexflow.datasets import read_samm
 from apexflow.engine.recipe import Recipe
-from apexflow.engine.task import layout
+from apexflow.engine.run.task import layout
 from apexflow.errors import ApexflowError
+from apexflow.storage.checks import verify
 from apexflow.storage.create import create_store
 from apexflow.storage.format import DONE, FRAME_CHUNK, ClipRecord, ClipRow
-from apexflow.storage.store import ClipArrays, Store, open_store
-from apexflow.storage.verify import verify
+from apexflow.storage.store import open_store
+from apexflow.storage.writer import ClipArrays, StoreWriter
 
 
 @pytest.fixture
-def store(tmp_path: Path, samm_root: Path, small_recipe: Recipe) -> Store:
+def store(tmp_path: Path, samm_root: Path, small_recipe: Recipe) -> StoreWriter:
     path = tmp_path / "samm.zarr"
     process(read_samm(samm_root), path, recipe=small_recipe, workers=0, progress=False)
     return open_store(path)
 
 
-def folder(store: Store) -> Path:
+def folder(store: StoreWriter) -> Path:
     return Path(store.name)
 
 
-def test_opens_with_zarr_alone(store: Store) -> None:
+def test_opens_with_zarr_alone(store: StoreWriter) -> None:
     group = zarr.open(store.name, mode="r")
     assert group.attrs["format"] == 1
     assert group["clips/status"][:].tolist().count("done") == 5
@@ -43,7 +44,7 @@ def test_opens_with_zarr_alone(store: Store) -> None:
     np.testing.assert_array_equal(np.diff(numbers), 1)
 
 
-def test_opens_with_xarray_and_has_named_axes(store: Store) -> None:
+def test_opens_with_xarray_and_has_named_axes(store: StoreWriter) -> None:
     clips = xarray.open_zarr(store.name, group="clips", consolidated=False)
     assert clips["box"].dims == ("clip", "corner")
     assert clips["subject"].dims == ("clip",)
@@ -55,20 +56,20 @@ def test_opens_with_xarray_and_has_named_axes(store: Store) -> None:
     assert maps["hsv"].sizes["clip"] == 7
 
 
-def test_walking_the_whole_hierarchy_warns_of_nothing(store: Store) -> None:
+def test_walking_the_whole_hierarchy_warns_of_nothing(store: StoreWriter) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         names = [name for name, _ in zarr.open_group(store.name, mode="r").members(max_depth=None)]
     assert "clips/record" in names
 
 
-def test_the_table_is_also_a_plain_csv_file(store: Store) -> None:
+def test_the_table_is_also_a_plain_csv_file(store: StoreWriter) -> None:
     lines = (folder(store) / "clips.csv" / "c" / "0").read_text().splitlines()
     assert lines[0].startswith("dataset,subject,clip,status")
     assert len(lines) == 1 + store.clip_count
 
 
-def test_values_are_what_was_processed(store: Store) -> None:
+def test_values_are_what_was_processed(store: StoreWriter) -> None:
     done = [record for record in store.records() if record is not None and record.done]
     for record in done:
         assert record.score[record.frame_numbers.index(record.template_frame)] == 1
@@ -79,13 +80,13 @@ def test_values_are_what_was_processed(store: Store) -> None:
     assert attributes["versions"]["apexflow"]
 
 
-def test_a_sound_store_has_no_damage(store: Store) -> None:
+def test_a_sound_store_has_no_damage(store: StoreWriter) -> None:
     assert verify(store) == []
 
 
 @pytest.mark.parametrize("path", ["frames/image", "flow/onset-apex", "maps/hsv"])
 @pytest.mark.parametrize("how", ["changed", "truncated", "lost", "emptied"])
-def test_damaged_chunks_are_named_with_their_clip(store: Store, path: str, how: str) -> None:
+def test_damaged_chunks_are_named_with_their_clip(store: StoreWriter, path: str, how: str) -> None:
     chunk = sorted((folder(store) / path).glob("c.*"))[0]
     data = chunk.read_bytes()
     middle = len(data) // 2
@@ -102,17 +103,17 @@ def test_damaged_chunks_are_named_with_their_clip(store: Store, path: str, how: 
     assert damage.where == f"{path} of clip {'/'.join(first.key)}"
 
 
-def test_a_damaged_column_is_named(store: Store) -> None:
+def test_a_damaged_column_is_named(store: StoreWriter) -> None:
     (folder(store) / "clips" / "subject" / "c" / "0").write_bytes(b"nonsense")
     assert [damage.where for damage in verify(open_store(store.name))] == ["clips/subject"]
 
 
-def test_damaged_metadata_is_named(store: Store) -> None:
+def test_damaged_metadata_is_named(store: StoreWriter) -> None:
     (folder(store) / "maps" / "hsv" / "zarr.json").write_text("{")
     assert {damage.where.split(" ")[0] for damage in verify(open_store(store.name))} == {"maps/hsv"}
 
 
-def test_other_formats_are_refused(store: Store) -> None:
+def test_other_formats_are_refused(store: StoreWriter) -> None:
     path = folder(store) / "zarr.json"
     metadata = json.loads(path.read_text())
     metadata["attributes"]["format"] = 2
@@ -127,7 +128,7 @@ def test_a_missing_store_is_said_to_be_missing(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere.zarr").exists()
 
 
-def memory_store(recipe: Recipe) -> Store:
+def memory_store(recipe: Recipe) -> StoreWriter:
     return create_store(
         zarr.storage.MemoryStore(),
         layout=layout(recipe),

@@ -6,20 +6,18 @@ A crop reads its pixels once or, for their mean, from the cache, and writes its 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apexflow.kernels._validate import check_choice
+from apexflow.kernels.crop.geometry import Interpolation, extent, mean_radii, span
 from apexflow.kernels.gpu import Device
 
 _SOURCE = "crop/crop.cu"
 _THREADS = 256
 _MOST_CROPS = 65535  # a crop is the second dimension of a grid
 _TAPS = {"nearest": 1, "linear": 2, "cubic": 4, "lanczos4": 8, "area": 0}
-
-Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos4"]
 
 
 def to_gray(frames: Any, *, device: Device) -> Any:
@@ -35,49 +33,16 @@ def to_gray(frames: Any, *, device: Device) -> Any:
 
 def warp_crops(
     frames: Any,
-    numbers: NDArray[np.integer[Any]],
+    numbers: NDArray[np.int64],
     matrices: NDArray[np.float64],
     size: tuple[int, int],
     interpolation: Interpolation,
     *,
     device: Device,
 ) -> Any:
-    """Sample crops at the places that matrices say, one interpolation of the frames' own pixels.
-
-    "area" is bilinear, after a mean over as many pixels as fall into one of the crop.
-
-    Parameters
-    ----------
-    frames : (F, H, W) or (F, H, W, 3) uint8
-        On the device; gray or BGR.
-    numbers : (N,) int
-        Which frame each crop is cut from. NumPy's, as are the matrices: they are small, and go
-        up with the call.
-    matrices : (N, 2, 3) float64
-        From (x, y, 1) of the crop to pixels of the frame; pixel centres at whole numbers.
-    size : (height, width)
-    interpolation : {"nearest", "linear", "cubic", "area", "lanczos4"}
-
-    Returns
-    -------
-    (N, height, width) uint8
-        Gray, on the device.
-    """
-    check_choice("interpolation", interpolation, _TAPS)
-    numbers = _checked_numbers(numbers, frames)
-    matrices = np.asarray(matrices, np.float64).reshape(-1, 2, 3)
-    if len(matrices) != len(numbers):
-        raise ValueError(f"matrices must be one a crop, {len(numbers)}. Got {len(matrices)}.")
-    if not np.isfinite(matrices).all():
-        raise ValueError("matrices must be finite.")
-    reach = 5 + 0.5 * np.abs(matrices[:, :, :2]).max(axis=(1, 2))
-    low, high = _extent(matrices, size)
-    limits = np.array(frames.shape[2:0:-1])
-    first, last = _span(low - reach[:, None], high + reach[:, None], limits)
-    half = np.zeros((len(numbers), 2), np.int64)
-    if interpolation == "area":
-        pixels = np.hypot(matrices[:, 0, :2], matrices[:, 1, :2])
-        half = np.floor((pixels + 0.5) / 2).astype(np.int64)
+    """Sample crops of frames of the device; the other arguments are NumPy's, and checked."""
+    first, last = span(extent(matrices, size), frames.shape[1:3])
+    half = mean_radii(matrices) if interpolation == "area" else np.zeros_like(first)
     plans = np.concatenate([numbers[:, None], first, last, half], axis=1)
     moved = matrices.copy()
     moved[:, :, 2] -= first
@@ -87,37 +52,15 @@ def warp_crops(
 
 def resize_crops(
     frames: Any,
-    numbers: NDArray[np.integer[Any]],
-    boxes: NDArray[np.integer[Any]],
+    numbers: NDArray[np.int64],
+    boxes: NDArray[np.int64],
     size: tuple[int, int],
     interpolation: Interpolation,
     *,
     device: Device,
 ) -> Any:
-    """Cut boxes of whole pixels, resize them as ``cv2.resize`` does, and make them gray.
-
-    Parameters
-    ----------
-    frames, numbers, size, interpolation
-        As `warp_crops` takes them.
-    boxes : (N, 4) int
-        x0, y0, x1, y1 in pixels of the frame, inside it. NumPy's.
-
-    Returns
-    -------
-    (N, height, width) uint8
-        Gray, on the device.
-    """
-    check_choice("interpolation", interpolation, _TAPS)
-    numbers = _checked_numbers(numbers, frames)
-    boxes = np.asarray(boxes, np.int64).reshape(-1, 4)
-    if len(boxes) != len(numbers):
-        raise ValueError(f"boxes must be one a crop, {len(numbers)}. Got {len(boxes)}.")
+    """Cut and resize boxes of frames of the device; the other arguments are NumPy's, checked."""
     start, sides = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
-    outside = (start < 0) | (sides < 1) | (boxes[:, 2:] > frames.shape[2:0:-1])
-    if outside.any():
-        wrong = boxes[outside.any(axis=1)][0].tolist()
-        raise ValueError(f"boxes must lie inside frames of {frames.shape[1:3]}. Got {wrong}.")
     # A box that does not shrink both ways is interpolated between two pixels.
     shrinks = (sides >= size[::-1]).all(axis=1)
     crops = device.xp.empty((len(boxes), *size), np.uint8)
@@ -172,30 +115,3 @@ def _cut(
             ),
         )
     return crops
-
-
-def _checked_numbers(numbers: NDArray[np.integer[Any]], frames: Any) -> NDArray[np.int64]:
-    checked = np.asarray(numbers, np.int64).ravel()
-    outside = checked[(checked < 0) | (checked >= len(frames))]
-    if outside.size:
-        raise ValueError(f"numbers must be below {len(frames)}. Got {outside[0]}.")
-    return checked
-
-
-def _extent(
-    matrices: NDArray[np.float64], size: tuple[int, int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the least and the largest (x, y) of each crop, (N, 2), in pixels of the frame."""
-    bottom, right = size[0] - 1, size[1] - 1
-    corners = np.array([[0, right, 0, right], [0, 0, bottom, bottom], [1, 1, 1, 1]])
-    places = matrices @ corners
-    return places.min(axis=2), places.max(axis=2)
-
-
-def _span(
-    low: NDArray[np.float64], high: NDArray[np.float64], lengths: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the first and the last whole pixel from low to high, inside the axes."""
-    first = np.clip(np.floor(low), 0, lengths - 1)
-    last = np.clip(np.ceil(high), first, lengths - 1)
-    return first.astype(np.int64), last.astype(np.int64)

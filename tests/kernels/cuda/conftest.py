@@ -13,25 +13,14 @@ import pytest
 
 from apexflow.kernels import gpu
 from apexflow.kernels.gpu import Device, GpuUnavailable, cuda_device
-from tests.kernels.cuda.build import COMPILER, ShimDevice
-
-ADDRESSES = "APEXFLOW_TEST_ADDRESSES"
-"""Set to 1 in a process that runs under AddressSanitizer, or under compute-sanitizer."""
+from tests.conftest import ADDRESSES
+from tests.kernels.cuda.build import ShimDevice
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "addresses: a small case that also runs under AddressSanitizer"
     )
-
-
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> ShimDevice:
-    """The sources as C++; each is built once a session, when a test asks for it."""
-    if COMPILER is None:
-        pytest.skip("no C++ compiler (g++)")
-    addresses = os.environ.get(ADDRESSES) == "1"
-    return ShimDevice(tmp_path_factory.mktemp("cuda"), addresses=addresses)
 
 
 @pytest.fixture(scope="session")

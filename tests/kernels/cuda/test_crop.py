@@ -1,4 +1,4 @@
-"""Crops from a card against those that the engine cuts with OpenCV."""
+"""Crops from a GPU against those that OpenCV cuts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apexflow.engine import align
-from apexflow.engine.align import Pose, crop_matrix
+from apexflow.engine.clip.align import Pose, crop_matrix
 from apexflow.engine.recipe import Crop
-from apexflow.kernels.crop.gpu import Interpolation, resize_crops, to_gray, warp_crops
+from apexflow.kernels import crop as kernels
+from apexflow.kernels.crop import Interpolation
+from apexflow.kernels.crop.gpu import resize_crops, to_gray, warp_crops
 from apexflow.kernels.gpu import Device
-from tests.kernels.cuda.build import ShimDevice
 
 INTERPOLATIONS = get_args(Interpolation)
 SAMPLED = settings(
@@ -41,6 +41,11 @@ def difference_apart_from_ties(
     places = np.einsum("ij,jyx->iyx", matrix, np.stack([x, y, np.ones_like(x)]))
     tie = (np.abs(places - np.floor(places) - 0.5) < 1e-3).any(axis=0)
     return np.where(tie, 0, np.abs(got.astype(int) - expected))
+
+
+def warped(frame: np.ndarray, matrix: np.ndarray, crop: Crop) -> np.ndarray:
+    size = crop.height, crop.width
+    return kernels.warp_crops(frame[None], np.array([0]), matrix[None], size, crop.interpolation)[0]
 
 
 @pytest.mark.addresses
@@ -85,9 +90,10 @@ def test_resized_boxes_are_those_of_opencv(
     numbers = np.array([1, 0])
     there = device.xp.asarray(frames)
     crops = resize_crops(there, numbers, boxes, size, interpolation, device=device)
-    crop = Crop(height=size[0], width=size[1], interpolation=interpolation)
     for got, number, box in zip(device.to_host(crops), numbers, boxes, strict=True):
-        expected = align._resize(frames[number], tuple(box.tolist()), Pose(), crop)
+        (expected,) = kernels.resize_crops(
+            frames[number][None], np.array([0]), box[None], size, interpolation
+        )
         assert_within_a_level(got, expected)
 
 
@@ -128,7 +134,7 @@ def test_warped_crops_are_those_of_opencv(
     there = device.xp.asarray(frames)
     crops = warp_crops(there, numbers, matrices, size, interpolation, device=device)
     for got, number, matrix in zip(device.to_host(crops), numbers, matrices, strict=True):
-        expected = align._warp(frames[number], matrix, crop)
+        expected = warped(frames[number], matrix, crop)
         if interpolation == "nearest":
             assert difference_apart_from_ties(got, expected, matrix).max() == 0
         else:
@@ -144,14 +150,17 @@ def test_crops_at_and_beyond_the_borders(device: Device, interpolation: Any) -> 
     there = device.xp.asarray(frames)
     crops = resize_crops(there, np.arange(3), boxes, (16, 20), interpolation, device=device)
     for got, frame, box in zip(device.to_host(crops), frames, boxes, strict=True):
-        assert_within_a_level(got, align._resize(frame, tuple(box.tolist()), Pose(), crop))
+        (expected,) = kernels.resize_crops(
+            frame[None], np.array([0]), box[None], (16, 20), interpolation
+        )
+        assert_within_a_level(got, expected)
     # The whole frame and around it, a corner, far outside on each side.
     regions = [(-9, -9, 59, 49), (45, 35, 65, 55), (-90, 3, -50, 40), (900, -1e4, 940, -1e4 + 30)]
     matrices = np.stack([crop_matrix(region, (25, 20), Pose(), crop) for region in regions])
     numbers = np.array([0, 1, 2, 0])
     crops = warp_crops(there, numbers, matrices, (16, 20), interpolation, device=device)
     for got, number, matrix in zip(device.to_host(crops), numbers, matrices, strict=True):
-        expected = align._warp(frames[number], matrix, crop)
+        expected = warped(frames[number], matrix, crop)
         assert difference_apart_from_ties(got, expected, matrix).max() <= 1
 
 
@@ -170,20 +179,39 @@ def test_a_crop_of_whole_pixels_is_the_frame(device: Device) -> None:
         np.testing.assert_array_equal(device.to_host(crops), frames[:, 9:29, 7:37])
 
 
-def test_bad_arguments_are_refused(shim: ShimDevice) -> None:
+def test_bad_arguments_are_refused() -> None:
     frames, one = noise(3, 2, 40, 50), np.array([0])
+    resize, warp = kernels.resize_crops, kernels.warp_crops
     box, matrix = np.array([[0, 0, 20, 20]]), np.zeros((1, 2, 3))
     refused = [
-        (resize_crops, one, box, "quadratic", "interpolation must be one of"),
-        (resize_crops, one + 2, box, "area", "numbers must be below 2. Got 2"),
-        (resize_crops, one, box + 35, "area", r"boxes must lie inside frames of \(40, 50\)"),
-        (resize_crops, one, box - 1, "area", r"Got \[-1, -1, 19, 19\]"),
-        (resize_crops, one, box[:, [2, 1, 0, 3]], "area", "boxes must lie inside"),
-        (resize_crops, one, np.tile(box, (2, 1)), "area", "boxes must be one a crop, 1. Got 2"),
-        (warp_crops, one - 1, matrix, "linear", "numbers must be below 2. Got -1"),
-        (warp_crops, one, matrix + np.nan, "linear", "matrices must be finite"),
-        (warp_crops, one, np.zeros((3, 2, 3)), "linear", "matrices must be one a crop, 1. Got 3"),
+        (resize, one, box, "quadratic", "interpolation must be one of"),
+        (resize, one + 2, box, "area", "numbers must be below 2. Got 2"),
+        (
+            kernels.resize_crops,
+            one,
+            box + 35,
+            "area",
+            r"boxes must lie inside frames of \(40, 50\)",
+        ),
+        (resize, one, box - 1, "area", r"Got \[-1, -1, 19, 19\]"),
+        (resize, one, box[:, [2, 1, 0, 3]], "area", "boxes must lie inside"),
+        (
+            kernels.resize_crops,
+            one,
+            np.tile(box, (2, 1)),
+            "area",
+            "boxes must be one a crop, 1. Got 2",
+        ),
+        (warp, one - 1, matrix, "linear", "numbers must be below 2. Got -1"),
+        (warp, one, matrix + np.nan, "linear", "matrices must be finite"),
+        (
+            kernels.warp_crops,
+            one,
+            np.zeros((3, 2, 3)),
+            "linear",
+            "matrices must be one a crop, 1. Got 3",
+        ),
     ]
     for function, numbers, where, interpolation, message in refused:
         with pytest.raises(ValueError, match=message):
-            function(frames, numbers, where, (16, 16), interpolation, device=shim)
+            function(frames, numbers, where, (16, 16), interpolation)

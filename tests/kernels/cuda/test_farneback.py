@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from apexflow.engine.bench import cases
+from apexflow.bench import cases
 from apexflow.kernels import farneback, prepare_farneback
 from apexflow.kernels.flow_farneback import gpu
 from apexflow.kernels.flow_farneback.arguments import check_averaging, check_expansion

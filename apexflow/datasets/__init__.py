@@ -1,0 +1,44 @@
+"""Data sets in, catalogs out: one file a data set, and the table and folder reading they share.
+
+Every reader has one shape, ``read_NAME(root, annotations, *, apex, …) -> Catalog``. A row
+whose frames cannot be used stays in the catalog, for the run to report that clip alone; a
+table or root that cannot be read raises `ApexflowError`. `READERS` describes them all, for
+the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from apexflow.datasets.action_units import ActionUnit, ActionUnits, parse_action_units
+from apexflow.datasets.casme2 import CASME2, read_casme2
+from apexflow.datasets.casme3 import CASME3, read_casme3
+from apexflow.datasets.casme_sq import CASME_SQ, read_casme_sq
+from apexflow.datasets.fourdme import FOURDME, read_4dme
+from apexflow.datasets.mmew import MMEW, read_mmew
+from apexflow.datasets.reader import Option, Reader
+from apexflow.datasets.samm import SAMM, read_samm
+from apexflow.datasets.smic import SMIC, read_smic
+from apexflow.datasets.table import TABLE, read_table
+
+READERS: Mapping[str, Reader] = MappingProxyType(
+    {reader.name: reader for reader in (SAMM, CASME2, SMIC, CASME_SQ, CASME3, MMEW, FOURDME, TABLE)}
+)
+
+__all__ = [
+    "READERS",
+    "ActionUnit",
+    "ActionUnits",
+    "Option",
+    "Reader",
+    "parse_action_units",
+    "read_4dme",
+    "read_casme2",
+    "read_casme3",
+    "read_casme_sq",
+    "read_mmew",
+    "read_samm",
+    "read_smic",
+    "read_table",
+]

@@ -1,0 +1,166 @@
+"""Any data set: one table that names a folder of frames, or a video, for each clip."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
+
+from apexflow.catalog import Catalog, Clip
+from apexflow.datasets.emotions import canonical_emotion
+from apexflow.datasets.reader import ApexChoice, Option, Reader, finish, place
+from apexflow.datasets.tables import UNKNOWN, Column, Row, read_rows
+
+if TYPE_CHECKING:
+    from apexflow.datasets.corrections import CorrectionSource
+
+_NAMES = ("annotations.csv", "clips.csv", "labels.csv", "annotations.xlsx")
+_COLUMNS = (
+    Column("subject", ("subject",)),
+    Column("clip", ("clip", "name")),
+    Column("path", ("path",)),
+    Column("onset", ("onset", "onset frame")),
+    Column("apex", ("apex", "apex frame"), required=False),
+    Column("offset", ("offset", "offset frame")),
+    Column("label", ("label",), required=False),
+    Column("emotion", ("emotion",), required=False),
+    Column("action_units", ("action units", "aus", "au"), required=False),
+    Column("dataset", ("dataset", "data set"), required=False),
+)
+_NAME = re.compile(r"(?![0-9.,+-]+e[0-9+-]+$).*[^\W\d_]", re.IGNORECASE)  # a letter, but no 1e3
+_WHOLE = re.compile(r"([0-9]{1,9})(?:\.0+)?")
+_LAYOUT = """\
+One table with the columns subject, clip, path, onset, apex, offset, label. `path` is
+relative to ROOT: a folder of numbered images, or a video file (mp4, avi, mov). Frame
+numbers are the numbers in the images' names, or positions in the video from 0; empty
+cells are unknown. `label` is a class number, or the name of an emotion. Optional columns:
+emotion, action units, dataset."""
+
+
+def read_table(
+    root: str | Path | None,
+    annotations: str | Path | None = None,
+    *,
+    apex: ApexChoice = "annotated",
+    corrections: CorrectionSource = None,
+    dataset: str = "table",
+) -> Catalog:
+    """Read any data set from one table: subject, clip, path, onset, apex, offset, label.
+
+    Parameters
+    ----------
+    root : path or None
+        The folder that ``path`` is relative to; None reads the table alone.
+    annotations : path, optional
+        The table; by default ``annotations.csv`` (or clips.csv, labels.csv) in or beside
+        ``root``.
+    apex : {"annotated", "middle", "difference", "flow"}
+        Where the apex comes from.
+    corrections : path, "published" or sequence of Correction, optional
+        See `apexflow.datasets.corrections`.
+    dataset : str
+        `Clip.dataset` of the rows, unless the table has a column of that name.
+
+    Returns
+    -------
+    Catalog
+        A label that is a number becomes `Clip.label`, any other text `Clip.emotion`.
+
+    Raises
+    ------
+    ApexflowError
+        The root or the table cannot be used, or a path leaves the root.
+    """
+    return finish(table_rows(root, annotations, dataset=dataset), apex, corrections)
+
+
+def table_rows(
+    root: str | Path | None, annotations: str | Path | None = None, *, dataset: str = "table"
+) -> list[Clip]:
+    """Return a clip for every row of the table."""
+    where = place(root, annotations, _NAMES, TABLE.title, "the folders that the table names")
+    rows = read_rows(where.table, _COLUMNS)
+    _refuse_mixed_labels(rows)
+    return [_clip(row, where.root, dataset) for row in rows]
+
+
+def _refuse_mixed_labels(rows: list[Row]) -> None:
+    """Class numbers beside names would leave some clips without a class."""
+    labelled = [row for row in rows if _label(row)]
+    for row in labelled:
+        if (_class_number(row) is None) != (_class_number(labelled[0]) is None):
+            raise row.error(
+                f"label {row.text('label')!r}, but {labelled[0].text('label')!r} in row "
+                f"{labelled[0].number}: labels must be all numbers or all names"
+            )
+
+
+def _label(row: Row) -> str:
+    """Return the label, empty where it is a mark for an unknown one."""
+    label = row.text("label")
+    return "" if label.casefold() in UNKNOWN else label
+
+
+def _class_number(row: Row) -> int | None:
+    label = _label(row)
+    if not label or _NAME.match(label):
+        return None
+    match = _WHOLE.fullmatch(label)
+    if match is None:
+        raise row.error(f"label must be a class number from 0, or a name. Got {label!r}.")
+    return int(match[1])
+
+
+def _clip(row: Row, root: Path | None, dataset: str) -> Clip:
+    number = _class_number(row)
+    named = _label(row) if number is None else ""
+    emotion = row.text("emotion") or named
+    # A named class that is not the emotion is kept as well.
+    extra = (("label", named),) if named and named != emotion else ()
+    return Clip(
+        dataset=row.identifier("dataset") if row.text("dataset") else dataset,
+        subject=row.identifier("subject"),
+        name=row.identifier("clip"),
+        root=root,
+        source=_source(row, root),
+        onset=row.frame("onset", optional=True),
+        apex=row.frame("apex", optional=True),
+        offset=row.frame("offset", optional=True),
+        emotion=canonical_emotion(emotion),
+        emotion_text=emotion,
+        label=number,
+        action_units=row.text("action_units"),
+        origin=row.origin,
+        extra=(*row.extra, *extra),
+    )
+
+
+def _source(row: Row, root: Path | None) -> str:
+    text = row.text("path")
+    if not text:
+        raise row.error("no path; name the clip's folder or video, relative to the root")
+    windows = PureWindowsPath(text)
+    if ".." in windows.parts:
+        raise row.error(f"path {text!r} must not contain '..'; it is relative to the root")
+    if windows.drive or windows.root:
+        return _below(row, text, root)
+    return PurePosixPath(*windows.parts).as_posix()
+
+
+def _below(row: Row, text: str, root: Path | None) -> str:
+    """Make an absolute path relative, if it lies in the root."""
+    path = Path(text)
+    if root is not None and path.is_absolute() and path.is_relative_to(root.absolute()):
+        return path.relative_to(root.absolute()).as_posix()
+    raise row.error(f"path {text!r} must be relative to the root")
+
+
+TABLE = Reader(
+    name="table",
+    title="any data set, from one table",
+    layout=_LAYOUT,
+    annotations=_NAMES,
+    read=read_table,
+    rows=table_rows,
+    own_options=(Option("dataset", "name of the data set, where the table has no such column"),),
+)

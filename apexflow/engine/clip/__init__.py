@@ -1,0 +1,77 @@
+"""One clip's way: frames in, aligned crops, flow and maps out. No scheduler, no store.
+
+The files stand in the order of the way: `plan`, `frames`, `faces`, `align`, `apex`, `flow`,
+`result`; `backend` says where a step computes, `cuda` is the GPU's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from apexflow.catalog import Clip
+from apexflow.engine.clip.align import align_frames
+from apexflow.engine.clip.backend import CPU, Backend, Steps
+from apexflow.engine.clip.clock import Clock
+from apexflow.engine.clip.faces import FaceDetector, locate_face
+from apexflow.engine.clip.flow import flow_of_regions, flow_of_windows, make_all_maps
+from apexflow.engine.clip.frames import ClipFrames
+from apexflow.engine.clip.plan import plan_clip, with_apex
+from apexflow.engine.clip.result import ClipResult
+
+if TYPE_CHECKING:
+    from apexflow.engine.recipe import Recipe
+
+__all__ = ["CPU", "ClipResult", "process_clip"]
+
+
+def process_clip(
+    clip: Clip,
+    recipe: Recipe,
+    backend: Backend = CPU,
+    *,
+    detector: FaceDetector | None = None,
+) -> ClipResult:
+    """Take one clip from its frames to flow and maps.
+
+    Parameters
+    ----------
+    clip : Clip
+    recipe : Recipe
+    backend : Backend, default CPU
+        Where the steps compute after a frame is decoded and the face found. A step that fails
+        on a GPU is done again on the CPU; the result says what computed it.
+    detector : FaceDetector, optional
+        In place of the one that the recipe names.
+
+    Raises
+    ------
+    ClipError
+        With the reason when the clip cannot be used: frames missing or unreadable, annotation
+        out of order, no face, a frame of another size.
+    """
+    clock, steps = Clock(), Steps(backend)
+    source, plan = plan_clip(clip, recipe)
+    frames = ClipFrames(source, plan, clock, color=recipe.alignment.color)
+    with clock("detect"):
+        located = locate_face(frames.template, clip, recipe, detector)
+    with clock("align"):
+        aligned = steps.run(align_frames, frames, located, recipe)
+    with clock("flow"):
+        plan = with_apex(plan, aligned.crops, recipe)
+        flow = steps.run(flow_of_windows, plan, aligned, recipe)
+        roi = steps.run(flow_of_regions, plan, aligned, flow, located, recipe)
+    with clock("encode"):
+        maps = steps.run(make_all_maps, flow, roi, located, recipe)
+    return ClipResult(
+        plan=plan,
+        face=located.face,
+        box=located.box,
+        regions=located.regions,
+        aligned=aligned,
+        files=frames.files,
+        flow=flow,
+        roi=roi,
+        maps=maps,
+        seconds=clock.seconds,
+        device=steps.device,
+    )

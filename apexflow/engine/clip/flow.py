@@ -1,0 +1,241 @@
+"""Flow between the frame pairs of all windows of a clip, and the maps made of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexflow import kernels
+from apexflow.datasets.sources import Image
+from apexflow.engine.clip.backend import Array, Backend
+from apexflow.engine.clip.faces import LocatedFace
+from apexflow.engine.clip.plan import ClipPlan
+from apexflow.engine.clip.result import Aligned
+from apexflow.engine.regions import RegionBox, cut_flow, in_crop
+from apexflow.engine.windows import FramePair, Window
+from apexflow.kernels.encode import make_maps
+from apexflow.kernels.gpu import cuda_device, is_device_array, to_host
+
+if TYPE_CHECKING:
+    from apexflow.engine.recipe import Flow, Map, Recipe
+
+Vectors = NDArray[np.float32]
+
+# In flows: as the kernel gives it, components first, rounded; and maps.
+_COPIES_OF_A_FLOW = 6
+
+
+def flow_of_windows(
+    plan: ClipPlan, aligned: Aligned, recipe: Recipe, backend: Backend
+) -> dict[str, Vectors]:
+    """Return the flow of the face of each window, as in `ClipResult`; each pair computed once."""
+    pairs = _all_pairs(plan)
+    vectors = flow_between(aligned.crops, _rows(pairs, aligned), recipe.flow, backend)
+    return _by_window(plan, pairs, vectors)
+
+
+def flow_of_regions(
+    plan: ClipPlan,
+    aligned: Aligned,
+    flow: Mapping[str, Vectors],
+    located: LocatedFace,
+    recipe: Recipe,
+    backend: Backend,
+) -> dict[str, Vectors]:
+    """Return the flow of the regions of each window, as in `ClipResult`.
+
+    Cut from the flow of the face, or computed between regions enlarged from the frames.
+    """
+    if not recipe.regions.names:
+        return {}
+    if aligned.regions is None:
+        return _cut_regions(flow, located, recipe)
+    pairs = _all_pairs(plan)
+    count = aligned.regions.shape[1]
+    # The regions of a frame are images of their own to the kernel.
+    images = aligned.regions.reshape(-1, *aligned.regions.shape[2:])
+    by_region = _rows(pairs, aligned)[:, None] * count + np.arange(count)[:, None]
+    vectors = flow_between(images, by_region.reshape(-1, 2), recipe.flow, backend)
+    return _by_window(plan, pairs, vectors.reshape(len(pairs), count, *vectors.shape[1:]))
+
+
+def flow_between(images: Image, rows: NDArray[np.int64], recipe: Flow, backend: Backend) -> Vectors:
+    """Return the flow of pairs of images.
+
+    Parameters
+    ----------
+    images : (m, height, width) uint8
+    rows : (n, 2) int
+        The rows of ``images`` that each flow leads from and to.
+    recipe : Flow
+    backend : Backend
+
+    Returns
+    -------
+    (n, 2, height, width) float32
+        Rounded to the recipe's dtype, as a store holds it.
+    """
+    if not len(rows):
+        return np.zeros((0, 2, *images.shape[1:]), np.float32)
+    there = backend.put(images)
+    take = _Batches(there) if is_device_array(there) else _PreparedOnce(images, rows, recipe)
+    compute = getattr(kernels, recipe.method)
+
+    def flow_batch(part: slice) -> Vectors:
+        first, second = (take(row) for row in rows[part].T)
+        flow = compute(first, second, **recipe.options)
+        flow = flow.reshape(-1, *flow.shape[-3:])
+        components_first = np.ascontiguousarray(to_host(np.moveaxis(flow, -1, 1)))
+        return components_first.astype(recipe.dtype).astype(np.float32)
+
+    each = _COPIES_OF_A_FLOW * 8 * images.shape[1] * images.shape[2]
+    return np.concatenate(backend.batches(flow_batch, len(rows), each))
+
+
+def make_all_maps(
+    flow: Mapping[str, Vectors],
+    roi: Mapping[str, Vectors],
+    located: LocatedFace,
+    recipe: Recipe,
+    backend: Backend,
+) -> dict[str, NDArray[np.uint8]]:
+    """Return every set of maps that a recipe asks for, as in `ClipResult`."""
+    boxes = dict(
+        zip(recipe.regions.placed, _in_crop(located.regions, located, recipe), strict=True)
+    )
+
+    def maps_of(wanted: Map) -> NDArray[np.uint8]:
+        vectors = (roi if wanted.regions else flow)[wanted.window]
+        lead, flat = vectors.shape[:-3], vectors.reshape(-1, *vectors.shape[-3:])
+        if not len(flat):
+            return np.zeros((*lead, *wanted.size, 3), np.uint8)
+
+        def map_batch(part: slice) -> NDArray[np.uint8]:
+            return to_host(make_map(wanted, backend.put(flat[part]), boxes))
+
+        batches = backend.batches(map_batch, len(flat), _COPIES_OF_A_FLOW * flat[0].nbytes)
+        return np.concatenate(batches).reshape(*lead, *wanted.size, 3)
+
+    return {name: maps_of(wanted) for name, wanted in recipe.maps.items()}
+
+
+def make_map(
+    wanted: Map,
+    flow: NDArray[np.float32],
+    boxes: Mapping[str, RegionBox] = MappingProxyType({}),
+) -> NDArray[np.uint8]:
+    """Return the maps that a recipe's table asks for, of flow (…, 2, height, width).
+
+    ``boxes`` gives the regions in pixels of the flow, for maps without head motion or eyes.
+    """
+    return make_maps(
+        flow,
+        wanted.encoding,
+        size=wanted.size,
+        head=boxes["nose"] if wanted.remove_head else None,
+        mask=boxes["eyes"] if wanted.mask_eyes else None,
+        options=wanted.options,
+    )
+
+
+def kernel_compiled(recipe: Flow) -> bool:
+    """Whether the kernel that a recipe needs has been compiled on this machine before."""
+    from apexflow.kernels.compiled import is_compiled
+
+    if recipe.method == "tvl1":
+        from apexflow.kernels.flow_tvl1.cpu import refine
+
+        return is_compiled(refine)
+    from apexflow.kernels.flow_farneback.cpu import blur
+
+    return is_compiled(blur)
+
+
+class _Batches:
+    """Images on a GPU, which computes many pairs of them at a time."""
+
+    def __init__(self, images: Array) -> None:
+        self._images = images
+
+    def __call__(self, rows: NDArray[np.int64]) -> Array:
+        if (rows == rows[0]).all() and len(rows) > 1:  # prepared once for all
+            return self._images[int(rows[0])]
+        return self._images[cuda_device().xp.asarray(rows)]
+
+
+class _PreparedOnce:
+    """Images on the CPU, one at a time: each is prepared once for all its pairs.
+
+    A clip of consecutive frames keeps two prepared images in memory.
+    """
+
+    def __init__(self, images: Image, rows: NDArray[np.int64], recipe: Flow) -> None:
+        self._images, self._recipe = images, recipe
+        self._uses = Counter(rows.ravel().tolist())
+        self._prepared: dict[int, Any] = {}
+
+    def __call__(self, rows: NDArray[np.int64]) -> Any:
+        (row,) = rows.tolist()
+        if row not in self._prepared:
+            image = self._images[row]
+            self._prepared[row] = self._prepare(image) if self._uses[row] > 1 else image
+        found = self._prepared[row]
+        self._uses[row] -= 1
+        if not self._uses[row]:
+            del self._prepared[row]
+        return found
+
+    def _prepare(self, image: Image) -> Any:
+        options = self._recipe.options
+        if self._recipe.method == "tvl1":
+            names: Sequence[str] = ("nscales", "scale_step")
+            prepare: Any = kernels.prepare_tvl1
+        else:
+            names = ("pyr_scale", "levels", "poly_n", "poly_sigma")
+            prepare = kernels.prepare_farneback
+        return prepare(image, **{name: options[name] for name in names})
+
+
+def _all_pairs(plan: ClipPlan) -> tuple[FramePair, ...]:
+    return tuple(dict.fromkeys(pair for pairs in plan.pairs.values() for pair in pairs))
+
+
+def _rows(pairs: Sequence[FramePair], aligned: Aligned) -> NDArray[np.int64]:
+    """Return the rows of the aligned frames (n, 2) that pairs of frame numbers mean."""
+    row = {number: i for i, number in enumerate(aligned.numbers)}
+    return np.array([[row[a], row[b]] for a, b in pairs], np.int64).reshape(-1, 2)
+
+
+def _by_window(plan: ClipPlan, pairs: Sequence[FramePair], vectors: Vectors) -> dict[str, Vectors]:
+    """Sort flow, a row a pair, by windows; that of a window of one pair has no axis of pairs."""
+    place = {pair: i for i, pair in enumerate(pairs)}
+    found = {}
+    for name, of_window in plan.pairs.items():
+        chosen = vectors[[place[pair] for pair in of_window]]
+        found[name] = chosen[0] if Window.parse(name).count == 1 else chosen
+    return found
+
+
+def _cut_regions(
+    flow: Mapping[str, Vectors], located: LocatedFace, recipe: Recipe
+) -> dict[str, Vectors]:
+    options = recipe.regions
+    boxes = _in_crop(located.regions[: len(options.names)], located, recipe)
+    cut_out = {}
+    for name, vectors in flow.items():
+        pairs = vectors.reshape(-1, *vectors.shape[-3:])
+        parts = cut_flow(pairs, boxes, (options.height, options.width))
+        stored = parts.astype(recipe.flow.dtype).astype(np.float32)
+        cut_out[name] = stored.reshape(*vectors.shape[:-3], *parts.shape[1:])
+    return cut_out
+
+
+def _in_crop(
+    regions: tuple[RegionBox, ...], located: LocatedFace, recipe: Recipe
+) -> tuple[RegionBox, ...]:
+    return in_crop(regions, located.box, (recipe.crop.height, recipe.crop.width))

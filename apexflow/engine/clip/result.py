@@ -1,0 +1,90 @@
+"""What comes out of one clip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexflow.datasets.sources import Image
+from apexflow.engine.clip.backend import CPU
+from apexflow.engine.clip.faces import Box, Face
+from apexflow.engine.clip.plan import ClipPlan
+from apexflow.engine.regions import RegionBox
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """Crops of one face, each frame registered to the template frame.
+
+    Attributes
+    ----------
+    numbers : tuple of int
+        Frame numbers, ascending; n of them.
+    crops : uint8 (n, height, width)
+    shift : float32 (n, 2)
+        (dx, dy) of the middle of the face's box against the template frame, in pixels of the
+        original frame.
+    rotation, scale : float32 (n,)
+        About that point, in degrees clockwise as seen, and as a factor.
+    score : float32 (n,)
+        Zero-mean normalised cross-correlation with the template; 1 is equality.
+    regions : uint8 (n, region, height, width), or None
+        Each region enlarged from the original frame, where a recipe asks for its own flow.
+    decode_device : str
+        What decoded the frames: "cpu", or the name of a GPU.
+    """
+
+    numbers: tuple[int, ...]
+    crops: Image
+    shift: NDArray[np.float32]
+    rotation: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    score: NDArray[np.float32]
+    regions: Image | None = None
+    decode_device: str = CPU.name
+
+    def crop(self, number: int) -> Image:
+        """Return the (height, width) crop of one frame."""
+        return self.crops[self.numbers.index(number)]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipResult:
+    """All that a recipe asks of one clip.
+
+    Attributes
+    ----------
+    plan : ClipPlan
+    face : Face
+        As detected in the template frame.
+    box : (x0, y0, x1, y1)
+        The template in pixels of the template frame.
+    regions : tuple of (x0, y0, x1, y1)
+        The box of each region that the recipe places, in pixels of the template frame.
+    aligned : Aligned
+    files : tuple of str
+        The image file of each frame in ``aligned``.
+    flow : dict of window to float32 ([pair,] 2, height, width)
+        Horizontal and vertical displacement in pixels of the crop, rounded to the recipe's
+        dtype. Windows of one frame pair have no axis of pairs.
+    roi : dict of window to float32 ([pair,] region, 2, height, width)
+        The same of each region: cut from the flow, or in pixels of the enlarged region.
+    maps : dict of name to uint8 ([pair,] [region,] height, width, 3)
+    seconds : dict of stage to float
+    device : str
+        What has computed it: "cpu", the name of a GPU, or both where a GPU failed at a step.
+    """
+
+    plan: ClipPlan
+    face: Face
+    box: Box
+    regions: tuple[RegionBox, ...]
+    aligned: Aligned
+    files: tuple[str, ...]
+    flow: dict[str, NDArray[np.float32]]
+    roi: dict[str, NDArray[np.float32]]
+    maps: dict[str, NDArray[np.uint8]]
+    seconds: dict[str, float]
+    device: str = CPU.name

@@ -1,0 +1,325 @@
+"""A run: a catalog and a recipe in, a store and a summary out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+import time
+from collections import Counter
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from apexflow.catalog import Catalog, Clip
+from apexflow.engine.clip.backend import CPU
+from apexflow.engine.clip.clock import STAGES
+from apexflow.engine.clip.faces import slow_modules
+from apexflow.engine.clip.flow import kernel_compiled
+from apexflow.engine.recipe import Recipe
+from apexflow.engine.run.executors import (
+    CLIP_TIMEOUT,
+    RunOptions,
+    RunTasks,
+    dask_scheduler,
+    local_workers,
+    serial,
+)
+from apexflow.engine.run.gpus import check_decoder, check_gpus, find_gpus
+from apexflow.engine.run.progress import Progress
+from apexflow.engine.run.task import Outcome, layout
+from apexflow.engine.run.todo import Todo, find_todo, matching_store
+from apexflow.errors import ApexflowError
+from apexflow.storage.compact import expand
+from apexflow.storage.create import create_store
+from apexflow.storage.repair import repair as repair_store
+from apexflow.storage.target import Target, exclusive, local_path, sweep, target_name
+from apexflow.storage.writer import StoreWriter
+
+_STATED_PACKAGES = (
+    *("apexflow", "numpy", "numba", "opencv-contrib-python-headless", "zarr", "torch"),
+    *("facenet-pytorch", "dask"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A clip that could not be used, and why."""
+
+    clip: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What a run did.
+
+    Attributes
+    ----------
+    store : str
+    done, skipped : int
+        Clips processed by this run, and clips that an earlier run had finished.
+    failed : tuple of Failure
+    frames : int
+        Frames aligned by this run.
+    seconds : float
+        Wall-clock time from planning to the finished store.
+    stage_seconds : dict of stage to float
+        Summed over workers, so that they may exceed ``seconds``.
+    devices : dict of str to int
+        How many of the clips that are done "cpu" has computed, and how many each kind of GPU.
+    """
+
+    store: str
+    done: int
+    skipped: int
+    failed: tuple[Failure, ...]
+    frames: int
+    seconds: float
+    stage_seconds: dict[str, float]
+    devices: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        rate = self.frames / self.seconds if self.seconds else 0.0
+        stages = [f"{name} {self.stage_seconds.get(name, 0.0):.1f}" for name in STAGES]
+        lines = [
+            f"store    {self.store}",
+            f"done     {self.done} clips, {self.frames} frames in {self.seconds:.1f} s "
+            f"({rate:.0f} frames/s)",
+            *self._devices(),
+            f"skipped  {self.skipped} clips that were finished before",
+            f"failed   {len(self.failed)} clips",
+            *(f"  {failure.clip}: {failure.reason}" for failure in self.failed),
+            f"seconds  {', '.join(stages)} (summed over workers)",
+        ]
+        return "\n".join(lines)
+
+    def _devices(self) -> list[str]:
+        if not self.devices.keys() - {CPU.name}:
+            return []
+        counts = (f"{count} clips on {name}" for name, count in sorted(self.devices.items()))
+        return [f"         {', '.join(counts)}"]
+
+
+def process(
+    catalog: Catalog,
+    store: Target,
+    *,
+    recipe: str | Path | Recipe = "default",
+    workers: int | None = None,
+    gpus: str | int = "auto",
+    gpu_decode: bool = False,
+    scheduler: str | None = None,
+    progress: bool = True,
+    repair: bool = False,
+    clip_timeout: float = CLIP_TIMEOUT,
+    dashboard: bool = False,
+    performance_report: str | Path | None = None,
+    dask_level: int = logging.CRITICAL,
+) -> RunSummary:
+    """Process every clip of a catalog into a store, going on where an earlier run ended.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    store : path, URL or Zarr store
+        Made when it is not there. Clips that it holds, made with the same recipe from the same
+        files, are skipped; failed ones are tried again.
+    recipe : name, path of a TOML file, or Recipe
+    workers : int, optional
+        Clips processed at a time by worker processes on this machine; the number of cores
+        when not given. 0 runs in this process, without Dask.
+    gpus : "auto" or int
+        GPUs of this machine to use, dealt out over the workers, or workers of the scheduler
+        that have one: all that are there, or that many.
+    gpu_decode : bool
+        Let the GPUs decode frames that are JPEG files, with nvImageCodec. Their pixels are
+        another decoder's than the CPU's; the store says which clips have them.
+    scheduler : str, optional
+        Address or file of a Dask scheduler to use instead.
+    progress : bool
+        Show clips, frames/s and time left on standard error.
+    repair : bool
+        First read all that the store holds; do the clips again whose part is damaged, and make
+        damaged columns again.
+    clip_timeout : float
+        Seconds until a clip that has not finished is ended and recorded as failed; 0 waits for
+        ever. Not with ``workers=0``.
+    dashboard : bool
+        Serve Dask's dashboard, and log where.
+    performance_report : path, optional
+        Write Dask's performance report to this HTML file.
+    dask_level : int
+        The least level of Dask's own log messages that are shown, as in `logging`.
+
+    Raises
+    ------
+    ApexflowError
+        When nothing can be done: another recipe's store, no scheduler, fewer GPUs than asked
+        for, an unwritable folder.
+        A clip that cannot be used is no error; it is in the summary's ``failed``.
+    """
+    started = time.perf_counter()
+    chosen = Recipe.load(recipe)
+    options = RunOptions(
+        clip_timeout=clip_timeout,
+        dashboard=dashboard,
+        performance_report=performance_report,
+        dask_level=dask_level,
+        gpu_decode=gpu_decode,
+    )
+    target = _absolute(store)
+    matching_store(target, chosen)  # refuses before any worker starts
+    executor: AbstractContextManager[RunTasks]
+    compiling = False
+    modules = ("apexflow.engine.run.task", *slow_modules(chosen.face))
+    if scheduler is not None:
+        executor = dask_scheduler(scheduler, options, modules=modules, gpus=gpus)
+    elif (count := _worker_count(workers)) == 0:
+        compiling = not kernel_compiled(chosen.flow)
+        _gpus_here(0, gpus, gpu_decode=gpu_decode)
+        executor = serial()
+    else:
+        compiling = not kernel_compiled(chosen.flow)
+        gpus_here = _gpus_here(count, gpus, gpu_decode=gpu_decode)
+        executor = local_workers(
+            count, options, modules=modules, gpus=gpus_here, compile_first=compiling
+        )
+    with executor as run_tasks:
+        _make_folder(target)
+        with exclusive(target):
+            # Under the lock: a run that started beside this one may have made it by now.
+            made = matching_store(target, chosen) or _create(target, catalog, chosen)
+            sweep(target)
+            if repair:
+                repair_store(made)
+            todo = find_todo(made, _rooted(catalog), chosen, target)
+            shown = Progress(
+                total=len(todo.clips), skipped=todo.skipped, show=progress, compiling=compiling
+            )
+            tally = _run(made, todo, run_tasks, shown)
+    order = todo.order
+    return RunSummary(
+        store=target_name(store),
+        done=tally.done,
+        skipped=todo.skipped,
+        failed=tuple(sorted(tally.failed, key=lambda failure: order[failure.clip])),
+        frames=tally.frames,
+        seconds=time.perf_counter() - started,
+        stage_seconds=tally.stage_seconds,
+        devices=dict(tally.devices),
+    )
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What has come of a run so far, in a few numbers whatever the number of clips."""
+
+    done: int = 0
+    frames: int = 0
+    failed: list[Failure] = field(default_factory=list)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    devices: Counter[str] = field(default_factory=Counter)
+
+    def add(self, outcome: Outcome) -> None:
+        if outcome.failed:
+            self.failed.append(Failure(outcome.clip, outcome.message))
+        else:
+            self.done += 1
+            self.devices[outcome.device] += 1
+        self.frames += outcome.frames
+        for stage, seconds in outcome.seconds.items():
+            self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds
+
+
+def _run(store: StoreWriter, todo: Todo, run_tasks: RunTasks, shown: Progress) -> _Tally:
+    tally = _Tally()
+    if not todo.clips and store.complete:
+        return tally
+    expand(store)
+    store.begin()
+    with shown as progress:
+        for outcome in run_tasks(todo.tasks(store)):
+            tally.add(outcome)
+            progress.advance(outcome)
+    store.finalize()
+    return tally
+
+
+def _make_folder(target: Target) -> None:
+    """Make the folder of a local store: it is what a run locks."""
+    path = local_path(target)
+    if path is None:
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ApexflowError(f"cannot create the store {path}: {error.strerror}") from None
+
+
+def _create(target: Target, catalog: Catalog, recipe: Recipe) -> StoreWriter:
+    return create_store(
+        target,
+        layout=layout(recipe),
+        recipe=recipe.to_dict(),
+        recipe_hash=recipe.hash,
+        provenance={
+            "datasets": sorted({clip.dataset for clip in catalog}),
+            "versions": _versions(),
+        },
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in _STATED_PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _worker_count(workers: int | None) -> int:
+    count = _cores() if workers is None else workers
+    if count < 0:
+        raise ApexflowError(f"workers must be 0 or more, not {count}")
+    return count
+
+
+def _gpus_here(count: int, gpus: str | int, *, gpu_decode: bool) -> tuple[str, ...]:
+    """Return the GPUs of this machine that a run on ``count`` workers takes."""
+    wanted = check_gpus(gpus) or 0
+    if wanted > count:
+        raise ApexflowError(
+            f"gpus is {gpus}, and a GPU needs a worker of its own: workers is {count}"
+        )
+    found = find_gpus(gpus)[:count] if count else ()
+    if gpu_decode:
+        check_decoder(found)
+    return found
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _rooted(catalog: Catalog) -> list[Clip]:
+    """Return the clips with absolute folders: a worker may stand in another one."""
+
+    def rooted(clip: Clip) -> Clip:
+        if clip.root is None or clip.root.is_absolute():
+            return clip
+        return replace(clip, root=clip.root.absolute())
+
+    return [rooted(clip) for clip in catalog]
+
+
+def _absolute(target: Target) -> Any:
+    path = local_path(target)
+    if path is None or not isinstance(target, str | Path):
+        return target
+    return str(path.absolute())

@@ -1,0 +1,92 @@
+"""One clip in a process of its own, so that its crash or its hanging costs nothing else.
+
+Clips that were on a worker when it died run this way: one of them may be why. The process
+reads its task from standard input and answers on standard output; a crash is its exit status.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+
+from apexflow.engine.run.parent import end_with_parent
+from apexflow.engine.run.task import Outcome, Task, fail_task, run_task
+from apexflow.errors import ApexflowError
+
+_READY = b"ready"
+
+
+def run_isolated(task: Task, *, clip_timeout: float, memory_limit: int) -> Outcome:
+    """Process one clip in a new process, and commit its failure when that process dies.
+
+    Parameters
+    ----------
+    task : Task
+    clip_timeout : float
+        Seconds until the process is killed; 0 waits for ever.
+    memory_limit : int
+        Bytes that the process may hold (Linux); 0 for no limit.
+    """
+    arguments = [str(os.getpid()), str(memory_limit)]
+    command = [sys.executable, "-m", "apexflow.engine.run.isolated", *arguments]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            # Python's start is not the clip's time; a process that dies early sends nothing.
+            process.stdout.read(len(_READY))
+            answer, _ = process.communicate(pickle.dumps(task), timeout=clip_timeout or None)
+        except subprocess.TimeoutExpired:
+            reason = f"not finished after {clip_timeout:g} s, and ended (--clip-timeout)"
+            return fail_task(task, reason)
+        finally:
+            process.kill()
+    if process.returncode != 0:
+        return fail_task(
+            task, f"its process died each time, isolated too, {_cause(process.returncode)}"
+        )
+    outcome = pickle.loads(answer)
+    if isinstance(outcome, ApexflowError):
+        raise outcome
+    assert isinstance(outcome, Outcome)
+    return outcome
+
+
+def _cause(status: int) -> str:
+    if status >= 0:
+        return f"with exit status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"of {name}" + (" (out of memory, or killed)" if name == "SIGKILL" else "")
+
+
+def main() -> None:
+    """Do the task on standard input."""
+    end_with_parent(int(sys.argv[1]))
+    _limit_memory(int(sys.argv[2]))
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not mix with the answer
+    answers.write(_READY)
+    answers.flush()
+    task = pickle.loads(sys.stdin.buffer.read())
+    try:
+        answer: Outcome | ApexflowError = run_task(task)
+    except ApexflowError as error:
+        answer = error
+    answers.write(pickle.dumps(answer))
+    answers.close()
+
+
+def _limit_memory(limit: int) -> None:
+    if limit and sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""A clip as a unit of work: what a worker gets, does and answers."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import cv2
+
+from apexflow.catalog import Clip
+from apexflow.engine.clip import CPU, ClipResult, process_clip
+from apexflow.engine.clip.backend import Backend
+from apexflow.engine.clip.clock import STAGES
+from apexflow.engine.recipe import Recipe
+from apexflow.engine.windows import Window
+from apexflow.errors import ApexflowError, ClipError
+from apexflow.storage.format import (
+    DONE,
+    FAILED,
+    NO_NUMBER,
+    ClipRecord,
+    ClipRow,
+    Layout,
+    MapLayout,
+    Slot,
+)
+from apexflow.storage.target import Target
+from apexflow.storage.writer import ClipArrays, StoreWriter, open_writer
+
+# From <malloc.h> of glibc.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+# The most that glibc takes, and the most that it goes to by itself.
+_LARGEST_BLOCK = 32 << 20
+_FREE_AT_MOST = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One clip to be processed into its slot, in the run of that name.
+
+    ``fingerprint`` is that of the clip's files when the run was planned; empty when they could
+    not be looked at.
+    """
+
+    clip: Clip
+    slot: Slot
+    recipe: Recipe
+    target: Target
+    fingerprint: str
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one task: small, whatever the clip's size."""
+
+    clip: str
+    status: str
+    message: str = ""
+    frames: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    device: str = CPU.name
+
+    @property
+    def failed(self) -> bool:
+        return self.status == FAILED
+
+
+def run_task(task: Task, backend: Backend = CPU) -> Outcome:
+    """Process one clip and commit it, done or failed.
+
+    Whatever goes wrong with the clip is its own record; only a store that cannot be written
+    raises, as `ApexflowError`.
+    """
+    one_thread_each()
+    store = _store(task)
+    try:
+        result = process_clip(task.clip, task.recipe, backend)
+    except ClipError as error:
+        return _fail(store, task, str(error))
+    except Exception as error:  # a defect met on one clip must not cost the others
+        return _fail(store, task, _unexpected(error))
+    return _commit_result(store, task, result)
+
+
+def _unexpected(error: Exception) -> str:
+    """Say what went wrong, and where."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{where.name}, line {where.lineno}"
+    return f"unexpected {type(error).__name__} in {place}: {error}"
+
+
+def _commit_result(store: StoreWriter, task: Task, result: ClipResult) -> Outcome:
+    record, arrays = _done_record(task.clip, result), _arrays(task.recipe, result)
+    seconds = _commit(store, task.slot, record, arrays, result)
+    frames = len(result.plan.numbers)
+    return Outcome(str(task.clip), DONE, "", frames, seconds, result.device)
+
+
+def _fail(store: StoreWriter, task: Task, reason: str) -> Outcome:
+    record = ClipRecord(**_key(task.clip), status=FAILED, message=reason)
+    _commit(store, task.slot, record, None, None)
+    return Outcome(str(task.clip), FAILED, reason)
+
+
+def fail_task(task: Task, reason: str) -> Outcome:
+    """Commit a task's failure from outside of it: its worker could not."""
+    return _fail(open_writer(task.target), task, reason)
+
+
+def finished_outcome(task: Task) -> Outcome | None:
+    """Return what a task has committed though nobody heard of it; None when it has not.
+
+    A run takes back the records of clips that it does again before it sends them.
+    """
+    record = _store(task).record(task.slot.index)
+    if record is None or record.fingerprint != task.fingerprint or not record.done:
+        return None
+    return Outcome(str(task.clip), DONE, "", len(record.frame_numbers), device=record.device)
+
+
+def clip_row(clip: Clip, frame_capacity: int) -> ClipRow:
+    """Return the clip as the store's table has it."""
+    return ClipRow(
+        **_key(clip),
+        source=clip.source,
+        emotion=clip.emotion,
+        action_units=clip.action_units,
+        details=_details(clip),
+        label=_number(clip.label),
+        onset=_number(clip.onset),
+        apex=_number(clip.apex),
+        offset=_number(clip.offset),
+        frame_capacity=frame_capacity,
+    )
+
+
+def _details(clip: Clip) -> str:
+    """Return what else is known of a clip as a JSON object, empty when that is nothing."""
+    known: dict[str, str | list[str]] = dict(clip.extra)
+    for name in ("emotion_text", "origin"):
+        if getattr(clip, name):
+            known[name] = getattr(clip, name)
+    if clip.corrections:
+        known["corrections"] = list(clip.corrections)
+    return json.dumps(known, ensure_ascii=False) if known else ""
+
+
+def _number(value: int | None) -> int:
+    return NO_NUMBER if value is None else value
+
+
+def layout(recipe: Recipe) -> Layout:
+    """Return what a recipe makes of each clip, in the store's terms."""
+    return Layout(
+        crop=(recipe.crop.height, recipe.crop.width),
+        keep_frames=recipe.frames.keep,
+        windows={name: Window.parse(name).count for name in recipe.windows},
+        flow_dtype=recipe.flow.dtype,
+        maps={
+            name: MapLayout(size=wanted.size, window=wanted.window, regions=wanted.regions)
+            for name, wanted in recipe.maps.items()
+        },
+        stages=STAGES,
+        regions=recipe.regions.names,
+        region_size=(recipe.regions.height, recipe.regions.width),
+        region_units="pixels of the "
+        + ("crop" if recipe.regions.source == "flow" else "enlarged region"),
+        region_boxes=recipe.regions.placed,
+    )
+
+
+@lru_cache(maxsize=1)
+def keep_freed_memory() -> None:
+    """Keep what a frame leaves free for the next one, instead of giving it back to the system.
+
+    By default each frame's megabytes are fresh pages, which the system clears and hands over
+    one by one: a third of the time that decoding takes. A Dask worker is even told to give
+    back everything at once. No effect where the C library is not glibc.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
+        mallopt(_M_TRIM_THRESHOLD, _FREE_AT_MOST)
+
+
+@lru_cache(maxsize=1)
+def one_thread_each() -> None:
+    """Keep OpenCV's own thread pool from fighting over the cores with the other clips."""
+    cv2.setNumThreads(1)
+
+
+@contextmanager
+def opencv_threads_restored() -> Iterator[None]:
+    """Leave OpenCV's number of threads in this process as it was."""
+    before = cv2.getNumThreads()
+    one_thread_each.cache_clear()
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def _store(task: Task) -> StoreWriter:
+    if isinstance(task.target, str):
+        return _opened(task.target, task.run)
+    return open_writer(task.target)
+
+
+@lru_cache(maxsize=1)
+def _opened(target: str, run: str) -> StoreWriter:
+    """Open a store once a worker and run: the next run may find it grown, or another one."""
+    return open_writer(target)
+
+
+def _commit(
+    store: StoreWriter,
+    slot: Slot,
+    record: ClipRecord,
+    arrays: ClipArrays | None,
+    result: ClipResult | None,
+) -> dict[str, float]:
+    try:
+        return store.commit(slot, record, arrays, {} if result is None else result.seconds)
+    except OSError as error:
+        raise ApexflowError(
+            f"cannot write to {store.name}: {error.strerror or error}; the clips finished so far "
+            f"are safe, and the same command goes on from there"
+        ) from None
+
+
+def _key(clip: Clip) -> dict[str, Any]:
+    return {"dataset": clip.dataset, "subject": clip.subject, "clip": clip.name}
+
+
+def _done_record(clip: Clip, result: ClipResult) -> ClipRecord:
+    aligned, face = result.aligned, result.face
+    return ClipRecord(
+        **_key(clip),
+        status=DONE,
+        fingerprint=result.plan.fingerprint,
+        frame_numbers=aligned.numbers,
+        files=result.files,
+        shift=tuple((float(x), float(y)) for x, y in aligned.shift),
+        rotation=tuple(aligned.rotation.tolist()),
+        scale=tuple(aligned.scale.tolist()),
+        score=tuple(float(value) for value in aligned.score),
+        template_frame=result.plan.template,
+        apex_frame=_number(result.plan.key_frames.get("apex")),
+        apex_source=result.plan.apex_source,
+        box=tuple(float(value) for value in result.box),
+        landmarks=face.landmarks,
+        confidence=face.confidence,
+        pairs=result.plan.pairs,
+        roi_box=result.regions,
+        device=result.device,
+        face_device=CPU.name,
+        decode_device=aligned.decode_device,
+    )
+
+
+def _arrays(recipe: Recipe, result: ClipResult) -> ClipArrays:
+    frames = result.aligned.crops if recipe.frames.keep else None
+    return ClipArrays(frames, result.flow, result.maps, result.roi)
+
+
+def worker_versions() -> dict[str, str]:
+    """Return what must agree between the process that starts a run and its workers."""
+    import apexflow
+
+    return {"apexflow": apexflow.__version__}

@@ -1,0 +1,147 @@
+"""Checking a store: every array readable, everything as the commit records say."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from apexflow.storage.format import (
+    FAILED,
+    FRAME_FLOAT_COLUMNS,
+    NUMBER_COLUMNS,
+    PENDING,
+    RESULT_FLOAT_COLUMNS,
+    RESULT_NUMBER_COLUMNS,
+    RESULT_TEXT_COLUMNS,
+    TEXT_COLUMNS,
+    ClipRecord,
+)
+from apexflow.storage.store import Store, open_store
+from apexflow.storage.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something in a store that is not as it was written.
+
+    ``index`` is the row of the clip that has to be processed again to repair it; None where
+    the end of any run repairs it.
+    """
+
+    where: str
+    what: str
+    index: int | None = None
+
+    @property
+    def is_column(self) -> bool:
+        """Whether a column cannot be read, of all clips together."""
+        return self.index is None and " " not in self.where
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+def verify(store: Store | Target) -> list[Damage]:
+    """Read everything and return what is damaged; an empty list is a sound store.
+
+    Each finished clip's part of each array is read and compared with the checksum in its
+    commit record, so that a changed, truncated or lost chunk is named with its clip.
+
+    Parameters
+    ----------
+    store : Store, or the path, URL or Zarr store of one
+
+    Raises
+    ------
+    ApexflowError
+        When there is no store, or one of another format.
+    """
+    return list(_damages(store if isinstance(store, Store) else open_store(store)))
+
+
+def _damages(store: Store) -> Iterator[Damage]:
+    unreadable = list(_unreadable_columns(store))
+    yield from unreadable
+    if unreadable:
+        return
+    records: list[ClipRecord | None] = []
+    lost: set[int] = set()
+    for index, key in enumerate(store.keys()):
+        name = "/".join(key)
+        try:
+            record = store.record(index)
+        except Exception as error:  # a damaged chunk, or text that is no record
+            yield Damage(f"clips/record of clip {name}", _reason(error), index)
+            lost.add(index)
+            record = None
+        records.append(record)
+        if record is None:
+            continue
+        if record.key != key:
+            yield Damage(
+                f"clips/record[{index}]", f"is of {'/'.join(record.key)}, not {name}", index
+            )
+        elif record.done:
+            yield from _clip_damages(store, index, name, record)
+    if store.complete:
+        yield from _column_damages(store, records, lost)
+
+
+def _unreadable_columns(store: Store) -> Iterator[Damage]:
+    count = store.clip_count
+    names = (*TEXT_COLUMNS, *NUMBER_COLUMNS, *RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS)
+    placed = ("roi_box",) if store.layout.region_boxes else ()
+    for name in (*names, *RESULT_FLOAT_COLUMNS, *placed, "timings"):
+        try:
+            column = store.column(name)
+        except Exception as error:  # whatever a damaged chunk or its metadata makes Zarr raise
+            yield Damage(f"clips/{name}", _reason(error))
+            continue
+        if len(column) != count:
+            yield Damage(f"clips/{name}", f"has {len(column)} rows, the table {count}")
+    for name in ("frame_number", *FRAME_FLOAT_COLUMNS):
+        try:
+            store.array(f"frames/{name}")[:]
+        except Exception as error:
+            yield Damage(f"frames/{name}", _reason(error))
+
+
+def _clip_damages(store: Store, index: int, name: str, record: ClipRecord) -> Iterator[Damage]:
+    for path, wanted in record.digests.items():
+        try:
+            found = store.digest(path, index, record)
+        except Exception as error:
+            yield Damage(f"{path} of clip {name}", _reason(error), index)
+            continue
+        if found != wanted:
+            what = f"checksum {found:08x}, written was {wanted:08x}"
+            yield Damage(f"{path} of clip {name}", what, index)
+
+
+def _column_damages(
+    store: Store, records: list[ClipRecord | None], lost: Collection[int]
+) -> Iterator[Damage]:
+    status = [PENDING if record is None else record.status for record in records]
+    counts = [0 if record is None else len(record.frame_numbers) for record in records]
+    frame_number = np.asarray(store.array("frames/frame_number")[:])
+    written_status, written_count = store.column("status"), store.column("frame_count")
+    for index, (key, record) in enumerate(zip(store.keys(), records, strict=True)):
+        if index in lost:
+            continue
+        name = "/".join(key)
+        if written_status[index] != status[index]:
+            yield Damage(f"clips/status of clip {name}", "differs from its commit record")
+        if written_count[index] != counts[index]:
+            yield Damage(f"clips/frame_count of clip {name}", "differs from its commit record")
+        if record is not None and record.status != FAILED:
+            rows = slice(record.frame_start, record.frame_start + counts[index])
+            if frame_number[rows].tolist() != list(record.frame_numbers):
+                yield Damage(f"frames/frame_number of clip {name}", "differs from its record")
+
+
+def _reason(error: Exception) -> str:
+    return (
+        f"unreadable ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+    )

@@ -1,0 +1,372 @@
+"""What a sample can hold, and how it is read from a store: maps, flow, regions, frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from apexflow.errors import ApexflowError
+from apexflow.storage.format import NO_NUMBER, ClipRecord
+from apexflow.storage.store import Store, crc32c
+
+Encode = Callable[[NDArray[Any]], NDArray[Any]]
+Columns = Mapping[str, NDArray[Any]]
+# Rows of the frame axis that a sample holds, and all that the clip has.
+Rows = tuple[Sequence[int], Sequence[int]]
+
+KEY_FRAMES = ("onset", "apex", "offset")
+_FRAMES = "frames/image"
+# What is read at a time: enough small chunks to read side by side, bounded in memory.
+_BYTES_AT_A_TIME = 4 << 20
+# Unwanted rows between wanted ones that are cheaper to read than to ask twice.
+_GAP = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RowInfo:
+    """What reading a clip needs of its commit record, and no more: data sets are large.
+
+    Attributes
+    ----------
+    row : int
+        The clip's row in arrays of one entry a clip.
+    name : str
+        data set/subject/clip, for messages.
+    digests : tuple of int or None
+        CRC-32C of the clip's part of each array that is read.
+    frames, all_frames : sequence of int
+        The clip's rows of the frame axis that the sample holds, and all that the digest is
+        over; empty where the array has one entry a clip.
+    """
+
+    row: int
+    name: str
+    digests: tuple[int | None, ...]
+    frames: Sequence[int] = ()
+    all_frames: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PerClipPart:
+    """Arrays that hold one entry a clip.
+
+    Attributes
+    ----------
+    paths : tuple of str
+        One array a window.
+    pairs : tuple of int
+        The number of frame pairs of each window; a single one has no axis of its own.
+    stacked : bool
+        Whether the sample begins with an axis of windows and pairs.
+    finish : callable
+        From what is stored, (n, ...), to what a sample holds.
+    """
+
+    paths: tuple[str, ...]
+    pairs: tuple[int | None, ...]
+    stacked: bool
+    finish: Encode
+
+    ragged = False
+
+    def info(self, _: Store, row: int, record: ClipRecord, __: Columns) -> RowInfo:
+        digests = tuple(record.digests.get(path) for path in self.paths)
+        return RowInfo(row, "/".join(record.key), digests)
+
+    def block_rows(self, store: Store) -> int:
+        """Return how many clips lie in one chunk or shard."""
+        array = store.array(self.paths[0])
+        return int((array.shards or array.chunks)[0])
+
+    def read(self, store: Store, clips: Sequence[RowInfo]) -> NDArray[Any]:
+        """Return (n, ...) for the clips, in ascending rows: uint8 (for 0..1) or float."""
+        return _filled(
+            len(clips), (self._piece(store, piece) for piece in self._pieces(store, clips))
+        )
+
+    def _pieces(self, store: Store, clips: Sequence[RowInfo]) -> Iterator[Sequence[RowInfo]]:
+        """Split clips where chunks end, into what may be in memory at a time."""
+        array, block = store.array(self.paths[0]), self.block_rows(store)
+        row_bytes = max(1, array.nbytes // max(1, array.shape[0]))
+        unit = block * max(1, _BYTES_AT_A_TIME // (block * row_bytes))
+        for _, group in groupby(clips, key=lambda clip: clip.row // unit):
+            yield list(group)
+
+    def _piece(self, store: Store, clips: Sequence[RowInfo]) -> NDArray[Any]:
+        windows = []
+        for position, pairs in enumerate(self.pairs):
+            values = self.finish(self._checked(store, position, clips))
+            windows.append(values[:, None] if self.stacked and pairs == 1 else values)
+        return np.concatenate(windows, axis=1) if self.stacked else windows[0]
+
+    def _checked(self, store: Store, position: int, clips: Sequence[RowInfo]) -> NDArray[Any]:
+        path = self.paths[position]
+        try:
+            values = _read_rows(store.array(path), [clip.row for clip in clips])
+        except Exception as error:  # whatever a damaged chunk makes Zarr raise
+            raise _damaged(store, path, clips, str(error)) from error
+        for clip, value in zip(clips, values, strict=True):
+            _check(store, path, clip, position, value)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class PerFramePart:
+    """An array along the frame axis: aligned crops, or windows as long as the clip.
+
+    Attributes
+    ----------
+    path : str
+    rows : callable
+        From the store's name, a clip's commit record and its key_frames to the rows that the
+        sample holds, and to all rows that the clip has.
+    ragged : bool
+        Whether clips differ in length.
+    finish : callable
+        From what is stored, (frames, ...), to what a sample holds.
+    """
+
+    path: str
+    rows: Callable[[str, ClipRecord, Mapping[str, int]], Rows]
+    ragged: bool
+    finish: Encode
+
+    def info(self, store: Store, row: int, record: ClipRecord, columns: Columns) -> RowInfo:
+        key_frames = {name: int(column[row]) for name, column in columns.items()}
+        chosen, everything = self.rows(store.name, record, key_frames)
+        digest = record.digests.get(self.path)
+        name = "/".join(record.key)
+        return RowInfo(row, name, (digest,), chosen, everything)
+
+    def block_rows(self, store: Store) -> int:
+        return 1
+
+    def read(self, store: Store, clips: Sequence[RowInfo]) -> NDArray[Any]:
+        """Return what the clips hold, one after another: (all frames, ...)."""
+        count = sum(len(clip.frames) for clip in clips)
+        return _filled(count, (self.finish(self._checked(store, clip)) for clip in clips))
+
+    def _checked(self, store: Store, clip: RowInfo) -> NDArray[Any]:
+        array, partly = store.array(self.path), len(clip.frames) < len(clip.all_frames)
+        try:
+            values = _read_rows(array, clip.frames)
+            # Chunks carry checksums of their own; a lost one reads as zeros.
+            if partly and not values.reshape(len(values), -1).any(axis=1).all():
+                _check(store, self.path, clip, 0, _read_rows(array, clip.all_frames))
+        except ApexflowError:
+            raise
+        except Exception as error:
+            raise _damaged(store, self.path, [clip], str(error)) from error
+        if not partly:
+            _check(store, self.path, clip, 0, values)
+        return values
+
+
+SamplePart = PerClipPart | PerFramePart
+
+
+def maps_part(store: Store, name: str) -> SamplePart:
+    """Return the part that serves the maps of that name."""
+    layout = store.layout
+    if name not in layout.maps:
+        raise ApexflowError(f"{store.name} has no maps {name!r}; it has {sorted(layout.maps)}")
+    window = layout.maps[name].window
+    return _window_part(store, "maps", (name,), (layout.windows[window],), False, _channels_first)
+
+
+def windows_part(
+    store: Store, group: str, windows: str | Sequence[str], encode: Encode | None
+) -> SamplePart:
+    """Return the part that serves ``flow`` or ``roi`` of one window, or of several in a row."""
+    names = (windows,) if isinstance(windows, str) else tuple(windows)
+    layout = store.layout
+    there = list(layout.windows) if group == "flow" or layout.regions else []
+    for name in names:
+        if name not in there:
+            raise ApexflowError(f"{store.name} has no {group} of window {name!r}; it has {there}")
+    pairs = tuple(layout.windows[name] for name in names)
+    # Regions keep the axis of windows where there is but one.
+    stacked = group == "roi" or not isinstance(windows, str)
+    finish = _unchanged if encode is None else partial(_encoded, encode)
+    return _window_part(store, group, names, pairs, stacked, finish)
+
+
+def frames_part(store: Store, wanted: str | Sequence[str], limit: int | None) -> PerFramePart:
+    """Return the part that serves aligned frames."""
+    if not store.layout.keep_frames:
+        raise ApexflowError(f"{store.name} keeps no frames; its recipe has frames.keep = false")
+    if wanted in ("all", "interval"):
+        rows = partial(_sequence_rows, wanted == "interval", limit)
+        return PerFramePart(_FRAMES, rows, True, _frames_finished)
+    key_frames = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    if not key_frames or not set(key_frames) <= set(KEY_FRAMES):
+        raise ApexflowError(
+            f"frames must be 'all', 'interval', or some of {', '.join(KEY_FRAMES)}. Got {wanted!r}."
+        )
+    return PerFramePart(_FRAMES, partial(_key_frame_rows, key_frames), False, _frames_finished)
+
+
+def encoder(
+    encode: str | Encode | None, size: tuple[int, int], options: Mapping[str, Any]
+) -> Encode | None:
+    """Return the function that makes maps of ``size`` from flow (..., 2, H, W)."""
+    if encode is None or callable(encode):
+        return encode
+    from apexflow.kernels.encode import check_options, make_maps
+
+    try:
+        check_options(encode, options)
+    except ValueError as error:
+        raise ApexflowError(str(error)) from None
+    return partial(make_maps, encoding=encode, size=size, options=dict(options))
+
+
+def finished_rows(store: Store, parts: Mapping[str, SamplePart]) -> Iterator[dict[str, RowInfo]]:
+    """Yield what reading each finished clip needs, in the order of the store."""
+    array, step = store.array("clips/record"), 512
+    key_frames = {name: store.column(name) for name in KEY_FRAMES}
+    for start in range(0, store.clip_count, step):
+        stop = min(start + step, store.clip_count)
+        for row, text in enumerate(np.asarray(array[start:stop]).tolist(), start):
+            record = ClipRecord.from_json(text) if text else None
+            if record is not None and record.done:
+                yield {
+                    name: part.info(store, row, record, key_frames) for name, part in parts.items()
+                }
+
+
+def _window_part(
+    store: Store,
+    group: str,
+    names: Sequence[str],
+    pairs: tuple[int | None, ...],
+    stacked: bool,
+    finish: Encode,
+) -> SamplePart:
+    paths = tuple(f"{group}/{name}" for name in names)
+    if None not in pairs:
+        return PerClipPart(paths, pairs, stacked, finish)
+    if len(names) > 1:
+        raise ApexflowError(
+            f"{group}: a window as long as the clip stands alone. Got {', '.join(names)}."
+        )
+    window = store.layout.maps[names[0]].window if group == "maps" else names[0]
+    return PerFramePart(paths[0], partial(_pair_rows, window), True, finish)
+
+
+def _pair_rows(
+    window: str, _store: str, record: ClipRecord, _key_frames: Mapping[str, int]
+) -> Rows:
+    rows = record.pair_rows(window)
+    return rows, rows
+
+
+def _sequence_rows(
+    interval: bool, limit: int | None, store: str, record: ClipRecord, key_frames: Mapping[str, int]
+) -> Rows:
+    numbers, start = record.frame_numbers, record.frame_start
+    everything = range(start, start + len(numbers))
+    if not interval:
+        return everything[:limit], everything
+    first, last = (_key_frame(name, record, key_frames) for name in ("onset", "offset"))
+    inside = [start + i for i, number in enumerate(numbers) if first <= number <= last]
+    if not inside:
+        raise ApexflowError(
+            f"{store}: no stored frame of {'/'.join(record.key)} lies in its interval "
+            f"{first} to {last}"
+        )
+    return inside[:limit], everything
+
+
+def _key_frame_rows(
+    wanted: Sequence[str], store: str, record: ClipRecord, key_frames: Mapping[str, int]
+) -> Rows:
+    numbers, start = record.frame_numbers, record.frame_start
+    rows = []
+    for name in wanted:
+        number = _key_frame(name, record, key_frames)
+        if number not in numbers:
+            raise ApexflowError(
+                f"{store}: the {name} frame {number} of {'/'.join(record.key)} is not "
+                "among its stored frames"
+            )
+        rows.append(start + numbers.index(number))
+    return rows, range(start, start + len(numbers))
+
+
+def _key_frame(name: str, record: ClipRecord, key_frames: Mapping[str, int]) -> int:
+    """Return a name's frame number: what served as the apex, else what is annotated."""
+    if name == "apex" and record.apex_frame != NO_NUMBER:
+        return record.apex_frame
+    number = key_frames[name]
+    if number != NO_NUMBER or name == "apex":
+        return number
+    return record.frame_numbers[0 if name == "onset" else -1]
+
+
+def _unchanged(values: NDArray[Any]) -> NDArray[Any]:
+    return values
+
+
+def _channels_first(maps: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(np.moveaxis(maps, -1, -3))
+
+
+def _encoded(encode: Encode, flow: NDArray[Any]) -> NDArray[Any]:
+    return _channels_first(encode(flow))
+
+
+def _frames_finished(frames: NDArray[Any]) -> NDArray[Any]:
+    return frames[:, None] if frames.ndim == 3 else _channels_first(frames)
+
+
+def _filled(count: int, pieces: Iterator[NDArray[Any]]) -> NDArray[Any]:
+    """Put pieces end to end without a second copy of everything."""
+    whole: NDArray[Any] | None = None
+    done = 0
+    for piece in pieces:
+        if len(piece) == count:
+            return piece
+        if whole is None:
+            whole = np.empty((count, *piece.shape[1:]), piece.dtype)
+        whole[done : done + len(piece)] = piece
+        done += len(piece)
+    assert whole is not None
+    return whole
+
+
+def _read_rows(array: zarr.Array[Any], rows: Sequence[int]) -> NDArray[Any]:
+    """Read rows, those that follow one another closely in one request."""
+    near = max((array.shards or array.chunks)[0], _GAP)
+    values = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    done = 0
+    while done < len(rows):
+        stop = done + 1
+        while stop < len(rows) and 0 <= rows[stop] - rows[stop - 1] <= near:
+            stop += 1
+        wanted = np.asarray(rows[done:stop])
+        values[done:stop] = np.asarray(array[wanted[0] : wanted[-1] + 1])[wanted - wanted[0]]
+        done = stop
+    return values
+
+
+def _check(store: Store, path: str, clip: RowInfo, position: int, values: NDArray[Any]) -> None:
+    wanted = clip.digests[position]
+    if wanted is not None and crc32c(values) != wanted:
+        raise _damaged(store, path, [clip], "it differs from its commit record")
+
+
+def _damaged(store: Store, path: str, clips: Sequence[RowInfo], reason: str) -> ApexflowError:
+    where = clips[0].name if len(clips) == 1 else f"{clips[0].name} to {clips[-1].name}"
+    first_line = reason.splitlines()[0] if reason else "unreadable"
+    return ApexflowError(
+        f"{store.name}: {path} of clip {where} is damaged or being rewritten ({first_line}); "
+        "`apexflow verify` names what is damaged"
+    )

@@ -1,0 +1,355 @@
+"""A clip with known motion: its truth is its description, its frames are rendered from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apexflow.synthetic import sampling
+from apexflow.synthetic.expressions import EXPRESSIONS, bumps
+from apexflow.synthetic.motion import Motion
+from apexflow.synthetic.portrait import Subject, paint
+from apexflow.synthetic.sampling import Points
+
+Flow = NDArray[np.float32]
+Matrix = NDArray[np.float64]
+
+HEAD = (0.85, 1.3)
+"""Radii in face heights: up to the first the head moves rigidly, beyond the second nothing does.
+
+The first holds a face box and the search region around it.
+"""
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class ClipTruth:
+    """All that is true of one synthetic clip. Frames are counted from 0 here.
+
+    Attributes
+    ----------
+    subject : Subject
+        Whose face it is.
+    motion : Motion
+        What moves in each frame.
+    expression : str
+        A key of `EXPRESSIONS`.
+    amplitude : float
+        Displacement at the apex in pixels of the frame.
+    apex : int
+        The frame of the strongest expression. The onset is frame 0, the offset the last.
+    noise : float
+        Standard deviation of the sensor's noise in gray levels.
+    noise_seed : int
+        Chooses the noise.
+    name : str
+        The clip's name, for example "006_1_2".
+    first_number : int
+        The number of frame 0 in file names and annotations.
+    annotated_apex : int or None
+        The apex's number as annotated, where that is not the truth.
+    """
+
+    subject: Subject
+    motion: Motion
+    expression: str
+    amplitude: float
+    apex: int
+    noise: float = 2.0
+    noise_seed: int = 0
+    name: str = "001_1_1"
+    first_number: int = 1
+    annotated_apex: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.expression not in EXPRESSIONS:
+            raise ValueError(
+                f"expression must be one of {sorted(EXPRESSIONS)}, got {self.expression!r}"
+            )
+        if not 0 <= self.apex < len(self.motion):
+            raise ValueError(f"apex must be a frame 0..{len(self.motion) - 1}, got {self.apex}")
+        if self.noise < 0:
+            raise ValueError(f"noise must not be negative, got {self.noise}")
+        strongest = int(np.abs(self.motion.intensity).argmax())
+        steep = max(
+            sampling.face_steepness(self._bumps(strongest)),
+            *(sampling.head_steepness(_pose(self, frame)) for frame in range(len(self))),
+        )
+        if steep > sampling.STEEPEST:
+            raise ValueError(
+                "amplitude, shift, rotation and scale must keep neighbours in place: their "
+                f"displacements may differ by {sampling.STEEPEST} pixels a pixel, got {steep:.2f}"
+            )
+
+    @classmethod
+    def random(
+        cls,
+        subject: Subject,
+        expression: str,
+        *,
+        seed: int,
+        frames: int = 30,
+        amplitude: float = 3.0,
+        shift: float = 4.0,
+        rotation: float = 0.0,
+        scale: float = 0.0,
+        noise: float = 2.0,
+        name: str = "001_1_1",
+        first_number: int = 1,
+    ) -> ClipTruth:
+        """Draw a clip of a subject; the options are those of `Motion.random`."""
+        rng = np.random.default_rng([seed, 5])
+        apex = min(max(round(frames * rng.uniform(0.35, 0.6)), 1), frames - 2)
+        motion = Motion.random(frames, apex, seed=seed, shift=shift, rotation=rotation, scale=scale)
+        return cls(
+            subject=subject,
+            motion=motion,
+            expression=expression,
+            amplitude=amplitude,
+            apex=apex,
+            noise=noise,
+            noise_seed=int(rng.integers(2**31)),
+            name=name,
+            first_number=first_number,
+        )
+
+    def __len__(self) -> int:
+        return len(self.motion)
+
+    @property
+    def onset(self) -> int:
+        """The frame in which the expression starts: 0."""
+        return 0
+
+    @property
+    def offset(self) -> int:
+        """The last frame."""
+        return len(self) - 1
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """The face box (x0, y0, x1, y1) in the onset frame, in its pixels."""
+        x0, y0, x1, y1 = self.subject.box
+        dx, dy = self.motion.shift[0]
+        return (x0 + dx, y0 + dy, x1 + dx, y1 + dy)
+
+    def head_matrix(self, frame: int, reference: int = 0) -> Matrix:
+        """Return the map (2, 3) by which the head moved from frame ``reference`` to ``frame``."""
+        return _compose(_head(self, frame), _invert(_head(self, reference)))
+
+    def shifts(self, reference: int = 0, *, at: tuple[float, float] | None = None) -> Points:
+        """Return the head's true translation in each frame against one frame.
+
+        (N, 2) float64, (dx, dy) in pixels of the frame: what template matching with the
+        reference frame's face has to find. When the head also turns or grows it depends on the
+        place: the point ``at`` (x, y) of the reference frame, by default the middle of the face.
+        """
+        middle = np.asarray(self.subject.centre) + self.motion.shift[reference]
+        point = middle if at is None else np.asarray(at, np.float64)
+        matrices = [self.head_matrix(frame, reference) for frame in range(len(self))]
+        return np.stack([_apply(matrix, point) - point for matrix in matrices])
+
+    def flow_at(self, points: Points, start: int | None = None, end: int | None = None) -> Points:
+        """Return the true displacement (…, 2) of what lies at points (…, 2) of frame ``start``.
+
+        From the onset to the apex unless other frames are named. float64, pixels.
+        """
+        start = self.onset if start is None else start
+        end = self.apex if end is None else end
+        flat = np.ascontiguousarray(points, np.float64).reshape(-1, 2)
+        return (self._see(self._trace(flat, start), end) - flat).reshape(np.shape(points))
+
+    def flow(self, start: int | None = None, end: int | None = None) -> Flow:
+        """Return the true dense flow (H, W, 2) float32, as `flow_at` at each pixel."""
+        return self.flow_at(_grid(self.subject.size), start, end).astype(np.float32)
+
+    def crop_flow(
+        self,
+        first: Matrix,
+        second: Matrix,
+        size: tuple[int, int],
+        start: int | None = None,
+        end: int | None = None,
+    ) -> Flow:
+        """Return the true flow between two crops, in pixels of the crop.
+
+        Parameters
+        ----------
+        first, second : (2, 3) float64
+            Where the pixels of the crops of frames ``start`` and ``end`` were taken from: the
+            map from crop to frame, as `crop_matrix` makes it for a box and a shift.
+        size : (int, int)
+            Height and width of the crops.
+        start, end : int, optional
+            Onset and apex by default.
+
+        Returns
+        -------
+        (height, width, 2) float32
+        """
+        grid = _grid(size)
+        seen = _apply(first, grid)
+        seen = seen + self.flow_at(seen, start, end)
+        return (_apply(_invert(second), seen) - grid).astype(np.float32)
+
+    def expression_at(self, points: Points, frame: int = 0) -> Points:
+        """Return how far (…, 2) the apex's expression moves what lies at points of a frame.
+
+        In pixels of the frame, without the head's motion.
+        """
+        flat = np.ascontiguousarray(points, np.float64).reshape(-1, 2)
+        material = self._trace(flat, frame)
+        at_rest = (*_pose(self, frame)[:4], 1.0, 0.0, 0.0, 0.0)
+        moved = sampling.forward(material, at_rest, self._bumps(self.apex))
+        return (moved - material).reshape(np.shape(points))
+
+    def still(
+        self,
+        first: Matrix | None = None,
+        size: tuple[int, int] | None = None,
+        *,
+        below: float = 0.02,
+    ) -> NDArray[np.bool_]:
+        """Return the mask of what the expression moves by less than ``below`` pixels.
+
+        Of the whole onset frame, or of its crop by the map ``first`` of a given size. The mask
+        covers the head alone: the background does not move with it.
+        """
+        points = _grid(self.subject.size if size is None else size)
+        points = points if first is None else _apply(first, points)
+        middle = np.asarray(self.subject.centre) + self.motion.shift[0]
+        reach = _LARGEST_STILL * self.subject.face_height
+        head = np.hypot(*np.moveaxis(points - middle, -1, 0)) < reach
+        return head & (np.hypot(*np.moveaxis(self.expression_at(points), -1, 0)) < below)
+
+    def _see(self, material: Points, frame: int) -> Points:
+        return np.asarray(sampling.forward(material, _pose(self, frame), self._bumps(frame)))
+
+    def _trace(self, seen: Points, frame: int) -> Points:
+        return np.asarray(sampling.inverse(seen, _pose(self, frame), self._bumps(frame)))
+
+    def _bumps(self, frame: int) -> Points:
+        strength = self.amplitude * float(self.motion.intensity[frame])
+        return bumps(self.subject, self.expression, strength)
+
+
+_LARGEST_STILL = HEAD[0] - 0.05
+
+
+def take(
+    truth: ClipTruth, frame: int, face: NDArray[np.float32], *, noisy: bool = True
+) -> NDArray[np.uint8]:
+    """Render one frame of a clip.
+
+    Parameters
+    ----------
+    truth : ClipTruth
+        The clip.
+    frame : int
+        Which frame, counted from 0.
+    face : (channels, …, …) float32
+        The subject's painted face, see `paint`.
+    noisy : bool
+        Whether to add the sensor's noise.
+
+    Returns
+    -------
+    (height, width) or (height, width, 3) uint8
+        Gray or RGB, as the face was painted.
+    """
+    light = expose(truth, frame, face)
+    key = np.random.SeedSequence([truth.noise_seed, frame]).generate_state(1, np.uint64)[0]
+    image: NDArray[np.uint8] = sampling.develop(
+        light,
+        float(truth.motion.gain[frame]),
+        float(truth.motion.drift[frame]),
+        truth.noise if noisy else 0.0,
+        key,
+    )
+    return image[:, :, 0] if image.shape[2] == 1 else image
+
+
+def expose(truth: ClipTruth, frame: int, face: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return one frame before illumination, noise and rounding: (channels, H, W) float32."""
+    pose, moved = _pose(truth, frame), truth._bumps(frame)
+    return np.asarray(sampling.expose(face, pose, moved, *truth.subject.size))
+
+
+def render(
+    truth: ClipTruth,
+    frames: Iterable[int] | None = None,
+    *,
+    noisy: bool = True,
+    color: bool = False,
+) -> NDArray[np.uint8]:
+    """Render the frames of a clip, all of them unless some are named.
+
+    Returns
+    -------
+    (N, height, width) or (N, height, width, 3) uint8
+        Gray, or RGB when ``color`` is asked for.
+    """
+    face = paint(truth.subject, color=color)
+    chosen = range(len(truth)) if frames is None else frames
+    return np.stack([take(truth, frame, face, noisy=noisy) for frame in chosen])
+
+
+def crop_matrix(
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+    *,
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> Matrix:
+    """Return the map (2, 3) from the pixels of a resized crop to those of its frame.
+
+    The crop shows ``box`` (x0, y0, x1, y1; the far edges are exclusive) moved by ``shift``
+    (dx, dy), resized to ``size`` (height, width) each axis by itself. Pixel centres lie at
+    whole numbers and edges of the box fall on edges of the crop, as with `cv2.resize`.
+    """
+    x0, y0, x1, y1 = box
+    fx, fy = (x1 - x0) / size[1], (y1 - y0) / size[0]
+    return np.array(
+        [
+            [fx, 0.0, x0 + shift[0] + 0.5 * fx - 0.5],
+            [0.0, fy, y0 + shift[1] + 0.5 * fy - 0.5],
+        ]
+    )
+
+
+def _pose(truth: ClipTruth, frame: int) -> sampling.Pose:
+    motion, subject = truth.motion, truth.subject
+    (x, y), (dx, dy) = subject.centre, motion.shift[frame].tolist()
+    inner, outer = (radius * subject.face_height for radius in HEAD)
+    angle, scale = np.deg2rad(motion.rotation[frame]), float(motion.scale[frame])
+    cosine, sine = scale * float(np.cos(angle)), scale * float(np.sin(angle))
+    return (x, y, inner, outer, cosine, sine, dx, dy)
+
+
+def _grid(size: tuple[int, int]) -> Points:
+    """Pixel centres (x, y) of an image: (H, W, 2) float64."""
+    height, width = size
+    x, y = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
+    return np.stack([x, y], axis=-1)
+
+
+def _apply(matrix: Matrix, points: Points) -> Points:
+    return np.asarray(points @ matrix[:, :2].T + matrix[:, 2])
+
+
+def _head(truth: ClipTruth, frame: int) -> Matrix:
+    """Return the map (2, 3) from the neutral pose to a frame, on the head."""
+    x, y, _, _, cosine, sine, dx, dy = _pose(truth, frame)
+    linear = np.array([[cosine, -sine], [sine, cosine]])
+    return np.column_stack([linear, np.array([x + dx, y + dy]) - linear @ [x, y]])
+
+
+def _compose(second: Matrix, first: Matrix) -> Matrix:
+    """Return the map that does ``first``, then ``second``."""
+    return np.column_stack([second[:, :2] @ first[:, :2], _apply(second, first[:, 2])])
+
+
+def _invert(matrix: Matrix) -> Matrix:
+    linear = np.linalg.inv(matrix[:, :2])
+    return np.column_stack([linear, -linear @ matrix[:, 2]])

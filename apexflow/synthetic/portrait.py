@@ -1,0 +1,241 @@
+"""The faces: one public-domain portrait, varied into subjects.
+
+The portrait is `skimage.data.astronaut`, a NASA photograph of Eileen Collins in the public
+domain; it is shipped inside scikit-image, so nothing is fetched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from apexflow.synthetic import sampling
+
+Points = NDArray[np.float64]
+Box = tuple[float, float, float, float]
+
+# Read off the portrait, in its own pixels (x, y); left and right as seen in the picture. The
+# box is the one that MTCNN finds in the unchanged portrait.
+FACE_BOX: Box = (181.0, 62.0, 268.0, 172.0)
+LANDMARKS = {
+    "left_eye": (203.5, 101.5),
+    "right_eye": (246.5, 103.5),
+    "nose": (225.0, 128.5),
+    "left_mouth": (203.5, 139.5),
+    "right_mouth": (245.0, 141.5),
+    "left_brow_outer": (193.0, 89.0),
+    "left_brow_inner": (211.0, 91.0),
+    "right_brow_inner": (239.0, 93.0),
+    "right_brow_outer": (260.0, 93.5),
+    "left_cheek": (197.0, 122.0),
+    "right_cheek": (251.0, 124.0),
+    "left_nostril": (214.0, 130.0),
+    "right_nostril": (235.0, 131.0),
+    "upper_lip": (224.0, 140.5),
+    "lower_lip": (224.0, 152.0),
+    "chin": (223.0, 166.0),
+}
+FIVE_LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+
+_LAST_PIXEL = 511.0  # of the portrait, on both axes
+_FACE_CENTRE = (0.5 * (FACE_BOX[0] + FACE_BOX[2]), 0.5 * (FACE_BOX[1] + FACE_BOX[3]))
+_FACE_HEIGHT = FACE_BOX[3] - FACE_BOX[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """One face in front of one camera: everything that stays the same over its clips.
+
+    Attributes
+    ----------
+    name : str
+        The subject's name, for example "006".
+    size : (int, int)
+        Height and width of the frames in pixels.
+    centre : (float, float)
+        Where the middle of the face box lies, (x, y) in pixels of the frame.
+    face_height : float
+        Height of the face box in pixels of the frame.
+    mirror : bool
+        Whether the portrait is mirrored.
+    contrast, brightness : float
+        Gray levels become ``128 + contrast * (level - 128) + brightness``.
+    texture : float
+        Standard deviation in gray levels of the fine texture that is fixed to the skin. The
+        enlarged portrait alone is smoother than a photograph of its size.
+    shape_seed, texture_seed : int
+        Choose the slight smooth change of the face's shape and its texture.
+    shape : float
+        Largest change of shape, as a fraction of the face's height.
+    """
+
+    name: str = "001"
+    size: tuple[int, int] = (1088, 2040)
+    centre: tuple[float, float] = (1020.0, 560.0)
+    face_height: float = 544.0
+    mirror: bool = False
+    contrast: float = 0.88
+    brightness: float = 0.0
+    texture: float = 4.0
+    shape_seed: int = 0
+    texture_seed: int = 0
+    shape: float = 0.01
+
+    def __post_init__(self) -> None:
+        if min(self.size) < _SMALLEST_FRAME:
+            raise ValueError(f"size must be at least {_SMALLEST_FRAME} a side, got {self.size}")
+        if not self.face_height >= _SMALLEST_FACE:
+            raise ValueError(
+                f"face_height must be at least {_SMALLEST_FACE} pixels, got {self.face_height}"
+            )
+        if not 0.0 <= self.shape <= _LARGEST_SHAPE:
+            raise ValueError(f"shape must be between 0 and {_LARGEST_SHAPE}, got {self.shape}")
+
+    @classmethod
+    def random(
+        cls,
+        seed: int,
+        *,
+        name: str = "001",
+        size: tuple[int, int] = (1088, 2040),
+        face: float = 0.5,
+    ) -> Subject:
+        """Draw a subject whose face is about ``face`` times the frame's height."""
+        rng = np.random.default_rng([seed, 1])
+        height, width = size
+        return cls(
+            name=name,
+            size=size,
+            centre=(width * rng.uniform(0.46, 0.54), height * rng.uniform(0.49, 0.55)),
+            face_height=height * face * rng.uniform(0.92, 1.08),
+            mirror=bool(rng.integers(2)),
+            contrast=rng.uniform(0.78, 0.92),
+            brightness=rng.uniform(-8.0, 8.0),
+            texture=rng.uniform(3.0, 5.0),
+            shape_seed=int(rng.integers(2**31)),
+            texture_seed=int(rng.integers(2**31)),
+        )
+
+    @property
+    def enlargement(self) -> float:
+        """Pixels of the frame per pixel of the portrait."""
+        return self.face_height / _FACE_HEIGHT
+
+    @property
+    def box(self) -> Box:
+        """The face box (x0, y0, x1, y1) in the neutral pose, in pixels of the frame."""
+        x, y = self.centre
+        half_height = 0.5 * self.face_height
+        half_width = half_height * (FACE_BOX[2] - FACE_BOX[0]) / _FACE_HEIGHT
+        return (x - half_width, y - half_height, x + half_width, y + half_height)
+
+    @property
+    def landmarks(self) -> Points:
+        """Eyes, nose and mouth corners in the neutral pose, (5, 2), in MTCNN's order."""
+        points = self.locate(np.array([LANDMARKS[name] for name in FIVE_LANDMARKS]))
+        return points[[1, 0, 2, 4, 3]] if self.mirror else points
+
+    def locate(self, points: Points) -> Points:
+        """Return where points (N, 2) of the portrait lie in the neutral frame."""
+        waves = _waves(self)
+        unbent = points
+        for _ in range(_LOCATE_STEPS):
+            unbent = points - _reshape(unbent, waves)
+        offsets = (unbent - _FACE_CENTRE) * self.enlargement
+        return offsets * [-1.0 if self.mirror else 1.0, 1.0] + self.centre
+
+
+_SMALLEST_FRAME = 32
+_SMALLEST_FACE = 24.0
+_LARGEST_SHAPE = 0.02
+_LOCATE_STEPS = 12  # each gains a factor of 6 or more up to the largest shape
+
+
+def paint(subject: Subject, *, color: bool = False) -> NDArray[np.float32]:
+    """Paint the subject's neutral face: the picture that all its frames are taken from.
+
+    Returns
+    -------
+    (channels, height, width) float32
+        Coefficients of a cubic spline (see `sampling.spline`) in gray levels, one channel or
+        RGB, `sampling.MARGIN` pixels larger than the frame on each side.
+    """
+    points = _canvas_points(subject)
+    planes = [sampling.sample(plane, points) for plane in _portrait(subject, color=color)]
+    texture = _texture(subject, planes[0].shape)
+    levels = (128 + subject.contrast * (p - 128) + subject.brightness + texture for p in planes)
+    return np.stack([sampling.spline(np.clip(p, 6, 249)) for p in levels])
+
+
+def _portrait(subject: Subject, *, color: bool) -> list[NDArray[np.float32]]:
+    """Spline coefficients of the portrait, blurred first when the face is reduced."""
+    from skimage import data
+
+    image = data.astronaut()
+    image = image if color else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, np.newaxis]
+    planes = np.moveaxis(image.astype(np.float32), 2, 0)
+    sigma = _LENS / subject.enlargement
+    if sigma > _OWN_BLUR:
+        sigma = float(np.sqrt(sigma**2 - _OWN_BLUR**2))
+        planes = [cv2.GaussianBlur(p, (0, 0), sigma) for p in planes]
+    return [sampling.spline(plane) for plane in planes]
+
+
+_LENS = 0.9  # blur of the frames in pixels: what their sampling cannot hold falls under 2%
+_OWN_BLUR = 0.4  # of the portrait, in its pixels
+
+
+def _canvas_points(subject: Subject) -> Points:
+    """Return for each pixel of the canvas the point of the portrait that it shows."""
+    height, width = subject.size
+    margin = sampling.MARGIN
+    x = (np.arange(-margin, width + margin) - subject.centre[0]) / subject.enlargement
+    y = (np.arange(-margin, height + margin) - subject.centre[1]) / subject.enlargement
+    points = np.stack(np.meshgrid(-x if subject.mirror else x, y), axis=-1) + _FACE_CENTRE
+    points += _reshape(points, _waves(subject))
+    return _LAST_PIXEL - np.abs(
+        _LAST_PIXEL - np.abs(points)
+    )  # beyond the portrait its mirror image
+
+
+Wave = tuple[NDArray[np.float64], float, NDArray[np.float64]]
+
+
+def _waves(subject: Subject) -> list[Wave]:
+    """Draw the waves that reshape a subject: wave vector, phase, displacement."""
+    rng = np.random.default_rng([subject.shape_seed, 2])
+    height = subject.shape * _FACE_HEIGHT / _WAVES
+    waves = []
+    for _ in range(_WAVES):
+        angle, phase, direction = rng.uniform(0, 2 * np.pi, 3)
+        rate = 2 * np.pi / (_FACE_HEIGHT * rng.uniform(0.8, 1.6))
+        along = rate * np.array([np.cos(angle), np.sin(angle)])
+        waves.append((along, phase, height * np.array([np.cos(direction), np.sin(direction)])))
+    return waves
+
+
+_WAVES = 4
+
+
+def _reshape(points: Points, waves: list[Wave]) -> Points:
+    """Return the smooth change of shape (…, 2) at points of the portrait."""
+    change = np.zeros_like(points)
+    for along, phase, displacement in waves:
+        change += np.sin(points @ along + phase)[..., np.newaxis] * displacement
+    return change
+
+
+def _texture(subject: Subject, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Seeded skin: pores of about a pixel on blotches of some pixels."""
+    rng = np.random.default_rng([subject.texture_seed, 3])
+    texture = np.zeros(shape, np.float32)
+    for sigma, share in _GRAINS:
+        grain = cv2.GaussianBlur(rng.standard_normal(shape, np.float32), (0, 0), sigma)
+        texture += np.float32(subject.texture * share / grain.std()) * grain
+    return texture
+
+
+_GRAINS: tuple[tuple[float, float], ...] = ((1.3, 0.8), (3.5, 0.6))  # sigma in pixels, share

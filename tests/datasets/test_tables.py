@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import contextlib
+import zipfile
+
+import openpyxl
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from apexflow import ApexflowError
+from apexflow.datasets import READERS, read_casme2, read_samm
+from tests.datasets import annotation_tables as made
+
+FUZZ = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.fixture
+def expected(tmp_path):
+    return strip(read_samm(None, made.samm_csv(tmp_path / "expected.csv")))
+
+
+def strip(catalog):
+    """A catalog as what must not depend on how the table is written."""
+    return [
+        (c.key, c.onset, c.apex, c.offset, c.emotion, c.action_units, dict(c.extra))
+        for c in catalog
+    ]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_text_tables_read_the_same_however_written(
+    tmp_path, expected, separator, encoding, newline
+):
+    path = made.samm_csv(
+        tmp_path / "t.csv", separator=separator, encoding=encoding, newline=newline
+    )
+    assert strip(read_samm(None, path)) == expected
+
+
+def test_accents_survive_every_encoding(tmp_path):
+    rows = [made.SAMM_HEADER, (*made.SAMM_ROWS[0][:-1], "clin d'œil étonné")]
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "cp1252"):
+        path = made.write_csv(tmp_path / "t.csv", rows, encoding=encoding)
+        assert dict(read_samm(None, path)[0].extra)["Notes"] == "clin d'œil étonné"
+
+
+def test_titles_above_the_header_and_empty_rows_are_no_rows(tmp_path, expected):
+    rows = [*made.SAMM_TITLES, made.SAMM_HEADER, *made.SAMM_ROWS[:2], (), *made.SAMM_ROWS[2:], ()]
+    path = made.write_xlsx(tmp_path / "t.xlsx", {"MICRO_ONLY": rows})
+    catalog = read_samm(None, path)
+    assert strip(catalog) == expected
+    assert catalog[2].origin == "t.xlsx row 10"
+
+
+def test_the_sheet_with_the_header_is_found(tmp_path, expected):
+    sheets = {"About": [("read me",)], "Data": [made.SAMM_HEADER, *made.SAMM_ROWS], "Empty": []}
+    catalog = read_samm(None, made.write_xlsx(tmp_path / "t.xlsx", sheets))
+    assert strip(catalog) == expected
+    assert catalog[0].origin == "t.xlsx sheet Data row 2"
+
+
+@given(order=st.permutations(range(len(made.SAMM_HEADER))), capital=st.booleans())
+@FUZZ
+def test_order_and_case_of_columns_do_not_matter(tmp_path, expected, order, capital):
+    header = [h.upper() if capital else h for h in made.SAMM_HEADER]
+    rows = [[row[i] for i in order] for row in (header, *made.SAMM_ROWS)]
+    found = strip(read_samm(None, made.write_csv(tmp_path / "t.csv", rows)))
+    assert [row[:6] for row in found] == [row[:6] for row in expected]
+
+
+@pytest.mark.parametrize(
+    "column", ["Subject", "Filename", "Onset Frame", "Apex Frame", "Offset Frame"]
+)
+def test_a_renamed_column_is_named(tmp_path, column):
+    header = ["Something" if name == column else name for name in made.SAMM_HEADER]
+    path = made.write_csv(tmp_path / "t.csv", [header, *made.SAMM_ROWS])
+    with pytest.raises(ApexflowError, match=rf"t\.csv: no column '{column}'.*'Something'"):
+        read_samm(None, path)
+
+
+def test_a_repeated_column_is_refused(tmp_path):
+    header = [*made.SAMM_HEADER[:-1], "Apex Frame"]
+    path = made.write_csv(tmp_path / "t.csv", [header, *made.SAMM_ROWS])
+    with pytest.raises(ApexflowError, match="'Apex Frame' occurs 2 times"):
+        read_samm(None, path)
+
+
+@pytest.mark.parametrize("cell", ["", "12.5", "x", "-3", "1e3", "5_000", "٣", "5 588", "1.234,0"])
+def test_a_frame_number_that_is_none_names_row_and_rule(tmp_path, cell):
+    row = [*made.SAMM_ROWS[0]]
+    row[3] = cell
+    path = made.write_csv(tmp_path / "t.csv", [made.SAMM_HEADER, row], separator=";")
+    with pytest.raises(ApexflowError, match=r"t\.csv row 2: onset must be a whole frame number"):
+        read_samm(None, path)
+
+
+def test_a_whole_float_is_a_frame_number(tmp_path):
+    row = [*made.SAMM_ROWS[0]]
+    row[3:6] = "5562.0", "5588.0", "5632.00"
+    path = made.write_csv(tmp_path / "t.csv", [made.SAMM_HEADER, row])
+    clip = read_samm(None, path)[0]
+    assert (clip.onset, clip.apex, clip.offset) == (5562, 5588, 5632)
+
+
+def test_a_cell_too_many_is_refused(tmp_path):
+    rows = [made.SAMM_HEADER, (*made.SAMM_ROWS[0], "surplus")]
+    with pytest.raises(ApexflowError, match=r"row 2: has 13 cells, the header \(row 1\) 12"):
+        read_samm(None, made.write_csv(tmp_path / "t.csv", rows))
+
+
+def test_an_open_quote_does_not_swallow_rows(tmp_path):
+    path = made.samm_csv(tmp_path / "t.csv", separator=",")
+    path.write_text(path.read_text().replace("While blinking", '"While blinking'))
+    with pytest.raises(ApexflowError, match=r"t\.csv row 3: .*quotation mark"):
+        read_samm(None, path)
+
+
+def test_merged_cells_are_refused(tmp_path):
+    path = made.write_xlsx(tmp_path / "t.xlsx", {"S": [made.SAMM_HEADER, *made.SAMM_ROWS]})
+    book = openpyxl.load_workbook(path)
+    book["S"].merge_cells("A2:A3")
+    book.save(path)
+    with pytest.raises(ApexflowError, match="row 2: cells A2:A3 are merged"):
+        read_samm(None, path)
+
+
+def test_merged_titles_do_no_harm(tmp_path, expected):
+    rows = [*made.SAMM_TITLES, made.SAMM_HEADER, *made.SAMM_ROWS]
+    path = made.write_xlsx(tmp_path / "t.xlsx", {"S": rows})
+    book = openpyxl.load_workbook(path)
+    book["S"].merge_cells("A1:F1")
+    book.save(path)
+    assert strip(read_samm(None, path)) == expected
+
+
+def test_a_formula_without_value_is_refused_where_it_matters(tmp_path):
+    rows = [list(row) for row in (made.SAMM_HEADER, *made.SAMM_ROWS)]
+    rows[1][6] = "=SUM(F2-D2)+1"  # Duration is not read
+    read_samm(None, made.write_xlsx(tmp_path / "t.xlsx", {"S": rows}))
+    rows[1][5] = "=D2+70"
+    with pytest.raises(ApexflowError, match="row 2: offset is a formula without a stored value"):
+        read_samm(None, made.write_xlsx(tmp_path / "t.xlsx", {"S": rows}))
+
+
+def test_an_old_workbook_says_what_to_do(tmp_path):
+    path = tmp_path / "CASME2-coding.xlsx"
+    path.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600))
+    with pytest.raises(ApexflowError, match=r"old \.xls.*save it as \.xlsx or \.csv"):
+        read_casme2(None, path)
+
+
+@pytest.mark.parametrize("name", ["missing.csv", "."])
+def test_a_table_that_is_no_file(tmp_path, name):
+    with pytest.raises(ApexflowError):
+        read_samm(None, tmp_path / name)
+
+
+def test_an_empty_table(tmp_path):
+    (tmp_path / "t.csv").touch()
+    with pytest.raises(ApexflowError, match="empty"):
+        read_samm(None, tmp_path / "t.csv")
+
+
+def test_a_header_alone_is_no_table(tmp_path):
+    path = made.write_csv(tmp_path / "t.csv", [made.SAMM_HEADER])
+    with pytest.raises(ApexflowError, match=r"t\.csv: no row below the header in row 1"):
+        read_samm(None, path)
+
+
+def test_a_huge_sheet_is_refused_quickly(tmp_path):
+    path = made.write_xlsx(tmp_path / "t.xlsx", {"S": [made.SAMM_HEADER, *made.SAMM_ROWS]})
+    book = openpyxl.load_workbook(path)
+    book["S"].cell(row=1_048_576, column=16_384).value = "x"
+    book.save(path)
+    with pytest.raises(ApexflowError, match="spans 1048576 rows and 16384 columns"):
+        read_samm(None, path)
+
+
+def test_two_rows_of_one_clip_are_named(tmp_path):
+    path = made.write_csv(
+        tmp_path / "t.csv", [made.SAMM_HEADER, *made.SAMM_ROWS, made.SAMM_ROWS[0]]
+    )
+    with pytest.raises(ApexflowError, match=r"samm/006/006_1_2 \(t\.csv row 2 and t\.csv row 7\)"):
+        read_samm(None, path)
+
+
+@pytest.mark.parametrize("reader", [r for r in READERS.values() if r.needs_annotations])
+@given(data=st.binary(max_size=400))
+@example(data=b"PK\x03\x04")
+@example(data=b"\xff\xfe")
+@FUZZ
+def test_random_bytes_give_a_clear_error(tmp_path, reader, data):
+    for name in ("t.csv", "t.xlsx"):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ApexflowError) as caught:
+            reader.read(None, tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+@given(
+    at=st.integers(0, 10_000),
+    junk=st.binary(min_size=1, max_size=8),
+    cut=st.one_of(st.none(), st.integers(0, 10_000)),
+)
+@FUZZ
+def test_a_damaged_workbook_gives_an_error_or_the_same_rows(tmp_path, expected, at, junk, cut):
+    whole = made.write_xlsx(
+        tmp_path / "t.xlsx", {"S": [made.SAMM_HEADER, *made.SAMM_ROWS]}
+    ).read_bytes()
+    at %= len(whole)
+    damaged = whole[:at] + junk + whole[at + len(junk) :]
+    (tmp_path / "t.xlsx").write_bytes(damaged if cut is None else damaged[: cut % len(damaged)])
+    with contextlib.suppress(ApexflowError):
+        assert strip(read_samm(None, tmp_path / "t.xlsx")) == expected
+
+
+def test_a_workbook_that_is_another_archive(tmp_path):
+    with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as archive:
+        archive.writestr("hello.txt", "no workbook")
+    with pytest.raises(ApexflowError, match=r"not a readable \.xlsx"):
+        read_samm(None, tmp_path / "t.xlsx")
+
+
+@given(
+    rows=st.lists(
+        st.lists(st.text(st.characters(codec="utf-8"), max_size=12), min_size=12, max_size=12),
+        max_size=4,
+    )
+)
+@FUZZ
+def test_rows_of_any_text_give_an_error_or_are_rows(tmp_path, rows):
+    path = tmp_path / "t.csv"
+    lines = [",".join(made.SAMM_HEADER), *(",".join(row) for row in rows)]
+    path.write_bytes("\n".join(lines).encode("utf-8"))
+    with contextlib.suppress(ApexflowError):
+        catalog = read_samm(None, path)
+        assert all(c.onset is not None and c.name.startswith(c.subject) for c in catalog)
