@@ -5,7 +5,7 @@ measures on one pinned core, `accuracy` against flow that is known, `table` prin
 
 Examples
 --------
->>> from apexflow.engine import bench
+>>> from apexflow import bench
 >>> results = bench.run(smoke=True)
 >>> print(bench.as_text(results))  # doctest: +SKIP
 """

@@ -23,8 +23,11 @@ _INCLUDE = re.compile(r'\s*#\s*include\s+"(?P<name>[^"]+)"\s*')
 _Result = TypeVar("_Result")
 
 OPTIONS = ("--std=c++17", "--fmad=false")
-"""How NVRTC compiles. Without contraction each operation rounds as written, on a card as in
+"""How NVRTC compiles. Without contraction each operation rounds as written, on a GPU as in
 C++; a kernel that wants a fused multiply-add says `fmaf`."""
+
+CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
+"""What CuPy adds to every compilation: numbers below 2 ** -126 are 0 in single precision."""
 
 _FREE_SHARE = 0.8  # of the free memory: the pool rounds sizes up, and cuFFT takes work areas
 _MOST_OF_A_BATCH = 65535  # what a grid takes along its second and third axis

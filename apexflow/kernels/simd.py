@@ -34,10 +34,15 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit
-from numba.core import types
-from numba.core.datamodel import PrimitiveModel
-from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, register_model
+
+from apexflow.kernels.numba_private import (
+    ConcreteTemplate,
+    PrimitiveModel,
+    infer_global,
+    signature,
+    types,
+)
 
 LANES = 16
 

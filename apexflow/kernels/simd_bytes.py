@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import carray, njit, types
-from numba.core.datamodel import PrimitiveModel
 from numba.extending import intrinsic, register_model
 from numpy.typing import NDArray
+
+from apexflow.kernels.numba_private import PrimitiveModel
 
 WIDTH = 64
 """Bytes in a vector."""

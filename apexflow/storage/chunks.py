@@ -18,9 +18,9 @@ import numpy as np
 import zarr
 from numcodecs import Blosc
 from numpy.typing import NDArray
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 from zarr.storage import LocalStore
+
+from apexflow.storage.zarr_private import default_buffer_prototype, sync
 
 Encode = Callable[[Any], bytes]
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,7 @@ from apexflow.storage.format import (
     ClipRecord,
     float_columns,
 )
-
-if TYPE_CHECKING:
-    from apexflow.storage.writer import StoreWriter
+from apexflow.storage.store import Store
 
 _PLAIN = (*RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS)
 # Columns that are called otherwise in a record.
@@ -34,7 +32,7 @@ _FIELDS: Mapping[str, Callable[[ClipRecord], Any]] = {
 _NO_RECORD = ClipRecord(dataset="", subject="", clip="", status="")
 
 
-def fill_columns(store: StoreWriter) -> None:
+def fill_columns(store: Store) -> None:
     """Copy every record into the columns of ``clips`` and ``frames``, some rows at a time."""
     index = np.arange(store.clip_count)
     starts, capacities = store.column("frame_start"), store.column("frame_capacity")
@@ -58,7 +56,7 @@ def fill_columns(store: StoreWriter) -> None:
     frames.finish_all()
 
 
-def write_csv(store: StoreWriter) -> None:
+def write_csv(store: Store) -> None:
     """Write the table of clips as a CSV file too: the one chunk of the array ``clips.csv``."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -82,7 +80,7 @@ class _Columns:
 
     Parameters
     ----------
-    store : StoreWriter
+    store : Store
     group : str
     names : tuple of str
         The columns, all of one length.
@@ -92,7 +90,7 @@ class _Columns:
 
     def __init__(
         self,
-        store: StoreWriter,
+        store: Store,
         group: str,
         names: tuple[str, ...],
         starts: NDArray[np.int64],

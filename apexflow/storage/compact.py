@@ -21,9 +21,6 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.abc.store import Store as ZarrStore
-from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.core.metadata import ArrayV3Metadata
-from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
 from apexflow.errors import ApexflowError
@@ -31,6 +28,7 @@ from apexflow.storage.holds import without_readers
 from apexflow.storage.store import open_store
 from apexflow.storage.target import Target, exclusive, sweep
 from apexflow.storage.writer import StoreWriter, open_writer
+from apexflow.storage.zarr_private import ArrayV3Metadata, Buffer, BufferPrototype, sync
 
 CHUNK_BYTES = 4 << 20
 # A commit record of 75 frames is about 10 KB of JSON.

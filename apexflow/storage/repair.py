@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.core.sync import sync
 
 from apexflow.storage.checks import Damage, verify
 from apexflow.storage.compact import expand
 from apexflow.storage.format import NO_NUMBER, NUMBER_COLUMNS, TEXT_COLUMNS
 from apexflow.storage.writer import StoreWriter, whole_chunks
+from apexflow.storage.zarr_private import sync
 
 _RECORDED = ("dataset", "subject", "clip", "frame_start")
 

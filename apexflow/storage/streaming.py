@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,7 +14,20 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from apexflow.errors import ApexflowError
 from apexflow.storage.collate import Batch
-from apexflow.storage.dataset import ClipDataset, Packed, join
+from apexflow.storage.packed import Packed, join
+
+
+class Blocks(Protocol):
+    """What a stream needs of a `ClipDataset`; its docstrings say what each does."""
+
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def memory(self) -> int: ...
+    def __len__(self) -> int: ...
+    def blocks(self, indices: Sequence[int]) -> list[list[int]]: ...
+    def read(self, indices: Sequence[int]) -> dict[str, Packed]: ...
+    def finish(self, packed: Mapping[str, Packed], indices: Sequence[int]) -> Batch: ...
 
 
 class ClipStream(IterableDataset[Batch]):
@@ -44,7 +58,7 @@ class ClipStream(IterableDataset[Batch]):
 
     def __init__(
         self,
-        dataset: ClipDataset,
+        dataset: Blocks,
         indices: Sequence[int] | None = None,
         *,
         batch_size: int = 256,
@@ -139,7 +153,7 @@ class _Samples:
         packed = {name: join([one, other.packed[name]]) for name, one in self.packed.items()}
         return _Samples(self.indices + other.indices, packed)
 
-    def batch(self, dataset: ClipDataset) -> Batch:
+    def batch(self, dataset: Blocks) -> Batch:
         return dataset.finish(self.packed, self.indices)
 
 

@@ -8,8 +8,8 @@ import os
 import numpy as np
 import pytest
 
+from apexflow import bench
 from apexflow.bench import accuracy, cases, timing
-from apexflow.engine import bench
 from apexflow.errors import ApexflowError
 
 CASES = list(cases.all_cases(smoke=True))

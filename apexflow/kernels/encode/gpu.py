@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from apexflow.kernels._validate import check_flow
-from apexflow.kernels.encode.scaling import Size, signed_bytes, unsigned_bytes
-from apexflow.kernels.encode.strain import SHEAR_WEIGHT
+from apexflow.kernels.encode.scaling import SHEAR_WEIGHT, Size, signed_bytes, unsigned_bytes
 from apexflow.kernels.gpu import Device, in_batches
 
 _THREADS = 256

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from apexflow.kernels.encode.dispatch import encoded
 from apexflow.kernels.encode.scaling import (
     Floats,
     Size,
     check_limit,
     check_size,
-    encoded,
     resized,
     unsigned_bytes,
 )

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from apexflow.kernels.encode.dispatch import encoded
 from apexflow.kernels.encode.polar import magnitude_angle
 from apexflow.kernels.encode.scaling import (
     Floats,
@@ -14,7 +15,6 @@ from apexflow.kernels.encode.scaling import (
     check_limit,
     check_normalize,
     check_size,
-    encoded,
     resized,
     stretched_bytes,
     unsigned_bytes,

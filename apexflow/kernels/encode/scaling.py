@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -10,35 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.kernels._validate import check_choice, check_flow, check_integer, check_number
-from apexflow.kernels.gpu import cuda_device, is_device_array
 
 Floats = NDArray[np.float32]
 Size = tuple[int, int] | None
 NORMALIZATIONS = ("fixed", "minmax")
+# The weight of (du/dy + dv/dx)^2 under the root of the strain, by convention.
+SHEAR_WEIGHT: Mapping[str, np.float32] = MappingProxyType(
+    {"half": np.float32(0.5), "quarter": np.float32(0.25)}
+)
 
 
 def flow_batch(flow: object) -> Floats:
     """Return a checked flow as a batch (N, H, W, 2)."""
     checked = check_flow("flow", flow)
     return checked if checked.ndim == 4 else checked[np.newaxis]
-
-
-def encoded(
-    flow: object, encode: Callable[..., NDArray[np.uint8]], twin: str, *args: Any
-) -> NDArray[np.uint8]:
-    """Return the map of a flow, or the maps of a batch, made where the flow is.
-
-    ``encode`` makes the map of one flow on the CPU, the function ``twin`` of `encode.gpu` those
-    of a batch on a card; both take the flow and ``args``.
-    """
-    flows = flow_batch(flow)
-    if is_device_array(flows):
-        from apexflow.kernels.encode import gpu
-
-        maps = getattr(gpu, twin)(flows, *args, device=cuda_device())
-    else:
-        maps = np.stack([encode(one, *args) for one in flows])
-    return maps if np.ndim(flow) == 4 else maps[0]  # type: ignore[arg-type]
 
 
 def check_size(size: object) -> Size:

@@ -9,10 +9,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from apexflow.kernels._validate import check_choice, check_flow
+from apexflow.kernels.encode.scaling import SHEAR_WEIGHT
 from apexflow.kernels.gpu import cuda_device, is_device_array
-
-# The weight of (du/dy + dv/dx)^2 under the root.
-SHEAR_WEIGHT = {"half": np.float32(0.5), "quarter": np.float32(0.25)}
 
 
 def optical_strain(

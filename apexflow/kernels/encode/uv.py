@@ -7,13 +7,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from apexflow.kernels.encode.dispatch import encoded
 from apexflow.kernels.encode.scaling import (
     Floats,
     Size,
     check_limit,
     check_normalize,
     check_size,
-    encoded,
     resized,
     signed_bytes,
     stretched_bytes,

@@ -8,18 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.kernels._validate import check_choice
+from apexflow.kernels.encode.dispatch import encoded
 from apexflow.kernels.encode.scaling import (
+    SHEAR_WEIGHT,
     Floats,
     Size,
     check_limit,
     check_normalize,
     check_size,
-    encoded,
     resized,
     stretched_bytes,
     unsigned_bytes,
 )
-from apexflow.kernels.encode.strain import SHEAR_WEIGHT, optical_strain
+from apexflow.kernels.encode.strain import optical_strain
 from apexflow.kernels.encode.uv import component_bytes
 
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from apexflow.kernels.gpu import Device, in_batches
 from apexflow.kernels.register.blocks import LEAST_CONTRAST
+from apexflow.kernels.register.prepared import ROUNDS, SETTLED, STEPS, Blocks
 from apexflow.kernels.register.reduce import REDUCTION
-from apexflow.kernels.register.registration import ROUNDS, SETTLED, STEPS, Blocks
 from apexflow.kernels.register.robust import FLOOR, SPREAD, TUKEY
 
 _SOURCE = "register/register.cu"

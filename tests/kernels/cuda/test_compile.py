@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from apexflow.kernels.gpu import OPTIONS, source_text, sources
+from apexflow.kernels.gpu import CUPY_OPTIONS, OPTIONS, source_text, sources
 from tests.kernels.cuda.build import kernel_names
 from tests.kernels.cuda.nvrtc import PACKAGE, CompileError, compile_source, library
 
@@ -23,7 +23,7 @@ def test_source_compiles_without_spills(
     source: str, architecture: str, record_property: pytest.RecordProperty
 ) -> None:
     text = source_text(source)
-    warnings, usage = compile_source(text, source, architecture, OPTIONS)
+    warnings, usage = compile_source(text, source, architecture, (*OPTIONS, *CUPY_OPTIONS))
     record_property("usage", usage)
     print(*(f"{architecture} {source} {name}: {used}" for name, used in usage.items()), sep="\n")
     assert warnings == ""

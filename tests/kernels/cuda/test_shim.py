@@ -65,6 +65,17 @@ def test_a_barrier_that_some_threads_never_reach_is_an_error(compiled: Any) -> N
         f((1,), (32,), ())
 
 
+def test_numbers_that_are_not_normal_are_zero_as_cupy_compiles(compiled: Any) -> None:
+    f = compiled(
+        "void f(const float* in, float* out) { out[0] = in[0] * 0.5f; out[1] = in[1] * 2; }"
+    )
+    smallest = np.finfo(np.float32).tiny
+    values, out = np.array([smallest, smallest / 4], np.float32), np.ones(2, np.float32)
+    f((1,), (1,), (values, out))
+    np.testing.assert_array_equal(out, 0)
+    assert values[0] * np.float32(0.5) > 0  # and nowhere else
+
+
 def test_three_dimensions_and_dynamic_shared_memory(compiled: Any) -> None:
     f = compiled("""void f(unsigned* out) {
         DYNAMIC_SHARED(unsigned, seen);
