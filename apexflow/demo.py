@@ -109,8 +109,8 @@ def _checks(store: Store, truths: list[ClipTruth]) -> tuple[Check, ...]:
         x0, y0, x1, y1 = record.box
         box = (x0, y0, x1, y1)
         first, second = (
-            crop_matrix(box, size, shift=tuple(shifts[frames.index(moment)]))
-            for moment in (truth.onset, truth.apex)
+            crop_matrix(box, size, shift=tuple(shifts[frames.index(key_frame)]))
+            for key_frame in (truth.onset, truth.apex)
         )
         flow = np.moveaxis(np.asarray(store.array("flow/onset-apex")[index]), 0, -1)
         flow_errors.append(endpoint_error(flow, truth.crop_flow(first, second, size)))

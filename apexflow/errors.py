@@ -1,4 +1,4 @@
-"""The two kinds of failure that apexflow reports to people."""
+"""The kinds of failure that apexflow reports to people."""
 
 from __future__ import annotations
 
@@ -9,3 +9,7 @@ class ApexflowError(Exception):
 
 class ClipError(ApexflowError):
     """One clip cannot be used; a run records it with this reason and goes on."""
+
+
+class NotStoredError(ApexflowError):
+    """A store does not hold what was asked of it, because its recipe did not make it."""

@@ -1,4 +1,4 @@
-"""How well a face is held still, and what that does to its flow, on known motion.
+"""How well a face is aligned, and what that does to its flow, on known motion.
 
 Three tables, on clips shaped like SAMM's (2040x1088, noise of 2 gray levels, JPEG quality 90,
 drifting brightness, an expression that deforms the face):

@@ -3,7 +3,7 @@
     python benchmarks/faults.py --kills 50 --seed 0
 
 Every round starts the command again on the same store and, at a random moment, ends with
-SIGKILL one of: a worker, all workers, the workers' guards, the run itself, everything. When all
+SIGKILL one of: a worker, all workers, the workers' nannies, the run itself, everything. When all
 clips are done in spite of that, the store is compared, array by array and byte by byte, and a
 new one begun. Counted are kills, clips done twice (done in the store when a run began, and
 done again), stray files, and stores that differ: all but the first must be 0.
@@ -35,7 +35,7 @@ from apexflow.storage.store import open_store
 from apexflow.synthetic import write_samm
 
 SECONDS_A_RUN = 180
-VICTIMS = ("worker", "workers", "guards", "run", "everything")
+VICTIMS = ("worker", "workers", "nannies", "run", "everything")
 RECIPE = """\
 base = "default"
 [face]
@@ -172,23 +172,23 @@ def _kill(running: subprocess.Popen[bytes], victim: str) -> list[psutil.Process]
     """SIGKILL the victim; return all processes that must be gone when the run is."""
     try:
         run_ = psutil.Process(running.pid)
-        guards = run_.children()
-        workers = [below for guard in guards for below in guard.children()]
+        nannies = run_.children()
+        workers = [below for nanny in nannies for below in nanny.children()]
     except psutil.NoSuchProcess:
         return []
     chosen = {
         "worker": workers[:1],
         "workers": workers,
-        "guards": guards,
+        "nannies": nannies,
         "run": [run_],
-        "everything": [run_, *guards, *workers],
+        "everything": [run_, *nannies, *workers],
     }[victim]
     for process_ in chosen:
         try:
             os.kill(process_.pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    return [*guards, *workers]
+    return [*nannies, *workers]
 
 
 def _wait_until_gone(processes: list[psutil.Process]) -> None:

@@ -1,15 +1,15 @@
-"""The GPU twins on a card: rates by batch size, against one core, OpenCV and cuCIM.
+"""The kernels on a GPU: rates by batch size, against one core, OpenCV and cuCIM.
 
     python benchmarks/gpu.py                          # the tables
     python benchmarks/gpu.py --batches 512 --json f   # one batch size; the numbers to a file
     python benchmarks/gpu.py --end-to-end [--root SAMM]
 
-Data is on the card before the clock starts and stays there; the clock is the card's own (events
+Data is on the GPU before the clock starts and stays there; the clock is the GPU's own (events
 around a call), the median of its calls counts. The bytes of a call are those of the arrays that
 its kernels and transforms take, each array once for each launch, which is what must move at least
-where no cache holds it; their share is of what a copy of 1 GiB reaches on this card. A core runs
+where no cache holds it; their share is of what a copy of 1 GiB reaches on this GPU. A core runs
 the CPU kernels on this machine, pinned; the largest difference to them is shown.
-Without a card the command says so and ends with status 2.
+Without a GPU the command says so and ends with status 2.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def main() -> None:
     try:
         device = cuda_device()
     except GpuUnavailable as error:
-        print(f"benchmarks/gpu.py needs a CUDA card: {error}", file=sys.stderr)
+        print(f"benchmarks/gpu.py needs a GPU: {error}", file=sys.stderr)
         sys.exit(2)
     if arguments.end_to_end:
         end_to_end(arguments.root)
@@ -187,8 +187,8 @@ def template_work(clip: Any, margin: int) -> Work:
     matcher = TemplateMatcher(template)
 
     def start(device: Device, numbers: Sequence[int]) -> Call:
-        twin, regions = matcher.on(device), device.xp.asarray(clip[numbers][..., np.newaxis])
-        return lambda: twin.match_all(regions)
+        on_gpu, regions = matcher.on(device), device.xp.asarray(clip[numbers][..., np.newaxis])
+        return lambda: on_gpu.match_all(regions)
 
     def opencv() -> Any:
         return cv2.minMaxLoc(cv2.matchTemplate(clip[-1], template, cv2.TM_CCOEFF_NORMED))
@@ -219,9 +219,9 @@ def registration_work(clip: Any, margin: int) -> Work:
     registration = Registration(template, model="similarity")
 
     def start(device: Device, numbers: Sequence[int]) -> Call:
-        twin, images = registration.on(device), device.xp.asarray(clip[numbers])
+        on_gpu, images = registration.on(device), device.xp.asarray(clip[numbers])
         starts = device.xp.asarray(np.array([start_at] * len(numbers)))
-        return lambda: twin.locate_all(images, starts)
+        return lambda: on_gpu.locate_all(images, starts)
 
     return Work(
         kernel="registration, similarity",
@@ -370,12 +370,12 @@ def _largest(rows: Any, found: Sequence[Any]) -> float:
 
 
 class Clock:
-    """Times calls on a device: by its events on a card, by this machine's clock elsewhere."""
+    """Times calls on a device: by its events on a GPU, by this machine's clock elsewhere."""
 
     def __init__(self, device: Device, *, least: float) -> None:
         self.xp = device.xp
         self._least = least
-        self._on_card = hasattr(device.xp, "cuda")
+        self._on_gpu = hasattr(device.xp, "cuda")
 
     def seconds(self, call: Call) -> float:
         """Return the median of warm calls."""
@@ -397,7 +397,7 @@ class Clock:
         return 2 * size / self.seconds(copy)
 
     def _once(self, call: Call) -> float:
-        if not self._on_card:
+        if not self._on_gpu:
             start = time.perf_counter()
             call()
             return time.perf_counter() - start
@@ -533,7 +533,7 @@ def _machine(device: Device) -> dict[str, str]:
     if hasattr(device.xp, "cuda"):
         runtime = device.xp.cuda.runtime
         properties = runtime.getDeviceProperties(device.xp.cuda.Device().id)
-        machine["card"] = properties["name"].decode()
+        machine["gpu"] = properties["name"].decode()
         machine["CUDA of the driver"] = str(runtime.driverGetVersion())
         machine["CUDA runtime"] = str(runtime.runtimeGetVersion())
         machine["driver"] = _driver()
@@ -556,9 +556,9 @@ def as_text(results: dict[str, Any]) -> str:
     machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
     return "\n\n".join(
         [
-            "# The kernels on a card",
-            f"`python benchmarks/gpu.py` prints these tables anew. {machine}. "
-            f"A copy on the card moves {results['copy'] / 1e9:.0f} GB/s.",
+            "# The kernels on a GPU",
+            f"`python benchmarks/gpu.py` prints these tables again. {machine}. "
+            f"A copy on the GPU moves {results['copy'] / 1e9:.0f} GB/s.",
             _rates(results["rates"], results["copy"]),
             "Kernels of the largest batch, with events around each, so that launches do not "
             "overlap:",
@@ -617,7 +617,7 @@ def _kernels(rows: Sequence[dict[str, Any]], copied: float) -> str:
 
 
 def end_to_end(root: Path | None) -> None:
-    """Print frames/s of whole runs, start and decoding included, without and with cards."""
+    """Print frames/s of whole runs, start and decoding included, without and with GPUs."""
     with tempfile.TemporaryDirectory() as folder:
         if root is None:
             root = Path(folder) / "samm"
@@ -635,7 +635,7 @@ def end_to_end(root: Path | None) -> None:
                 spent = time.perf_counter() - start
                 if summary.failed:
                     print(summary, file=sys.stderr)
-                place = "card" if decode else "cpu"
+                place = "gpu" if decode else "cpu"
                 rate = f"{summary.frames / spent:.1f}"
                 rows.append((str(gpus), place, turn, f"{spent:.1f}", rate))
         print(as_table(("gpus", "decoding", "run", "s", "frames/s"), rows))

@@ -77,8 +77,8 @@ def test_process_info_verify_export(
         ({"--annotations": "columns.csv"}, "no column 'Onset Frame'"),
         ({"--annotations": "separator.csv"}, "no column"),
         ({"--annotations": "words.csv"}, "row 2: onset must be a whole frame number, got 'one'"),
-        ({"-o": "file"}, "is no apexflow store; choose another output"),
-        ({"-o": "folder"}, "is no apexflow store; choose another output"),
+        ({"-o": "file"}, "is not an apexflow store; choose another output"),
+        ({"-o": "folder"}, "is not an apexflow store; choose another output"),
         ({"--recipe": "nowhere"}, "no such recipe or file; recipes: "),
     ],
 )

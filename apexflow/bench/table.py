@@ -13,7 +13,7 @@ def as_text(results: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             "# The CPU kernels beside OpenCV and scikit-image",
-            "`apexflow bench` or `python benchmarks/kernels.py` prints these tables anew.",
+            "`apexflow bench` or `python benchmarks/kernels.py` prints these tables again.",
             f"One pinned core of {machine['cpu']} ({machine['cores']} cores, "
             f"{machine['system']}); {names}. Median ms for each frame, pair or map; a clip's "
             "preparation is shared out over its frames.",

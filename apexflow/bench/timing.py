@@ -19,7 +19,7 @@ SECONDS_A_TURN = 0.02
 
 @contextmanager
 def cores(count: int) -> Iterator[int]:
-    """Keep the process, and OpenCV's one thread, on so many cores; yield how many there are."""
+    """Keep the process, and OpenCV's one thread, on that many cores; yield how many there are."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     if not hasattr(os, "sched_setaffinity"):  # only Linux can pin

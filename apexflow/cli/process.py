@@ -14,7 +14,7 @@ from apexflow.datasets import READERS, Reader
 
 @click.group()
 def process() -> None:
-    """Process a data set into a store: faces held still, flow, maps.
+    """Process a data set into a store: aligned faces, flow, maps.
 
     `apexflow process NAME --help` says how each data set is expected to lie on disk. Running
     the same command again goes on where the last run ended.
@@ -75,12 +75,12 @@ def _run_parameters() -> list[click.Parameter]:
             metavar="auto|N",
             default="auto",
             show_default=True,
-            help="Cards to use, each by a worker of its own: all that are there, or N; 0 for none.",
+            help="GPUs to use, each by a worker of its own: all that are there, or N; 0 for none.",
         ),
         click.Option(
             ["--gpu-decode"],
             is_flag=True,
-            help="Decode JPEG frames on the cards, with nvImageCodec, whose pixels need not be "
+            help="Decode JPEG frames on the GPUs, with nvImageCodec, whose pixels need not be "
             "the CPU's.",
         ),
         click.Option(

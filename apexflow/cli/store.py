@@ -113,7 +113,7 @@ def _info_lines(store: Store) -> list[str]:
         f"clips     {store.clip_count}: {done} done, {len(failed)} failed, "
         f"{store.clip_count - done - len(failed)} to do; {frames} frames",
     ]
-    # Records of a time before cards name no device.
+    # Records of a time before GPUs name no device.
     counts = [f"{name} {count}" for name, count in sorted(devices.items()) if name and count]
     if counts:
         lines.append(f"computed  {', '.join(counts)}")

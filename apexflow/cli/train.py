@@ -59,7 +59,7 @@ cnn-bilstm, cnn-bilstm-pooled
 @click.option(
     "--choose",
     type=click.Choice(["checkpoint", "epochs"]),
-    help="Test the best epoch's network, or train anew on all training clips for as many epochs.",
+    help="Test the best epoch's network, or train again on all training clips for as many epochs.",
 )
 @click.option(
     "--folds",

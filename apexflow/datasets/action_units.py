@@ -50,7 +50,7 @@ class ActionUnits:
     groups : tuple of tuple of ActionUnit
         Units that occur together; the members of one group are alternatives ("or").
     unparsed : tuple of str
-        What is no action unit, as it is written.
+        What is not an action unit, as it is written.
     """
 
     groups: tuple[tuple[ActionUnit, ...], ...] = ()

@@ -152,19 +152,20 @@ def _number_named_frames(clip: Clip) -> Clip:
     assert clip.root is not None
     folder = clip.root / clip.source
     there = {
-        moment
-        for moment, stem in _NAMED_FRAMES.items()
+        key_frame
+        for key_frame, stem in _NAMED_FRAMES.items()
         if any((folder / (stem + suffix)).is_file() for suffix in _IMAGE_SUFFIXES)
     }
     if "onset" not in there:
         return clip
     annotated = tuple(
-        (f"annotated {moment}", str(getattr(clip, moment)))
-        for moment in _NAMED_FRAMES
-        if getattr(clip, moment) is not None
+        (f"annotated {key_frame}", str(getattr(clip, key_frame)))
+        for key_frame in _NAMED_FRAMES
+        if getattr(clip, key_frame) is not None
     )
     onset, apex, offset = (
-        number if moment in there else None for number, moment in enumerate(_NAMED_FRAMES, start=1)
+        number if key_frame in there else None
+        for number, key_frame in enumerate(_NAMED_FRAMES, start=1)
     )
     return replace(clip, onset=onset, apex=apex, offset=offset, extra=(*clip.extra, *annotated))
 

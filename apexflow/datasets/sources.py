@@ -163,7 +163,7 @@ def decode_image(name: str | Path, data: NDArray[np.uint8], *, color: bool) -> I
     except cv2.error:  # an empty file, or more pixels than OpenCV accepts
         image = None
     if image is None:
-        raise ClipError(f"{name} is truncated or no image ({data.size} bytes)")
+        raise ClipError(f"{name} is truncated, or not an image ({data.size} bytes)")
     return image
 
 
@@ -191,7 +191,7 @@ class VideoFrames:
         capture.release()
         _refuse_giant(path, (width, height))
         if count < 1:
-            raise ClipError(f"{path} is no video, or an empty one ({path.stat().st_size} bytes)")
+            raise ClipError(f"{path} is not a video, or an empty one ({path.stat().st_size} bytes)")
         return cls(path, count)
 
     @property
@@ -231,5 +231,5 @@ def _stat(path: Path) -> tuple[str, int, int]:
     except OSError as error:
         raise ClipError(f"{path}: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
-        raise ClipError(f"{path} is no regular file")
+        raise ClipError(f"{path} is not a regular file")
     return path.name, status.st_size, status.st_mtime_ns

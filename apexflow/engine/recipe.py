@@ -216,7 +216,7 @@ class Recipe:
     def load(cls, name: str | Path | Recipe) -> Recipe:
         """Return the recipe of that name, or the one in that TOML file.
 
-        Raises `ApexflowError` for an unknown name, a file that is no TOML, an unknown key
+        Raises `ApexflowError` for an unknown name, a file that is not TOML, an unknown key
         or a value outside its rule.
         """
         if isinstance(name, Recipe):

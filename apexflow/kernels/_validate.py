@@ -39,8 +39,8 @@ def check_array(
     ndim : collection of int
         Numbers of dimensions allowed.
     finite : bool, default True
-        Whether a floating array may hold only finite values. Of an array on a card the answer
-        comes down, which waits for the card.
+        Whether a floating array may hold only finite values. Of an array on a GPU the answer
+        comes down, which waits for the GPU.
 
     Raises
     ------
@@ -174,7 +174,7 @@ def check_choice(name: str, value: str, options: Collection[str]) -> str:
 
 @functools.cache
 def _dtype_name(dtype: np.dtype[Any]) -> str:
-    # NumPy builds the name anew each time: 1.6 us, as much as all other checks together.
+    # NumPy builds the name again each time: 1.6 us, as much as all other checks together.
     return dtype.name
 
 

@@ -1,5 +1,5 @@
 // What all CUDA sources share. Plain CUDA C++17 without any library: the sources also build as
-// C++ on a machine without a card. A header is put in place once, however often it is included.
+// C++ on a machine without a GPU. A header is put in place once, however often it is included.
 
 typedef unsigned char u8;
 typedef unsigned short u16;

@@ -1,9 +1,9 @@
-"""The seam between the GPU twins and a card: kernels by name, memory, and batches.
+"""The seam between GPU implementations and a GPU: kernels by name, memory, and batches.
 
-A twin is written against `Device`: array functions that NumPy and CuPy share, and CUDA C
-kernels from the ``.cu`` file in its own folder. `cuda_device` gives the current card through
-CuPy; the tests give a device whose kernels are the same sources built as C++, so that a twin is
-checked without a card. Nothing here imports CuPy before a card is asked for.
+A GPU implementation is written against `Device`: array functions that NumPy and CuPy share, and
+CUDA C kernels from the ``.cu`` file in its own folder. `cuda_device` gives the current GPU through
+CuPy; the tests give a device whose kernels are the same sources built as C++, so that one is
+checked without a GPU. Nothing here imports CuPy before a GPU is asked for.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _UNASKED_SHARED_BYTES = 48 * 1024  # a kernel must ask for more dynamic shared m
 
 
 class GpuUnavailable(RuntimeError):  # noqa: N818 - what happened is the name
-    """There is no CuPy, or no card that it can use."""
+    """There is no CuPy, or no GPU that it can use."""
 
 
 class Kernel(Protocol):
@@ -53,10 +53,10 @@ class Kernel(Protocol):
 
 
 class Device(Protocol):
-    """Where a twin runs."""
+    """Where a GPU implementation runs."""
 
     xp: Any
-    """The array module: CuPy on a card."""
+    """The array module: CuPy on a GPU."""
 
     def kernel(self, source: str, name: str) -> Kernel:
         """Return a function of a source such as ``"encode/hsv.cu"``, compiled once."""
@@ -75,7 +75,7 @@ def is_device_array(value: object) -> bool:
 
 
 def on_device(**arrays: object) -> bool:
-    """Whether the arrays are CuPy's; values that are no arrays do not count.
+    """Whether the arrays are CuPy's; values that are not arrays do not count.
 
     Raises
     ------
@@ -96,19 +96,19 @@ def to_host(array: Any) -> NDArray[Any]:
 
 
 def cuda_device() -> Device:
-    """Return the current card: the same object each time, so that a twin may keep tables by it.
+    """Return the current GPU, the same object each time: an implementation may keep tables by it.
 
     Raises
     ------
     GpuUnavailable
-        When CuPy is not installed or finds no card.
+        When CuPy is not installed or finds no GPU.
     """
     try:
         import cupy
     except ImportError as error:
         raise GpuUnavailable("CuPy is not installed: pip install 'apexflow[gpu]'.") from error
     if not cupy.is_available():
-        raise GpuUnavailable("CuPy finds no CUDA card that it can use.")
+        raise GpuUnavailable("CuPy finds no GPU that it can use.")
     return _card(cupy.cuda.Device().id)
 
 
@@ -185,7 +185,7 @@ def in_batches(
 
 
 class _CudaDevice:
-    """The current card, through CuPy."""
+    """The current GPU, through CuPy."""
 
     def __init__(self) -> None:
         import cupy
@@ -208,7 +208,7 @@ class _CudaDevice:
 
 
 class CudaKernel:
-    """A kernel of a card.
+    """A kernel of a GPU.
 
     Attributes
     ----------

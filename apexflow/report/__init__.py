@@ -65,7 +65,7 @@ def _figures(store: Store, root: Path | None) -> list[Figure]:
         found += figures.alignment(store, clips, root)
         found += [
             figures.first_frames(store, clips),
-            figures.moments(store, clips),
+            figures.key_frames(store, clips),
             figures.animation(store, clips),
         ]
     found += [

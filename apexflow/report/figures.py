@@ -63,7 +63,7 @@ def alignment(store: Store, clips: Clips, root: Path | None) -> list[Figure]:
     found.append(
         Figure(
             "After alignment",
-            f"The same crops held still by template matching; the head had moved by "
+            f"The same crops aligned by template matching; the head had moved by "
             f"({shift[0]:.1f}, {shift[1]:.1f}) px: {what}.",
             png(_difference_row(crops[template], crops[moved])),
         )
@@ -85,14 +85,16 @@ def first_frames(store: Store, clips: Clips) -> Figure:
     )
 
 
-def moments(store: Store, clips: Clips) -> Figure:
+def key_frames(store: Store, clips: Clips) -> Figure:
     """Show onset, apex and offset of some clips, a row each."""
     rows = []
     for index, record in spread(clips, 4):
         crops = store.frames(record)
         tiles = [
-            labelled(crops[record.frame_numbers.index(number)], f"{record.clip} {moment} {number}")
-            for moment, number in _moments(store, index).items()
+            labelled(
+                crops[record.frame_numbers.index(number)], f"{record.clip} {key_frame} {number}"
+            )
+            for key_frame, number in _key_frames(store, index).items()
             if number in record.frame_numbers
         ]
         rows.append(grid(tiles, 3))
@@ -112,7 +114,7 @@ def animation(store: Store, clips: Clips) -> Figure:
     crops = store.frames(record)
     images = [
         Image.fromarray(crops[record.frame_numbers.index(number)])
-        for number in _moments(store, index).values()
+        for number in _key_frames(store, index).values()
         if number in record.frame_numbers
     ]
     data = io.BytesIO()
@@ -147,11 +149,14 @@ def triptych(store: Store, clips: Clips, name: str) -> Figure:
     index, record = clips[0]
     window = store.attributes["recipe"]["maps"][name]["window"]
     crops = store.frames(record)
-    numbers = _moments(store, index)
+    numbers = _key_frames(store, index)
     tiles = [
-        labelled(crops[record.frame_numbers.index(numbers[moment])], f"{moment} {numbers[moment]}")
-        for moment in window.split("-")
-        if numbers.get(moment) in record.frame_numbers
+        labelled(
+            crops[record.frame_numbers.index(numbers[key_frame])],
+            f"{key_frame} {numbers[key_frame]}",
+        )
+        for key_frame in window.split("-")
+        if numbers.get(key_frame) in record.frame_numbers
     ]
     side = store.layout.crop[0]
     tiles.append(
@@ -201,10 +206,10 @@ def _largest_shift(record: ClipRecord) -> float:
     return float(np.hypot(*np.asarray(record.shift).T).max())
 
 
-def _moments(store: Store, index: int) -> dict[str, int]:
+def _key_frames(store: Store, index: int) -> dict[str, int]:
     # The apex as it was used: where none is annotated it was estimated.
     columns = {"onset": "onset", "apex": "apex_frame", "offset": "offset"}
-    return {moment: int(store.column(name)[index]) for moment, name in columns.items()}
+    return {key_frame: int(store.column(name)[index]) for key_frame, name in columns.items()}
 
 
 def _map(store: Store, name: str, index: int, record: ClipRecord) -> Picture:

@@ -26,18 +26,20 @@ from apexflow.storage.target import Target
 class Damage:
     """Something in a store that is not as it was written.
 
-    ``index`` is the row of the clip that has to be processed again to repair it; None where
-    the end of any run repairs it.
+    Attributes
+    ----------
+    where, what : str
+    index : int or None
+        The row of the clip that has to be processed again to repair it; None where the end of
+        any run repairs it.
+    is_column : bool
+        Whether a column cannot be read, of all clips together; ``where`` is its path.
     """
 
     where: str
     what: str
     index: int | None = None
-
-    @property
-    def is_column(self) -> bool:
-        """Whether a column cannot be read, of all clips together."""
-        return self.index is None and " " not in self.where
+    is_column: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
@@ -72,7 +74,7 @@ def _damages(store: Store) -> Iterator[Damage]:
         name = "/".join(key)
         try:
             record = store.record(index)
-        except Exception as error:  # a damaged chunk, or text that is no record
+        except Exception as error:  # a damaged chunk, or text that is not a record
             yield Damage(f"clips/record of clip {name}", _reason(error), index)
             lost.add(index)
             record = None
@@ -97,15 +99,16 @@ def _unreadable_columns(store: Store) -> Iterator[Damage]:
         try:
             column = store.column(name)
         except Exception as error:  # whatever a damaged chunk or its metadata makes Zarr raise
-            yield Damage(f"clips/{name}", _reason(error))
+            yield Damage(f"clips/{name}", _reason(error), is_column=True)
             continue
         if len(column) != count:
-            yield Damage(f"clips/{name}", f"has {len(column)} rows, the table {count}")
+            what = f"has {len(column)} rows, the table {count}"
+            yield Damage(f"clips/{name}", what, is_column=True)
     for name in ("frame_number", *FRAME_FLOAT_COLUMNS):
         try:
             store.array(f"frames/{name}")[:]
         except Exception as error:
-            yield Damage(f"frames/{name}", _reason(error))
+            yield Damage(f"frames/{name}", _reason(error), is_column=True)
 
 
 def _clip_damages(store: Store, index: int, name: str, record: ClipRecord) -> Iterator[Damage]:

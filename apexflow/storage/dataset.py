@@ -86,10 +86,10 @@ class ClipDataset(Dataset[Sample]):
         windows in a row (window, 2, height, width).
     roi : str or sequence of str, optional
         Window or windows of the flow of regions: (window, roi, 2, height, width).
-    frames : "all", "interval" or moments, optional
+    frames : "all", "interval" or key frames, optional
         Aligned crops: all that are stored or those from onset to offset, (time, channel,
-        height, width) in 0..1; or those of named moments, as ("onset", "apex"):
-        (moment, channel, height, width).
+        height, width) in 0..1; or the named key frames, as ("onset", "apex"):
+        (key frame, channel, height, width).
     encode : str or callable, optional
         Make maps from ``flow`` and ``roi`` when they are read: the name of an encoding, or a
         function of flow (..., 2, H, W) to maps (..., h, w, channel), uint8 or float32. The

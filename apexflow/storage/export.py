@@ -113,7 +113,7 @@ def _part(name: str) -> str:
     """Return ``name`` if it is a plain file name: a store may come from anywhere."""
     if name in ("", ".", "..") or PurePosixPath(name).name != name or "\\" in name or "\0" in name:
         raise ApexflowError(
-            f"{name!r} in the store is no plain file name; nothing is written for it"
+            f"{name!r} in the store is not a plain file name; nothing is written for it"
         )
     return name
 

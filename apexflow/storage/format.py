@@ -200,7 +200,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipRecord:
-    """The commit record of one clip: everything about it that is no array.
+    """The commit record of one clip: everything about it that is not an array.
 
     Attributes
     ----------

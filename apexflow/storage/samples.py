@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from apexflow.errors import ApexflowError
+from apexflow.errors import ApexflowError, NotStoredError
 from apexflow.storage.format import NO_NUMBER, ClipRecord
 from apexflow.storage.store import Store, crc32c
 
@@ -176,7 +176,7 @@ def maps_part(store: Store, name: str) -> SamplePart:
     """Return the part that serves the maps of that name."""
     layout = store.layout
     if name not in layout.maps:
-        raise ApexflowError(f"{store.name} has no maps {name!r}; it has {sorted(layout.maps)}")
+        raise NotStoredError(f"{store.name} has no maps {name!r}; it has {sorted(layout.maps)}")
     window = layout.maps[name].window
     return _window_part(store, "maps", (name,), (layout.windows[window],), False, _channels_first)
 
@@ -190,7 +190,7 @@ def windows_part(
     there = list(layout.windows) if group == "flow" or layout.regions else []
     for name in names:
         if name not in there:
-            raise ApexflowError(f"{store.name} has no {group} of window {name!r}; it has {there}")
+            raise NotStoredError(f"{store.name} has no {group} of window {name!r}; it has {there}")
     pairs = tuple(layout.windows[name] for name in names)
     # Regions keep the axis of windows where there is but one.
     stacked = group == "roi" or not isinstance(windows, str)
@@ -201,7 +201,7 @@ def windows_part(
 def frames_part(store: Store, wanted: str | Sequence[str], limit: int | None) -> PerFramePart:
     """Return the part that serves aligned frames."""
     if not store.layout.keep_frames:
-        raise ApexflowError(f"{store.name} keeps no frames; its recipe has frames.keep = false")
+        raise NotStoredError(f"{store.name} keeps no frames; its recipe has frames.keep = false")
     if wanted in ("all", "interval"):
         rows = partial(_sequence_rows, wanted == "interval", limit)
         return PerFramePart(_FRAMES, rows, True, _frames_finished)
@@ -230,16 +230,10 @@ def encoder(
 
 def finished_rows(store: Store, parts: Mapping[str, SamplePart]) -> Iterator[dict[str, RowInfo]]:
     """Yield what reading each finished clip needs, in the order of the store."""
-    array, step = store.array("clips/record"), 512
     key_frames = {name: store.column(name) for name in KEY_FRAMES}
-    for start in range(0, store.clip_count, step):
-        stop = min(start + step, store.clip_count)
-        for row, text in enumerate(np.asarray(array[start:stop]).tolist(), start):
-            record = ClipRecord.from_json(text) if text else None
-            if record is not None and record.done:
-                yield {
-                    name: part.info(store, row, record, key_frames) for name, part in parts.items()
-                }
+    for row, record in enumerate(store.iter_records()):
+        if record is not None and record.done:
+            yield {name: part.info(store, row, record, key_frames) for name, part in parts.items()}
 
 
 def _window_part(

@@ -11,7 +11,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.errors import GroupNotFoundError
 
-from apexflow.errors import ApexflowError
+from apexflow.errors import ApexflowError, NotStoredError
 from apexflow.storage.format import FORMAT, ClipRecord, Layout
 from apexflow.storage.target import (
     Target,
@@ -79,9 +79,12 @@ class Store:
         return list(zip(*columns, strict=True))
 
     def record(self, index: int) -> ClipRecord | None:
-        """Return the commit record of a row; None when the clip was never finished."""
-        (text,) = np.asarray(self.array("clips/record")[index : index + 1]).tolist()
-        return _parse_record(text)
+        """Return the commit record of a row; None when the clip was never finished.
+
+        Raises `ApexflowError` when it is damaged.
+        """
+        (found,) = self._read_records(index, index + 1)
+        return found
 
     def records(self) -> list[ClipRecord | None]:
         """Return the commit record of every row."""
@@ -92,17 +95,20 @@ class Store:
 
         Raises `ApexflowError` when one is damaged.
         """
-        records, count = self.array("clips/record"), self.clip_count
+        count = self.clip_count
         for start in range(0, count, RECORD_BLOCK):
-            try:
-                block = np.asarray(records[start : min(start + RECORD_BLOCK, count)])
-                parsed = [_parse_record(text) for text in block.tolist()]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ApexflowError(
-                    f"{self.name}: a commit record is damaged ({error}); `apexflow verify` says "
-                    f"which, the process command with --repair does its clip again"
-                ) from None
-            yield from parsed
+            yield from self._read_records(start, min(start + RECORD_BLOCK, count))
+
+    def _read_records(self, start: int, stop: int) -> list[ClipRecord | None]:
+        array = self.array("clips/record")
+        try:
+            texts = np.asarray(array[start:stop]).tolist()
+            return [ClipRecord.from_json(text) if text else None for text in texts]
+        except Exception as error:  # whatever a damaged chunk makes Zarr or the parser raise
+            raise ApexflowError(
+                f"{self.name}: a commit record is damaged ({error}); `apexflow verify` says "
+                f"which, the process command with --repair does its clip again"
+            ) from None
 
     def digest(self, path: str, index: int, record: ClipRecord) -> int:
         """Read one clip's part of an array and return its CRC-32C."""
@@ -131,7 +137,7 @@ class Store:
     def frames(self, record: ClipRecord) -> NDArray[np.uint8]:
         """Read the aligned crops of one clip: uint8 (n, height, width)."""
         if not self.layout.keep_frames:
-            raise ApexflowError(f"{self.name} keeps no frames; its recipe has frames.keep = false")
+            raise NotStoredError(f"{self.name} keeps no frames; its recipe has frames.keep = false")
         stop = record.frame_start + len(record.frame_numbers)
         return np.asarray(self.array("frames/image")[record.frame_start : stop])
 
@@ -181,7 +187,3 @@ def open_group(target: Target, *, mode: str) -> zarr.Group:
 def crc32c(values: NDArray[Any]) -> int:
     """Return the CRC-32C of an array's bytes, as commit records hold it."""
     return int(google_crc32c.value(np.ascontiguousarray(values).tobytes()))
-
-
-def _parse_record(text: str) -> ClipRecord | None:
-    return ClipRecord.from_json(text) if text else None

@@ -70,7 +70,7 @@ def root_attributes(target: Target) -> dict[str, Any] | None:
 
 def not_ours(name: str) -> ApexflowError:
     """Return the error that something else is where a store should be."""
-    return ApexflowError(f"{name} exists and is no apexflow store; choose another output")
+    return ApexflowError(f"{name} exists and is not an apexflow store; choose another output")
 
 
 @contextmanager

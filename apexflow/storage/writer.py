@@ -89,7 +89,7 @@ class StoreWriter(Store):
         self._set_clip_attrs(complete=False)
 
     def refresh(self) -> None:
-        """Look at the arrays anew: their chunks may have been rewritten."""
+        """Look at the arrays again: their chunks may have been rewritten."""
         self._arrays.clear()
 
     def forget(self, slot: Slot) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from apexflow.errors import ApexflowError
+from apexflow.errors import ApexflowError, NotStoredError
 from apexflow.storage.dataset import MEMORY, ClipDataset
 from apexflow.storage.target import Target
 from apexflow.training import models
@@ -27,9 +27,7 @@ def make_dataset(
     for option in options:
         try:
             return ClipDataset(stores, labels=config.protocol, memory=memory, **option)
-        except ApexflowError as error:
-            if "has no " not in str(error) and "keeps no frames" not in str(error):
-                raise
+        except NotStoredError as error:
             reasons.append(str(error))
     raise ApexflowError(f"nothing in the store to feed {config.model}: {'; '.join(reasons)}")
 

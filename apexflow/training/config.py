@@ -59,7 +59,7 @@ class TrainConfig:
     validation : float
         Part of the training clips, whole subjects, that chooses the epoch.
     choose : "checkpoint" or "epochs"
-        Test the network of the best epoch, or train anew on all training clips for as many
+        Test the network of the best epoch, or train again on all training clips for as many
         epochs.
     patience : int
         Epochs without a better one, after which a fold ends; 0 goes on to the last.

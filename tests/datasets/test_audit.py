@@ -160,8 +160,8 @@ def test_rows_that_are_wrong_by_themselves(data):
         ("apex-at-onset", "c2"),
         ("emotion-unknown", "c2"),
         ("apex-at-onset", "c2"),
-        ("moment-unknown", "c3"),
-        ("moment-unknown", "c3"),
+        ("key-frame-unknown", "c3"),
+        ("key-frame-unknown", "c3"),
         ("apex-near-onset", "c5"),
         ("emotion-missing", "c5"),
     ]
@@ -269,7 +269,7 @@ def test_the_prepared_layout_is_clean(tmp_path):
     report = audit("casme2", root, table, recipe="default")
     assert [finding.rule for finding in report.findings] == ["count", "frame-missing"]
     assert report.clean
-    write_frames(root / "sub01/ROI_EP02_01f", [60])  # no longer the moments alone
+    write_frames(root / "sub01/ROI_EP02_01f", [60])  # no longer the key frames alone
     assert not audit("casme2", root, table).clean
 
 

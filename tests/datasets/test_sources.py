@@ -68,7 +68,7 @@ def test_truncated_images_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"1{suffix}"
     for share in (0.0, 0.02, 0.5, 0.95):
         path.write_bytes(data.tobytes()[: int(share * data.size)])
-        with pytest.raises(ClipError, match="truncated or no image"):
+        with pytest.raises(ClipError, match="truncated, or not an image"):
             read_image(path, color=False)
 
 
@@ -107,7 +107,7 @@ def test_video_frames_are_counted_from_zero(video: Path) -> None:
 
 def test_empty_and_missing_videos_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
-    with pytest.raises(ClipError, match="no video, or an empty one"):
+    with pytest.raises(ClipError, match="not a video, or an empty one"):
         open_frames(clip_at(tmp_path, "empty.mp4"))
     with pytest.raises(ClipError, match="not on disk"):
         open_frames(clip_at(tmp_path, "gone.mov"))
@@ -170,5 +170,5 @@ def test_links_and_pipes(tmp_path: Path) -> None:
     with pytest.raises(ClipError):
         open_frames(clip_at(root, "circle"))
     os.mkfifo(root / "real" / "2.png")
-    with pytest.raises(ClipError, match="is no regular file"):
+    with pytest.raises(ClipError, match="is not a regular file"):
         open_frames(clip_at(root, "real")).fingerprint([1, 2])

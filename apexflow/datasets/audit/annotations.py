@@ -23,7 +23,7 @@ def check_annotations(reader: Reader, clips: Sequence[Clip]) -> Iterator[Finding
     emotions = any(clip.emotion for clip in clips)
     for clip in clips:
         yield from _order(clip, published)
-        yield from _missing_moments(clip, apexes)
+        yield from _missing_key_frames(clip, apexes)
         yield from _emotion(clip, emotions)
         yield from _action_units(clip)
         yield from _intervals(clip)
@@ -47,14 +47,18 @@ def _count(reader: Reader, clips: Sequence[Clip]) -> Iterator[Finding]:
 def _duplicates(clips: Sequence[Clip]) -> Iterator[Finding]:
     first: dict[tuple[str, str, str], Clip] = {}
     for clip in clips:
-        twin = first.setdefault(clip.key, clip)
-        if twin is not clip:
-            same = (clip.onset, clip.apex, clip.offset) == (twin.onset, twin.apex, twin.offset)
+        before = first.setdefault(clip.key, clip)
+        if before is not clip:
+            same = (clip.onset, clip.apex, clip.offset) == (
+                before.onset,
+                before.apex,
+                before.offset,
+            )
             yield Finding.of(
                 "error",
                 "duplicate-row",
                 clip,
-                f"{'the same row' if same else 'another row'} as {twin.origin}",
+                f"{'the same row' if same else 'another row'} as {before.origin}",
                 proposal="delete one of the rows" if same else "rename or delete one of them",
             )
 
@@ -119,14 +123,14 @@ def _published(clip: Clip, published: Sequence[Correction]) -> str:
     return "undecided, choose one: " + "; ".join(map(str, found))
 
 
-def _missing_moments(clip: Clip, apexes: bool) -> Iterator[Finding]:
+def _missing_key_frames(clip: Clip, apexes: bool) -> Iterator[Finding]:
     if clip.onset is None or (clip.offset is None and not _is_prepared(clip)):
         name = "onset" if clip.onset is None else "offset"
-        yield Finding.of("warning", "moment-unknown", clip, f"the {name} is unknown")
+        yield Finding.of("warning", "key-frame-unknown", clip, f"the {name} is unknown")
     if apexes and clip.apex is None:
         yield Finding.of(
             "warning",
-            "moment-unknown",
+            "key-frame-unknown",
             clip,
             "the apex is unknown",
             proposal="estimate it: middle, difference, flow",
@@ -134,7 +138,7 @@ def _missing_moments(clip: Clip, apexes: bool) -> Iterator[Finding]:
 
 
 def _is_prepared(clip: Clip) -> bool:
-    """Tell whether a clip holds its moments' frames alone, numbered 1, 2, 3."""
+    """Tell whether a clip holds its key frames alone, numbered 1, 2, 3."""
     return any(name.startswith("annotated ") for name, _ in clip.extra)
 
 

@@ -19,7 +19,7 @@ from apexflow.datasets.tables import plain
 from apexflow.errors import ClipError
 
 _COMPARED = 200  # names; with more, comparing each missing clip with each takes minutes
-_LONGEST = 10**6  # frames; beyond, an annotation is wrong and counting gaps is no help
+_LONGEST = 10**6  # frames; beyond, an annotation is wrong and counting gaps does not help
 _SHOWN = 5  # frame numbers in a message
 
 
@@ -165,9 +165,9 @@ def _missing_frames(clip: Clip, source: FrameSource) -> Iterator[Finding]:
     numbers = source.numbers
     there = set(numbers)
     on_disk = f"the folder holds {numbers[0]} to {numbers[-1]}"
-    # The prepared layout keeps the moments' frames alone, mostly without the offset.
-    moments = {clip.onset, clip.apex, clip.offset}
-    prepared = there <= moments and {clip.onset, clip.apex} <= there
+    # The prepared layout keeps the key frames alone, mostly without the offset.
+    key_frames = {clip.onset, clip.apex, clip.offset}
+    prepared = there <= key_frames and {clip.onset, clip.apex} <= there
     for name, number in (("onset", clip.onset), ("apex", clip.apex), ("offset", clip.offset)):
         if number is not None and number not in there:
             yield Finding.of(
@@ -180,7 +180,7 @@ def _missing_frames(clip: Clip, source: FrameSource) -> Iterator[Finding]:
     first, last = _interval(clip, numbers)
     if prepared or last - first > _LONGEST:
         return
-    gaps = [n for n in range(first, last + 1) if n not in there and n not in moments]
+    gaps = [n for n in range(first, last + 1) if n not in there and n not in key_frames]
     if gaps:
         yield Finding.of(
             "warning",

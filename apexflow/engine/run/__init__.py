@@ -160,7 +160,7 @@ def process(
     ApexflowError
         When nothing can be done: another recipe's store, no scheduler, fewer GPUs than asked
         for, an unwritable folder.
-        A clip that cannot be used is no error; it is in the summary's ``failed``.
+        A clip that cannot be used is not an error; it is in the summary's ``failed``.
     """
     started = time.perf_counter()
     chosen = Recipe.load(recipe)

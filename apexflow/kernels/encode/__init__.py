@@ -3,7 +3,7 @@
 `ENCODINGS` is the one place that names them: each entry takes a flow (or a batch of flows),
 a size and its own options, and gives uint8 maps of three channels. `make_maps` is the way from
 flow as a store holds it to maps. `optical_strain` and `magnitude_angle` are the measures in
-float32 that encodings are built from. What is given CuPy arrays computes on their card, a batch
+float32 that encodings are built from. What is given CuPy arrays computes on their GPU, a batch
 at once, and answers with CuPy arrays.
 """
 

@@ -1,7 +1,7 @@
-"""The encodings of a batch of flows on a card.
+"""The encodings of a batch of flows on a GPU.
 
 Each function takes checked flows (N, H, W, 2) in float32 and does what its namesake on the CPU
-does for one flow; the results stay on the card. A map costs little beside its flow: the HSV map
+does for one flow; the results stay on the GPU. A map costs little beside its flow: the HSV map
 of a 224 x 224 flow reads 0.8 MB, 16 GB/s at 20,000 maps/s, so the kernels are kept plain.
 """
 

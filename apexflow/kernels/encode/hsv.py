@@ -56,7 +56,7 @@ def encode_hsv(
     0..255 from the shortest to the longest vector of this flow; all truncated to bytes. The
     bytes equal those of OpenCV's `cartToPolar`, `normalize` (NORM_MINMAX), `cvtColor`
     (COLOR_HSV2RGB) and `resize` (INTER_AREA), except in the last columns of a full-size map
-    whose width is no multiple of OpenCV's vector (32 pixels with AVX2): `cvtColor` rounds
+    whose width is not a multiple of OpenCV's vector (32 pixels with AVX2): `cvtColor` rounds
     there and truncates elsewhere, this function always truncates.
 
     Parameters

@@ -1,7 +1,7 @@
 """Dense optical flow by polynomial expansion (Farnebäck 2003), as OpenCV computes it.
 
 `plan` holds what depends on size and parameters alone, `arguments` the checks, `cpu` the compiled
-steps; `gpu` and ``farneback.cu`` are the same steps for batches on a card.
+steps; `gpu` and ``farneback.cu`` are the same steps for batches on a GPU.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def prepare_farneback(
     image = check_image(image)
     expansion = check_expansion(pyr_scale, levels, poly_n, poly_sigma)
     if devices.on_device(image=image):
-        from apexflow.kernels.flow_farneback.gpu import prepare as twin
+        from apexflow.kernels.flow_farneback.gpu import prepare as on_gpu
 
-        return twin(image, expansion, device=devices.cuda_device())
+        return on_gpu(image, expansion, device=devices.cuda_device())
     return _prepare(image, expansion)
 
 
@@ -154,9 +154,9 @@ def farneback(
     prev, next_ = check_frames("prev", prev, expansion), check_frames("next", next, expansion)
     count = check_pairs(prev, next_)
     if devices.on_device(prev=_array(prev), next=_array(next_)):
-        from apexflow.kernels.flow_farneback.gpu import farneback as twin
+        from apexflow.kernels.flow_farneback.gpu import farneback as on_gpu
 
-        return twin(prev, next_, expansion, averaging, device=devices.cuda_device())
+        return on_gpu(prev, next_, expansion, averaging, device=devices.cuda_device())
     built = pyramid(*prev.shape[-2:], expansion.pyr_scale, expansion.levels)
     pairs = islice(zip(*_expanded([prev, next_], expansion, built), strict=False), count or 1)
     flows = [_flow(built, first, second, averaging) for first, second in pairs]

@@ -53,7 +53,7 @@ class FarnebackFrame:
         The parameters; `farneback` must be called with the same.
     coefficients : tuple of arrays
         For each pyramid level, coarsest first, the local polynomials' factors of y, x, y², x²,
-        xy, float32. On the CPU (h, 5, padded w), laid out as `cpu` says; on a card (1, 5, h, w).
+        xy, float32. On the CPU (h, 5, padded w), laid out as `cpu` says; on a GPU (1, 5, h, w).
     """
 
     shape: tuple[int, int]

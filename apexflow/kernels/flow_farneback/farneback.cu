@@ -1,4 +1,4 @@
-// The steps of Farnebäck's method on the card, each for a whole batch.
+// The steps of Farnebäck's method on the GPU, each for a whole batch.
 //
 // The arithmetic is that of the CPU's steps in cpu.py, in their order, `fmaf` standing where they
 // use `muladd`: where the CPU fuses that as well, the flow is the same to the last bit, even where

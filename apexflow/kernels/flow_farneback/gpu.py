@@ -1,4 +1,4 @@
-"""Farnebäck's flow on the card: the steps of `cpu`, each for a whole batch.
+"""Farnebäck's flow on the GPU: the steps of `cpu`, each for a whole batch.
 
 The kernels are launched level by level without waiting for any of them, and nothing comes back
 to the host. The small tables of `plan` go up in one transfer a call.
@@ -45,7 +45,7 @@ _ROWS_PER_THREAD = 8  # of the kernel `weigh`
 
 def prepare(image: Any, expansion: Expansion, *, device: Device) -> FarnebackFrame:
     """Do what `prepare_farneback` does; the coefficients stay on the device."""
-    return _Twin(device, image.shape, expansion).prepare(image)
+    return _OnGpu(device, image.shape, expansion).prepare(image)
 
 
 def farneback(
@@ -57,8 +57,8 @@ def farneback(
     in parts.
     """
     count = check_pairs(prev, next_)
-    twin = _Twin(device, prev.shape[-2:], expansion, averaging)
-    flow = twin.flow(prev, next_, count or 1)
+    on_gpu = _OnGpu(device, prev.shape[-2:], expansion, averaging)
+    flow = on_gpu.flow(prev, next_, count or 1)
     return flow if count else flow[0]
 
 
@@ -73,7 +73,7 @@ class _Tables(NamedTuple):
     border_rows: Any
 
 
-class _Twin:
+class _OnGpu:
     """The steps for images of one size on one device."""
 
     def __init__(

@@ -1,7 +1,7 @@
 """Dense optical flow by TV-L1 (Zach et al. 2007), as OpenCV computes it.
 
 This file holds the public functions and the coarse-to-fine pyramid, `cpu` the compiled steps
-of one level. `gpu` and ``tvl1.cu`` do both for batches on a card; `arguments` is shared.
+of one level. `gpu` and ``tvl1.cu`` do both for batches on a GPU; `arguments` is shared.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def prepare_tvl1(image: NDArray[Any], *, nscales: int = 5, scale_step: float = 0
     image = check_image(image)
     pyramid = check_pyramid(nscales, scale_step)
     if devices.on_device(image=image):
-        from apexflow.kernels.flow_tvl1.gpu import prepare as twin
+        from apexflow.kernels.flow_tvl1.gpu import prepare as on_gpu
 
-        return twin(image, pyramid, device=devices.cuda_device())
+        return on_gpu(image, pyramid, device=devices.cuda_device())
     return _prepare(image, pyramid)
 
 
@@ -106,11 +106,11 @@ def tvl1(
     nscales : int
         Number of pyramid levels; levels with a side below 16 px are left out.
     warps : int
-        How often a level warps the second frame anew.
+        How often a level warps the second frame again.
     epsilon : float
         A warp ends when the flow's mean squared change in an iteration is at most epsilon².
     inner_iterations, outer_iterations : int
-        At most so many iterations between two medians, and so many medians, in a warp.
+        The most iterations between two medians, and the most medians, in a warp.
     scale_step : float
         Size of a pyramid level relative to the next finer one, between 0 and 1.
     gamma : float
@@ -168,9 +168,9 @@ def tvl1(
     count = check_pairs(prev, next_)
     start = check_initial_flow(initial_flow, count, prev.shape[-2:])
     if devices.on_device(prev=_array(prev), next=_array(next_), initial_flow=start):
-        from apexflow.kernels.flow_tvl1.gpu import tvl1 as twin
+        from apexflow.kernels.flow_tvl1.gpu import tvl1 as on_gpu
 
-        return twin(prev, next_, start, count, pyramid, solver, device=devices.cuda_device())
+        return on_gpu(prev, next_, start, count, pyramid, solver, device=devices.cuda_device())
     workspace = cpu.workspace(*prev.shape[-2:])
     starts = repeat(None) if start is None else start
     flows = [

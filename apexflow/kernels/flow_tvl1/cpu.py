@@ -59,7 +59,7 @@ def workspace(height: int, width: int) -> Floats:
     """Return room for `refine` at a level of this size, or of any smaller one.
 
     One block for all, because the allocator gives many of this size back to the system and
-    gets them anew each time: a third of the whole time at 224x224. It starts on a cache line,
+    gets them again each time: a third of the whole time at 224x224. It starts on a cache line,
     as all fields then do: split loads cost the sweep 30%.
     """
     size = sum(_room(height, width))

@@ -1,4 +1,4 @@
-"""TV-L1 on a card, for a batch of pairs at once: lays the arrays out, starts ``tvl1.cu``.
+"""TV-L1 on a GPU, for a batch of pairs at once: lays the arrays out, starts ``tvl1.cu``.
 
 At 224x224 a pair takes 10 to 12 million pixel iterations with the default parameters, 70 to 170
 iterations a level. A launch of one iteration would move 60 bytes a pixel. Four in the registers

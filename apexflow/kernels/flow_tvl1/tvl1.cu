@@ -14,7 +14,7 @@ constexpr int THREADS = 256;
 constexpr int STEPS = 4;               // iterations that a block takes on its own
 constexpr int LANES = 32;              // threads of a tile, horizontally,
 constexpr int STRIPS = 8;              // and vertically,
-constexpr int ROWS = 4;                // of which each holds two columns of so many rows
+constexpr int ROWS = 4;                // of which each holds two columns of that many rows
 constexpr int TILE_X = 2 * LANES;
 constexpr int TILE_Y = STRIPS * ROWS;
 constexpr int MEDIAN_X = 32, MEDIAN_Y = 8;

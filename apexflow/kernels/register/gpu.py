@@ -1,4 +1,4 @@
-"""Registration on a card: one template in all frames of a clip at once.
+"""Registration on a GPU: one template in all frames of a clip at once.
 
 A step reads 33 x 33 pixels a block and the blocks' patterns, which stay in the second cache:
 2 MB for a frame with 128 blocks, so that the three steps take about a microsecond of memory.

@@ -72,12 +72,12 @@ class Registration:
     Raises
     ------
     ValueError
-        If an argument is no such array or model.
+        If an argument is not such an array or model.
 
     Notes
     -----
     Images may be NumPy's or CuPy's, whatever the template was; one in CuPy's memory comes down
-    once, to be prepared. On a card `locate_all` is the form to use.
+    once, to be prepared. On a GPU `locate_all` is the form to use.
 
     Examples
     --------
@@ -109,7 +109,7 @@ class Registration:
             self._coarse = Blocks.of(_reduced(template))
         # From the middle of the reduced template to that of the template, in its pixels.
         self._lag = [0.5 * (side - side // REDUCTION * REDUCTION) for side in template.shape[::-1]]
-        self._twins: dict[str, DeviceRegistration] = {}
+        self._on_devices: dict[str, DeviceRegistration] = {}
 
     def locate(self, image: NDArray[np.uint8], start: tuple[float, float]) -> Placement:
         """Find how the template lies in an image.
@@ -130,7 +130,7 @@ class Registration:
         Raises
         ------
         ValueError
-            If ``image`` is no such array or ``start`` is not finite.
+            If ``image`` is not such an array or ``start`` is not finite.
         """
         check_array("image", image, dtypes=("uint8",), ndim=(2,))
         x, y = (check_number("start", value) for value in start)
@@ -164,7 +164,7 @@ class Registration:
         Raises
         ------
         ValueError
-            If an argument is no such array.
+            If an argument is not such an array.
         """
         check_array("images", images, dtypes=("uint8",), ndim=(3,))
         numbers = ("int32", "int64", "float32", "float64")
@@ -175,9 +175,9 @@ class Registration:
             raise ValueError("starts must be finite.")
         if devices.is_device_array(images):
             place = str(images.device)
-            if place not in self._twins:
-                self._twins[place] = self.on(devices.cuda_device())
-            return Placements(*self._twins[place].locate_all(images, starts))
+            if place not in self._on_devices:
+                self._on_devices[place] = self.on(devices.cuda_device())
+            return Placements(*self._on_devices[place].locate_all(images, starts))
         devices.on_device(images=images, starts=starts)
         found = [
             self.locate(image, (float(x), float(y)))

@@ -3,7 +3,7 @@
 `matcher` holds the public function and class. `spectrum` correlates at all positions by DFT,
 `keyframe` searches the frames that resemble one whose scores are known, with the compiled steps
 of `cpu`; `sums` are integer sums over windows. `gpu` searches all frames of a clip at once on a
-card, with the kernels of ``template.cu``.
+GPU, with the kernels of ``template.cu``.
 """
 
 from apexflow.kernels.template.matcher import Match, Matches, TemplateMatcher, match_template

@@ -1,4 +1,4 @@
-"""The search on a card: all frames of a clip at once.
+"""The search on a GPU: all frames of a clip at once.
 
 Per region of 680 x 580 gray pixels about 30 MB move, nearly all of them in the DFTs: 6 us at the
 4.8 TB/s of an H200, and memory is what bounds the rest too. Everything stays on the device.

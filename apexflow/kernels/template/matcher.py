@@ -77,7 +77,7 @@ def match_template(region: NDArray[np.uint8], template: NDArray[np.uint8]) -> Ma
     Raises
     ------
     ValueError
-        If an argument is no such array, or the template is larger than the region.
+        If an argument is not such an array, or the template is larger than the region.
 
     See Also
     --------
@@ -110,11 +110,11 @@ class TemplateMatcher:
     Raises
     ------
     ValueError
-        If ``template`` is no such array.
+        If ``template`` is not such an array.
 
     Notes
     -----
-    Regions may be NumPy's or CuPy's, whatever the template was; on a card `match_all` is the
+    Regions may be NumPy's or CuPy's, whatever the template was; on a GPU `match_all` is the
     form to use.
 
     A matcher remembers spectra and earlier frames to be fast; results never depend on what it
@@ -143,7 +143,7 @@ class TemplateMatcher:
         self._pattern: Pattern | None = None
         self._key: KeyFrame | None = None
         self._has_many_ties = False  # in the last frame computed everywhere
-        self._twins: dict[str, DeviceMatcher] = {}
+        self._on_devices: dict[str, DeviceMatcher] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[TemplateMatcher], tuple[NDArray[np.uint8]]]:
@@ -165,7 +165,7 @@ class TemplateMatcher:
         Raises
         ------
         ValueError
-            If ``region`` is no such array.
+            If ``region`` is not such an array.
         """
         check_image("region", region, dtypes=("uint8",))
         self._check_shape("region", region.shape, region.shape)
@@ -197,16 +197,16 @@ class TemplateMatcher:
         Raises
         ------
         ValueError
-            If ``regions`` is no such array.
+            If ``regions`` is not such an array.
         """
         check_array("regions", regions, dtypes=("uint8",), ndim=(3, 4))
         self._check_shape("regions", regions.shape, regions.shape[1:])
         if devices.is_device_array(regions):
             there = regions if regions.ndim == 4 else regions[..., None]
             where_it_is = str(regions.device)
-            if where_it_is not in self._twins:
-                self._twins[where_it_is] = self.on(devices.cuda_device())
-            return Matches(*self._twins[where_it_is].match_all(there))
+            if where_it_is not in self._on_devices:
+                self._on_devices[where_it_is] = self.on(devices.cuda_device())
+            return Matches(*self._on_devices[where_it_is].match_all(there))
         y, x, score = zip(*map(self.match, regions), strict=True)
         return Matches(np.array(y, np.int32), np.array(x, np.int32), np.array(score))
 

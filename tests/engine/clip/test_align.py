@@ -1,4 +1,4 @@
-"""The face held still, measured against known motion."""
+"""Alignment, measured against known motion."""
 
 from __future__ import annotations
 

@@ -66,10 +66,10 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> Backends:
     return backend
 
 
-@pytest.fixture(params=["shim", pytest.param("card", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["shim", pytest.param("gpu", marks=pytest.mark.gpu)])
 def backend(request: pytest.FixtureRequest, on_device: Backends) -> Cuda:
     """The sources as C++ with arrays as strict as CuPy's, and a GPU where there is one."""
-    if request.param == "card":
+    if request.param == "gpu":
         try:
             cuda_device()
         except GpuUnavailable as error:

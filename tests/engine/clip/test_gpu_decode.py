@@ -89,7 +89,7 @@ def test_what_does_not_end_as_a_jpeg_file_is_not_given_to_the_decoder(tmp_path: 
     found = decode_frames(files_of(clip, color=False), SIZE, PART, decoder, device)
     assert (decoder.seen, len(found)) == (4, 5)
     last.write_bytes(last.read_bytes()[:60])
-    with pytest.raises(NotDecodedError, match="truncated or no image"):
+    with pytest.raises(NotDecodedError, match="truncated, or not an image"):
         decode_frames(files_of(clip, color=False), SIZE, PART, decoder, device)
 
 

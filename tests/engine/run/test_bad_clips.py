@@ -19,7 +19,7 @@ HEADER = "subject,clip,path,onset,apex,offset,label\n"
 def truncate(folder: Path) -> str:
     path = folder / "img4.jpg"
     path.write_bytes(path.read_bytes()[:2000])
-    return "img4.jpg is truncated or no image"
+    return "img4.jpg is truncated, or not an image"
 
 
 def another_size(folder: Path) -> str:
@@ -35,12 +35,12 @@ def colour_among_gray(folder: Path) -> str:
 
 def text_file(folder: Path) -> str:
     (folder / "img4.jpg").write_text("not an image")
-    return "img4.jpg is truncated or no image"
+    return "img4.jpg is truncated, or not an image"
 
 
 def empty_file(folder: Path) -> str:
     (folder / "img4.jpg").write_bytes(b"")
-    return "img4.jpg is truncated or no image (0 bytes)"
+    return "img4.jpg is truncated, or not an image (0 bytes)"
 
 
 def missing_apex(folder: Path) -> str:
@@ -93,8 +93,8 @@ def test_a_spoilt_folder(
         ("backward,img,5,,2", "offset 2 lies before onset 5"),
         ("beyond,img,1,80,90", "apex frame 80 is not on disk"),
         ("unknown,img,1,,8", "no apex is annotated"),
-        ("empty,empty.mp4,1,2,3", "no video, or an empty one (0 bytes)"),
-        ("text,text.avi,1,2,3", "no video, or an empty one"),
+        ("empty,empty.mp4,1,2,3", "not a video, or an empty one (0 bytes)"),
+        ("text,text.avi,1,2,3", "not a video, or an empty one"),
         ("short,clip.avi,0,2,30", ""),
         ("too short,clip.avi,0,20,30", "apex frame 20 is not on disk"),
         ("gone,gone.mov,1,2,3", "not on disk"),

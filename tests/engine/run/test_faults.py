@@ -300,7 +300,7 @@ def test_files_that_are_no_frames(tmp_path: Path, samm_root: Path, small_recipe:
     contents = {
         catalog[0]: b"",
         catalog[1]: picture[: len(picture) // 3],
-        catalog[2]: b"MZ this is no picture" * 10,
+        catalog[2]: b"MZ this is not a picture" * 10,
         catalog[3]: bomb,
     }
     for clip, content in contents.items():
@@ -391,7 +391,7 @@ def test_a_store_of_pickled_objects_is_refused_unread(tmp_path: Path) -> None:
     array |= {"compressor": None, "fill_value": None, "filters": [{"id": "pickle", "protocol": 5}]}
     (path / "clips" / "dataset" / ".zarray").write_text(json.dumps(array))
     (path / "clips" / "dataset" / "0").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(ApexflowError, match="is no apexflow store"):
+    with pytest.raises(ApexflowError, match="is not an apexflow store"):
         open_store(path)
     assert not trap.exists()
 

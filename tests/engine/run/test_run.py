@@ -104,7 +104,7 @@ def test_what_is_no_store_is_left_alone(
     else:
         zarr.create_array(str(path), data=np.zeros(3))
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ApexflowError, match="is no apexflow store"):
+    with pytest.raises(ApexflowError, match="is not an apexflow store"):
         process(catalog, path, recipe=small_recipe, workers=0, progress=False)
     assert sorted(tmp_path.rglob("*")) == before
 

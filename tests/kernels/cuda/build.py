@@ -1,4 +1,4 @@
-"""The CUDA sources as C++: a device without a card, see `shim.hpp`."""
+"""The CUDA sources as C++: a device without a GPU, see `shim.hpp`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from apexflow.kernels.gpu import Kernel, source_text
 
 COMPILER = shutil.which("g++")
 _KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\s*\([^()]*\)\s*)?(\w+)\s*\(")
-# Contraction off, as on the card: without it the two round alike. -O1 builds in a third of the
+# Contraction off, as on the GPU: without it the two round alike. -O1 builds in a third of the
 # time of -O2; the sanitizer, not the optimiser, decides how fast it runs.
 _LANGUAGE = ["-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-march=native", "-U_FORTIFY_SOURCE"]
 _LIBRARY = ["-fPIC", "-shared", "-fno-sanitize-recover=all"]

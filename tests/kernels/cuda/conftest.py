@@ -1,4 +1,4 @@
-"""Devices for the GPU twins: the shim everywhere, a card where there is one."""
+"""Devices for the GPU implementations: the shim everywhere, a GPU where there is one."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-@pytest.fixture(scope="session")
-def card() -> Device:
-    """The current card; a test that asks for it is marked ``gpu``."""
+@pytest.fixture(scope="session", name="gpu")
+def real_gpu() -> Device:
+    """The current GPU; a test that asks for it is marked ``gpu``."""
     try:
         device = cuda_device()
     except GpuUnavailable as error:
@@ -36,7 +36,7 @@ def card() -> Device:
     return device
 
 
-@pytest.fixture(scope="session", params=["shim", pytest.param("card", marks=pytest.mark.gpu)])
+@pytest.fixture(scope="session", params=["shim", pytest.param("gpu", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> Device:
     """Both, one after the other: one body of a test serves both."""
     return request.getfixturevalue(request.param)
@@ -48,7 +48,7 @@ class FakeArray(np.ndarray):
 
 @pytest.fixture
 def on_shim(shim: ShimDevice, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], FakeArray]:
-    """Take arrays made by this function for CuPy's, and the shim for the card."""
+    """Take arrays made by this function for CuPy's, and the shim for the GPU."""
     cupy = SimpleNamespace(
         ndarray=FakeArray,
         is_available=lambda: True,

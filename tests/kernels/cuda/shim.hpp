@@ -4,7 +4,7 @@
 // its fiber waiting and the threads after it take another one, so a kernel without barriers costs
 // no switch. Odd blocks run their threads backwards and shared memory starts as NaN in each
 // block: a missing barrier or a value never written shows in the result. A barrier that some
-// threads of a block never reach is an error, as is a launch that no card would take.
+// threads of a block never reach is an error, as is a launch that no GPU would take.
 #pragma once
 
 #include <setjmp.h>
@@ -502,7 +502,7 @@ static inline float __fsqrt_rn(float a) { return std::sqrt(a); }
 static inline double __dadd_rn(double a, double b) { return a + b; }
 static inline double __dmul_rn(double a, double b) { return a * b; }
 static inline double __ddiv_rn(double a, double b) { return a / b; }
-// Conversions saturate on a card; in C++ a value out of range is undefined, so it is an error.
+// Conversions saturate on a GPU; in C++ a value out of range is undefined, so it is an error.
 static inline int __float2int_rn(float v) { return static_cast<int>(std::nearbyint(v)); }
 static inline int __float2int_rz(float v) { return static_cast<int>(v); }
 static inline int __float2int_rd(float v) { return static_cast<int>(std::floor(v)); }

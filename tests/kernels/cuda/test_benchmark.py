@@ -1,4 +1,4 @@
-"""The benchmark of the twins runs, on the shim at tiny sizes, and says when there is no card."""
+"""The benchmark on a GPU runs, on the shim at tiny sizes, and says when there is no GPU."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def test_every_kernel_is_measured_and_agrees(device: Device) -> None:
     assert text.count("\n| ") == len(rates) + len(results["kernels"]) + 4
 
 
-def test_without_a_card_it_says_so_and_ends_with_2() -> None:
+def test_without_a_gpu_it_says_so_and_ends_with_2() -> None:
     try:
         cuda_device()
     except GpuUnavailable:
         pass
     else:
-        pytest.skip("there is a card")
+        pytest.skip("there is a GPU")
     done = subprocess.run(
         [sys.executable, str(SCRIPT)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "needs a CUDA card" in done.stderr
+    assert "needs a GPU" in done.stderr

@@ -1,4 +1,4 @@
-"""Every CUDA source compiles for the cards in use, silently and without spilling registers."""
+"""Every CUDA source compiles for the GPUs in use, silently and without spilling registers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps from the GPU twins against the CPU kernels."""
+"""Maps from the GPU implementations against the CPU kernels."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ def test_map_of_almost_constant_flow_is_the_cpu_s(device: Device, spread: float)
 
 
 def both(
-    device: Device, twin: Callable[..., Any], flows: Any, size: Any, *args: Any
+    device: Device, on_gpu: Callable[..., Any], flows: Any, size: Any, *args: Any
 ) -> np.ndarray[Any, Any]:
-    return device.to_host(twin(device.xp.asarray(flows), size, *args, device=device))
+    return device.to_host(on_gpu(device.xp.asarray(flows), size, *args, device=device))
 
 
 @given(height=SIDES, width=SIDES, rows=SIDES, columns=SIDES, seed=SEEDS)
@@ -168,14 +168,14 @@ def test_flow_may_begin_at_any_float(device: Device) -> None:
     there = memory[1:].reshape(flows.shape)
     there[...] = device.xp.asarray(flows)
     for encoding, encode in ENCODINGS.items():
-        twin = getattr(gpu, encode.__name__)
+        on_gpu = getattr(gpu, encode.__name__)
         args = {
             "hsv": (),
             "hsv-absolute": (2.0,),
             "uv-strain": ("half", "minmax", (2.0, 0.1)),
         }.get(encoding, ("fixed", 2.0))
-        shifted = device.to_host(twin(there, (10, 15), *args, device=device))
-        np.testing.assert_array_equal(shifted, both(device, twin, flows, (10, 15), *args))
+        shifted = device.to_host(on_gpu(there, (10, 15), *args, device=device))
+        np.testing.assert_array_equal(shifted, both(device, on_gpu, flows, (10, 15), *args))
 
 
 @pytest.mark.parametrize("function", [*ENCODINGS.values(), optical_strain, magnitude_angle])

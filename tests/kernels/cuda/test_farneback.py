@@ -1,4 +1,4 @@
-"""Farnebäck's flow on a card against the CPU's.
+"""Farnebäck's flow on a GPU against the CPU's.
 
 Where the CPU fuses `muladd` the two are the same to the last bit. That is not asked for, since
 not every CPU does; but then both must stay within the tolerance wherever the equations are
@@ -41,7 +41,7 @@ Image = NDArray[Any]
 TOLERANCE = 1e-3  # px
 
 
-def twin(device: Device, prev: Any, next_: Any, **options: Any) -> Image:
+def on_gpu(device: Device, prev: Any, next_: Any, **options: Any) -> Image:
     """Compute the flow on a device, from images of the host or prepared frames, and fetch it."""
     expansion = check_expansion(**expansion_of(options))
     averaging = {"winsize": 15, "iterations": 3, "flags": 0}
@@ -63,7 +63,7 @@ def expansion_of(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def assert_agrees(device: Device, prev: Any, next_: Any, **options: Any) -> None:
-    flow, expected = twin(device, prev, next_, **options), farneback(prev, next_, **options)
+    flow, expected = on_gpu(device, prev, next_, **options), farneback(prev, next_, **options)
     assert end_point_difference(flow, expected) < TOLERANCE
 
 
@@ -172,7 +172,7 @@ def test_faint_texture_below_a_strong_edge(device: Device, flags: int) -> None:
 @pytest.mark.parametrize("value", [0, 137, 255])
 def test_flat_images_do_not_move(device: Device, value: int, flags: int) -> None:
     flat = np.full((40, 50), value, np.uint8)
-    np.testing.assert_array_equal(twin(device, flat, flat, flags=flags), np.zeros((40, 50, 2)))
+    np.testing.assert_array_equal(on_gpu(device, flat, flat, flags=flags), np.zeros((40, 50, 2)))
 
 
 @pytest.mark.parametrize("flags", [0, GAUSSIAN])
@@ -188,7 +188,7 @@ def test_values_of_any_scale(device: Device, scale: float) -> None:
 
 
 def test_no_iterations_give_zero_flow(device: Device) -> None:
-    flow = twin(device, *moved_pair((64, 64), 0, (1, 1)), iterations=0)
+    flow = on_gpu(device, *moved_pair((64, 64), 0, (1, 1)), iterations=0)
     np.testing.assert_array_equal(flow, np.zeros((64, 64, 2)))
 
 
@@ -203,11 +203,11 @@ def batch(shape: tuple[int, int] = (48, 67)) -> tuple[Image, Image]:
 @pytest.mark.parametrize("flags", [0, GAUSSIAN])
 def test_batches_are_their_pairs(device: Device, flags: int) -> None:
     prev, next_ = batch()
-    flows = twin(device, prev, next_, flags=flags)
+    flows = on_gpu(device, prev, next_, flags=flags)
     assert flows.shape == (4, 48, 67, 2)
     for flow, *pair in zip(flows, prev, next_, strict=True):
-        np.testing.assert_array_equal(flow, twin(device, *pair, flags=flags))
-    one = twin(device, prev[:1], next_[:1], flags=flags)
+        np.testing.assert_array_equal(flow, on_gpu(device, *pair, flags=flags))
+    one = on_gpu(device, prev[:1], next_[:1], flags=flags)
     np.testing.assert_array_equal(one, flows[:1])
     assert end_point_difference(flows, farneback(prev, next_, flags=flags)) < TOLERANCE
 
@@ -216,24 +216,24 @@ def test_batches_are_their_pairs(device: Device, flags: int) -> None:
 def test_a_frame_may_be_shared_or_prepared(device: Device) -> None:
     prev, next_ = batch()
     onset = np.repeat(prev[:1], 4, axis=0)
-    forth, back = twin(device, onset, next_), twin(device, next_, onset)
+    forth, back = on_gpu(device, onset, next_), on_gpu(device, next_, onset)
     frame = prepared(device, prev[0])
     for shared in (prev[0], frame):
-        np.testing.assert_array_equal(twin(device, shared, next_), forth)
-        np.testing.assert_array_equal(twin(device, next_, shared), back)
-    np.testing.assert_array_equal(twin(device, frame, next_[2]), forth[2])
-    np.testing.assert_array_equal(twin(device, frame, prepared(device, next_[1])), forth[1])
+        np.testing.assert_array_equal(on_gpu(device, shared, next_), forth)
+        np.testing.assert_array_equal(on_gpu(device, next_, shared), back)
+    np.testing.assert_array_equal(on_gpu(device, frame, next_[2]), forth[2])
+    np.testing.assert_array_equal(on_gpu(device, frame, prepared(device, next_[1])), forth[1])
 
 
 def test_a_batch_beyond_the_memory_is_computed_in_parts(shim: ShimDevice) -> None:
     prev, next_ = batch()
-    whole = twin(shim, prev, next_), twin(shim, prev[0], next_)
+    whole = on_gpu(shim, prev, next_), on_gpu(shim, prev[0], next_)
     for pairs in (1, 3):
         small = ShimDevice(shim._folder, addresses=shim._addresses, free=pairs * 48 * 67 * 4 * 32)
-        np.testing.assert_array_equal(twin(small, prev, next_), whole[0])
+        np.testing.assert_array_equal(on_gpu(small, prev, next_), whole[0])
         assert small.launches.count("slide") == -(-4 // pairs) * 3
         small.launches.clear()
-        np.testing.assert_array_equal(twin(small, prev[0], next_), whole[1])
+        np.testing.assert_array_equal(on_gpu(small, prev[0], next_), whole[1])
         # The shared frame is expanded once, whatever the number of parts.
         assert small.launches.count("expand") == 1 + -(-4 // pairs)
 

@@ -1,4 +1,4 @@
-"""The seam: batches, where arrays live, and what is said without a card."""
+"""The seam: batches, where arrays live, and what is said without a GPU."""
 
 from __future__ import annotations
 
@@ -89,5 +89,5 @@ def test_no_card_is_said_clearly() -> None:
     if cupy.is_available():
         assert cuda_device().free_bytes() > 0
     else:
-        with pytest.raises(GpuUnavailable, match="CuPy finds no CUDA card"):
+        with pytest.raises(GpuUnavailable, match="CuPy finds no GPU"):
             cuda_device()

@@ -1,4 +1,4 @@
-"""Registration on a card against the CPU kernel and known motion."""
+"""Registration on a GPU against the CPU kernel and known motion."""
 
 from __future__ import annotations
 

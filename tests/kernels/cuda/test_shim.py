@@ -1,4 +1,4 @@
-"""The shim shows what a card would do, and the errors that a card hides."""
+"""The shim shows what a GPU would do, and the errors that a GPU hides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search on a card against brute force in exact integers and against the CPU kernel."""
+"""The search on a GPU against brute force in exact integers and against the CPU kernel."""
 
 from __future__ import annotations
 

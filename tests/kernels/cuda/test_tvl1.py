@@ -1,4 +1,4 @@
-"""The GPU twin of TV-L1 against the CPU kernel, and against known motion."""
+"""The GPU implementation of TV-L1 against the CPU kernel, and against known motion."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DEFAULTS: dict[str, Any] = {
 ONE: dict[str, Any] = {"nscales": 1, "warps": 1}
 
 
-def twin(
+def on_gpu(
     device: Device,
     prev: Any,
     next_: Any,
@@ -48,7 +48,7 @@ def twin(
     initial_flow: Any = None,
     **options: Any,
 ) -> np.ndarray:
-    """Run the twin on the device, from host arrays to a host array."""
+    """Run it on the device, from host arrays to a host array."""
     prev, next_ = (f if isinstance(f, TVL1Frame) else device.xp.asarray(f) for f in (prev, next_))
     start = None if initial_flow is None else device.xp.asarray(initial_flow)
     count = check_pairs(prev, next_)
@@ -107,7 +107,7 @@ def test_one_warp_equals_the_cpu(
         "epsilon": epsilon,
         "inner_iterations": inner,
     }
-    flow = twin(device, first, second, **options)
+    flow = on_gpu(device, first, second, **options)
     assert (flow.shape, flow.dtype) == ((height, width, 2), np.float32)
     np.testing.assert_allclose(flow, tvl1(first, second, **options), atol=1e-4, rtol=0)
 
@@ -116,7 +116,7 @@ def test_one_warp_equals_the_cpu(
 def test_each_warp_iterates_anew(device: Device, seed: int) -> None:
     first, second, _ = moving_pair(40 + seed, 50, 2, seed)
     expected = tvl1(first, second, nscales=1, warps=3)
-    flow = twin(device, first, second, nscales=1, warps=3)
+    flow = on_gpu(device, first, second, nscales=1, warps=3)
     np.testing.assert_allclose(flow, expected, atol=1e-3, rtol=0)
     assert np.abs(expected - tvl1(first, second, nscales=1, warps=1)).max() > 0.1
 
@@ -128,7 +128,7 @@ def test_noise_as_float_images_equals_the_cpu(
 ) -> None:
     rng = np.random.default_rng(seed)
     first, second = rng.uniform(0, 1, (2, height, width)).astype(np.float32)
-    flow = twin(device, first, second, **ONE, outer_iterations=2)
+    flow = on_gpu(device, first, second, **ONE, outer_iterations=2)
     expected = tvl1(first, second, **ONE, outer_iterations=2)
     np.testing.assert_allclose(flow, expected, atol=1e-4, rtol=0)
 
@@ -146,7 +146,7 @@ def test_warp_from_any_flow_equals_the_cpu(
     # A multiple of 1/64 px, so that x + u is exact and no rounding picks another cell.
     start = np.rint(start * 64) / np.float32(64)
     options = ONE | {"median_filtering": 1, "outer_iterations": 1, "inner_iterations": 3}
-    flow = twin(device, first, second, initial_flow=start, **options)
+    flow = on_gpu(device, first, second, initial_flow=start, **options)
     expected = tvl1(first, second, initial_flow=start, **options)
     # Flows of hundreds of pixels carry float32's own rounding.
     np.testing.assert_allclose(flow, expected, atol=1e-4, rtol=1e-5)
@@ -157,7 +157,7 @@ def test_no_start_makes_the_warp_read_outside(device: Device, reach: float) -> N
     first, second, _ = moving_pair(33, 47, 1, 8)
     start = np.random.default_rng(0).normal(0, reach, (33, 47, 2)).astype(np.float32)
     options = ONE | {"outer_iterations": 1, "inner_iterations": 3}
-    flow = twin(device, first, second, initial_flow=start, **options)
+    flow = on_gpu(device, first, second, initial_flow=start, **options)
     assert flow.shape == (33, 47, 2)
 
 
@@ -194,7 +194,7 @@ def test_few_iterations_over_all_scales_equal_the_cpu(
     options: dict[str, Any] = {"nscales": 3, "warps": 2, "scale_step": step, "epsilon": 0}
     options |= {"outer_iterations": 2, "inner_iterations": 5, "median_filtering": 3}
     options["initial_flow"] = (0.8 * truth).astype(np.float32) if starts else None
-    flow = twin(device, first, second, **options)
+    flow = on_gpu(device, first, second, **options)
     np.testing.assert_allclose(flow, tvl1(first, second, **options), atol=1e-3, rtol=0)
 
 
@@ -210,7 +210,7 @@ def test_a_pair_stops_after_the_same_iteration(device: Device) -> None:
     for n in counts[2:]:
         epsilon = float(np.sqrt(changes[n - 1] * changes[n - 2]))
         for inner in (30, n, n + 1):
-            flow = twin(device, first, second, epsilon=epsilon, inner_iterations=inner, **options)
+            flow = on_gpu(device, first, second, epsilon=epsilon, inner_iterations=inner, **options)
             np.testing.assert_allclose(flow, expected[n - 1], atol=1e-5, rtol=0)
         assert np.abs(expected[n - 1] - expected[n - 2]).max() > 1e-3
 
@@ -232,10 +232,10 @@ def test_a_pair_s_flow_does_not_depend_on_its_batch(
     second[0] = first[0]
     second[3] = np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
     options = {"nscales": 2, "warps": 2, "outer_iterations": 2, "median_filtering": median}
-    alone = np.stack([twin(device, *pair, **options) for pair in zip(first, second, strict=True)])
+    alone = np.stack([on_gpu(device, *pair, **options) for pair in zip(first, second, strict=True)])
     if isinstance(device, ShimDevice):
         device = ShimDevice(device._folder, addresses=device._addresses, free=free)
-    together = twin(device, first[order], second[order], **options)
+    together = on_gpu(device, first[order], second[order], **options)
     np.testing.assert_array_equal(together, alone[order])
     assert not together[order.index(0)].any()
 
@@ -245,16 +245,16 @@ def test_shared_prepared_and_strided_frames_give_the_same(device: Device) -> Non
     options = {"nscales": 2, "warps": 2, "outer_iterations": 2}
     pyramid = check_pyramid(2, 0.8)
     prepared = [gpu.prepare(device.xp.asarray(f), pyramid, device=device) for f in first]
-    expected = np.stack([twin(device, first[0], frame, **options) for frame in second])
+    expected = np.stack([on_gpu(device, first[0], frame, **options) for frame in second])
     for shared in (first[0], prepared[0]):
-        np.testing.assert_array_equal(twin(device, shared, second, **options), expected)
-    swapped = np.stack([twin(device, frame, first[0], **options) for frame in second])
-    np.testing.assert_array_equal(twin(device, second, prepared[0], **options), swapped)
-    one = twin(device, prepared[0], prepared[1], **options)
-    np.testing.assert_array_equal(one, twin(device, first[0], first[1], **options))
+        np.testing.assert_array_equal(on_gpu(device, shared, second, **options), expected)
+    swapped = np.stack([on_gpu(device, frame, first[0], **options) for frame in second])
+    np.testing.assert_array_equal(on_gpu(device, second, prepared[0], **options), swapped)
+    one = on_gpu(device, prepared[0], prepared[1], **options)
+    np.testing.assert_array_equal(one, on_gpu(device, first[0], first[1], **options))
     wide = device.xp.asarray(np.asfortranarray(np.repeat(first, 2, axis=2)))[:, :, ::2]
     np.testing.assert_array_equal(
-        twin(device, wide, second, **options), twin(device, first, second, **options)
+        on_gpu(device, wide, second, **options), on_gpu(device, first, second, **options)
     )
 
 
@@ -265,7 +265,7 @@ def test_inputs_are_not_written_to_and_runs_are_equal(device: Device) -> None:
     arrays[1] = arrays[1].astype(np.float32) / np.float32(255)
     before = [device.to_host(array).copy() for array in arrays]
     options = {"nscales": 2, "warps": 2, "initial_flow": arrays[2]}
-    flows = [twin(device, *arrays[:2], **options) for _ in range(3)]
+    flows = [on_gpu(device, *arrays[:2], **options) for _ in range(3)]
     for array, same in zip(arrays, before, strict=True):
         np.testing.assert_array_equal(device.to_host(array), same)
     np.testing.assert_array_equal(flows[1:], [flows[0]] * 2)
@@ -278,7 +278,7 @@ def test_error_of_whole_flow_is_the_cpu_s(device: Device) -> None:
     """
     count = 12 if device.xp is np else 128
     first, second, truth = batch(80, 96, [1, 2, 3, 3] * (count // 4))
-    flow = twin(device, first, second)
+    flow = on_gpu(device, first, second)
     rng = np.random.default_rng(0)
     frames = np.stack([first, second]).astype(np.float32)
     cpu = []
@@ -291,7 +291,7 @@ def test_error_of_whole_flow_is_the_cpu_s(device: Device) -> None:
 def test_equal_and_flat_images_do_not_move(device: Device) -> None:
     first, _, _ = moving_pair(30, 40, 0, 3)
     dark, bright = np.full((30, 40), 7, np.uint8), np.full((30, 40), 200, np.uint8)
-    flow = twin(device, np.stack([first, dark, dark]), np.stack([first, dark, bright]))
+    flow = on_gpu(device, np.stack([first, dark, dark]), np.stack([first, dark, bright]))
     assert not flow[:2].any()
     assert np.isfinite(flow).all()
 
