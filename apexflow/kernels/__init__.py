@@ -22,6 +22,12 @@ _NAMES = {
     "Registration": "register",
     "farneback": "flow_farneback",
     "prepare_farneback": "flow_farneback",
+    "CLGFrame": "flow_clg",
+    "CLGSequence": "flow_clg",
+    "clg": "flow_clg",
+    "clg_sequence": "flow_clg",
+    "prepare_clg": "flow_clg",
+    "normalize_light": "light",
     "tvl1": "flow_tvl1",
     "prepare_tvl1": "flow_tvl1",
     "encode_hsv": "encode",
@@ -47,10 +53,16 @@ if TYPE_CHECKING:
     from apexflow.kernels.encode import mask_region as mask_region
     from apexflow.kernels.encode import optical_strain as optical_strain
     from apexflow.kernels.encode import remove_head_motion as remove_head_motion
+    from apexflow.kernels.flow_clg import CLGFrame as CLGFrame
+    from apexflow.kernels.flow_clg import CLGSequence as CLGSequence
+    from apexflow.kernels.flow_clg import clg as clg
+    from apexflow.kernels.flow_clg import clg_sequence as clg_sequence
+    from apexflow.kernels.flow_clg import prepare_clg as prepare_clg
     from apexflow.kernels.flow_farneback import farneback as farneback
     from apexflow.kernels.flow_farneback import prepare_farneback as prepare_farneback
     from apexflow.kernels.flow_tvl1 import prepare_tvl1 as prepare_tvl1
     from apexflow.kernels.flow_tvl1 import tvl1 as tvl1
+    from apexflow.kernels.light import normalize_light as normalize_light
     from apexflow.kernels.register import Placement as Placement
     from apexflow.kernels.register import Placements as Placements
     from apexflow.kernels.register import Registration as Registration

@@ -43,6 +43,11 @@ def answers() -> dict[str, np.ndarray]:
         "tvl1": kernels.tvl1(first, second, nscales=1, warps=1),
         "hsv": kernels.encode_hsv(smooth),
         "strain": kernels.optical_strain(smooth),
+        "light": kernels.normalize_light(first),
+        "clg": kernels.clg(first, noisy, levels=2, warps=1),
+        "clg, sequence": kernels.clg_sequence(
+            np.stack([first, noisy, first, second, second]), 0, 4, levels=2, warps=1
+        ).flow,
     }
 
 

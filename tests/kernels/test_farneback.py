@@ -339,6 +339,7 @@ for flags in (0, GAUSSIAN):
 """
 
 
+@pytest.mark.slow  # test_portable has a sample of it
 @pytest.mark.parametrize("cpu", ["generic", "haswell"])
 def test_agrees_with_opencv_on_plainer_cpus(cpu: str, tmp_path: Path) -> None:
     import platform

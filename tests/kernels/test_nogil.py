@@ -31,6 +31,8 @@ def test_there_are_kernels():
         "template",
         "flow_farneback",
         "flow_tvl1",
+        "flow_clg",
+        "light",
         "encode",
     }
 

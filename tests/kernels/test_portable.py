@@ -24,6 +24,9 @@ TOLERANCES = {
     "tvl1": 1e-4,
     "hsv": 1,
     "strain": 1e-6,
+    "light": 1e-3,
+    "clg": 1e-3,
+    "clg, sequence": 1e-3,
 }
 
 

@@ -281,6 +281,7 @@ def test_prepare_takes_one_image():
         prepare_tvl1(np.zeros((2, 20, 30), np.uint8))
 
 
+@pytest.mark.slow  # test_portable has a sample of it
 @pytest.mark.parametrize("features", ["", "+avx2,+fma"])
 def test_other_cpus_agree_with_opencv(tmp_path, features):
     if features and not llvmlite.binding.get_host_cpu_features().get("avx2"):

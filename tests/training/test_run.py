@@ -70,7 +70,14 @@ def test_every_model_is_tried() -> None:
     assert set(SETTINGS) == set(PRESETS)
 
 
-@pytest.mark.parametrize("model", SETTINGS)
+# Of the three that share a trunk one is the sample; `slow` has all.
+SLOW = ("flow-resnet", "rgb-resnet")
+LEARNERS = [
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in SETTINGS
+]
+
+
+@pytest.mark.parametrize("model", LEARNERS)
 def test_learns_motion_of_people_it_never_saw(store: Path, tmp_path: Path, model: str) -> None:
     result = trained(store, tmp_path, model)
     assert result.scores.clips == 36

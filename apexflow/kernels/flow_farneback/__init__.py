@@ -1,6 +1,6 @@
 """Dense optical flow by polynomial expansion (Farnebäck 2003), as OpenCV computes it.
 
-`plan` holds what depends on size and parameters alone, `arguments` the checks, `cpu` the compiled
+`levels` holds what depends on size and parameters alone, `arguments` the checks, `cpu` the compiled
 steps; `gpu` and ``farneback.cu`` are the same steps for batches on a GPU.
 """
 
@@ -27,7 +27,7 @@ from apexflow.kernels.flow_farneback.arguments import (
     check_frames,
     check_image,
 )
-from apexflow.kernels.flow_farneback.plan import Floats, Level, poly_taps, pyramid
+from apexflow.kernels.flow_farneback.levels import Floats, Level, poly_taps, pyramid
 
 __all__ = ["OPTFLOW_FARNEBACK_GAUSSIAN", "FarnebackFrame", "farneback", "prepare_farneback"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.kernels import _validate as validate
-from apexflow.kernels.flow_farneback.plan import Floats, gaussian_window
+from apexflow.kernels.flow_farneback.levels import Floats, gaussian_window
 
 OPTFLOW_FARNEBACK_GAUSSIAN = 256
 

@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from apexflow.kernels import simd
-from apexflow.kernels.flow_farneback.plan import PAD, Doubles, Floats, Indices
+from apexflow.kernels.flow_farneback.levels import PAD, Doubles, Floats, Indices
 
 LANES = simd.LANES
 

@@ -1,7 +1,7 @@
 """Farnebäck's flow on the GPU: the steps of `cpu`, each for a whole batch.
 
 The kernels are launched level by level without waiting for any of them, and nothing comes back
-to the host. The small tables of `plan` go up in one transfer a call.
+to the host. The small tables of `levels` go up in one transfer a call.
 
 A pair of 224x224 moves 38 MB with the default parameters, by count of what the kernels must
 read and write: per pixel and iteration 68 bytes to compare the polynomials (20 + 20 read, 8 of
@@ -28,7 +28,7 @@ from apexflow.kernels.flow_farneback.arguments import (
     Frames,
 )
 from apexflow.kernels.flow_farneback.cpu import RIDGE
-from apexflow.kernels.flow_farneback.plan import Level, Taps, poly_taps, pyramid
+from apexflow.kernels.flow_farneback.levels import Level, Taps, poly_taps, pyramid
 from apexflow.kernels.gpu import Device, in_batches
 
 SOURCE = "flow_farneback/farneback.cu"
