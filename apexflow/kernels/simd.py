@@ -16,7 +16,7 @@ An array that is handed from function to function costs a reference count each t
 that empties all vector registers. `pointer` gives a plain address instead, which `load`,
 `store` and indexing take as well::
 
-    p = pointer(array)              # an argument of this function: the caller keeps it alive
+    p = pointer(array)              # an argument: the caller keeps it alive; else see `keep`
     a = load(p, i) * splat(p[0])
 
 ``+ - * /``, unary ``-`` and ``< <=`` work on two vectors of one type; comparisons give a
@@ -419,6 +419,15 @@ def _reduction(sign: str, doc: str) -> Any:
 
 lowest = _reduction("<", "Return the smallest lane of a vector without NaN.")
 highest = _reduction(">", "Return the largest lane of a vector without NaN.")
+
+
+@njit(nogil=True, cache=True)
+def keep(array: Any) -> int:
+    """Keep an array of this function's own alive up to here, though only its `pointer` is used.
+
+    Numba frees an array after its last use, and does not know what an address leads to.
+    """
+    return array.size
 
 
 @njit(nogil=True, cache=True)

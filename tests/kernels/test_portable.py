@@ -63,3 +63,21 @@ def test_a_cpu_with_avx2_alone(tmp_path):
     cpu = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma"}
     assert start(tmp_path / "cache", tmp_path / "result.npz", cpu).wait() == 0
     assert_same_answers(tmp_path / "result.npz")
+
+
+@pytest.mark.parametrize("byte", ["255", "1"])
+def test_what_memory_held_before_does_not_matter(tmp_path, byte):
+    """The C library fills memory that is freed with a byte, and what it gives out with its inverse.
+
+    Of 255 floats are not numbers: a kernel that reads what it has freed or never written shows.
+    """
+    if sys.platform != "linux":
+        pytest.skip("MALLOC_PERTURB_ is glibc's")
+    environment = os.environ | {"MALLOC_PERTURB_": byte}
+    command = [sys.executable, "-m", "tests.kernels.portable", str(tmp_path / "result.npz")]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    with np.load(tmp_path / "result.npz") as found:
+        expected = answers()
+        assert set(found) == set(expected)
+        for name in found:
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)

@@ -26,6 +26,7 @@ from apexflow.kernels.simd import (
     aligned,
     any_lane,
     floor,
+    keep,
     load,
     lowest,
     maximum,
@@ -155,6 +156,7 @@ def refine(  # type: ignore[no-untyped-def]
         average(fields, height, width, alpha, pointer(taps), len(taps) - 1, offsets, pointer(row))
         solve(fields, height, width, iterations, tolerance)
     copy_out(fields, flow)
+    keep(row)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -180,6 +182,7 @@ def fit(  # type: ignore[no-untyped-def]
     average(fields, height, width, alpha, pointer(taps), len(taps) - 1, offsets, pointer(row))
     solve(fields, height, width, iterations, tolerance)
     copy_out(fields, flow)
+    keep(row)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -206,7 +209,9 @@ def _averaging(height, width, taps):  # type: ignore[no-untyped-def]
     radius = len(taps) - 1
     offsets = np.empty(height + 2 * radius, np.int64)
     fill_offsets(offsets, height, width, radius)
-    return offsets, aligned(row_room(width, radius))
+    row = aligned(row_room(width, radius))
+    row[:] = 0  # beyond a row's end it is read, and never written
+    return offsets, row
 
 
 @njit(nogil=True, cache=True)

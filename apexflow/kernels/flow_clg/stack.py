@@ -30,6 +30,7 @@ from apexflow.kernels.simd import (
     LANES,
     absolute,
     aligned,
+    keep,
     load,
     maximum,
     minimum,
@@ -107,11 +108,14 @@ def compare(image, planes, amplitude, residual):  # type: ignore[no-untyped-def]
             v = scale * load(fields, at + FLOW_Y * size)
             value = warp(frame, u, v, x, y, height, width, positions, values)
             rest = value - load(fields, at + REFERENCE * size)
+            rest = select(ramp() < splat(_F(width - x)), rest, splat(_F(0)))
             store(row, x, rest)
             product = muladd(load(fields, at + SLOPE * size), rest, product)
         total = total + widen(product)
         for x in range(width):
             residual[y, x] = row[x]
+    keep(room)
+    keep(line)
     sums = np.empty(LANES)
     store(sums, 0, total)
     return sums.sum()
@@ -133,6 +137,7 @@ def move(images, planes, amplitudes, height, width, warped):  # type: ignore[no-
                 v = scale * load(fields, at + FLOW_Y * size)
                 value = warp(image, u, v, x, y, height, width, positions, values)
                 store(target, n * size + at, value)
+    keep(room)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -147,6 +152,7 @@ def weigh(warped, count, height, width, taps, scale, weights):  # type: ignore[n
     fill_offsets(offsets, height, width, radius)
     middle = count // 2
     room, line = aligned((middle + 1) * LANES), aligned(row_room(width, radius))
+    line[:] = 0  # beyond a row's end it is read, and never written
     lowest_values, row, factors = pointer(room), pointer(line), pointer(taps)
     source, target = pointer(warped), pointer(weights)
     for y in range(height):
@@ -165,6 +171,8 @@ def weigh(warped, count, height, width, taps, scale, weights):  # type: ignore[n
                 store(target, n * size + at, absolute(load(source, n * size + at) - median))
     for n in range(count):
         _weigh_frame(target, n * size, offsets, height, width, factors, radius, row, scale)
+    keep(room)
+    keep(line)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -184,6 +192,7 @@ def _weigh_frame(  # type: ignore[no-untyped-def]
         for x in range(0, width, LANES):
             at = GAP + y * pitch + x
             store(weights, start + at, load(target, at))
+    keep(blurred)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -225,3 +234,4 @@ def combine(  # type: ignore[no-untyped-def]
         for x in range(width):
             mean[y, x] = first[x]
             change[y, x] = second[x]
+    keep(line)
