@@ -11,7 +11,9 @@ demo: $(VENV)/installed
 	$(VENV)/bin/apexflow demo $(DEMO)
 
 test: lint types
-	$(VENV)/bin/python -m pytest
+	# Compiles the kernels once, before two processes would at the same time.
+	$(VENV)/bin/apexflow bench --smoke > /dev/null
+	$(VENV)/bin/python -m pytest --numprocesses logical --dist worksteal
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -36,6 +36,8 @@ _Made = TypeVar("_Made")
 FAILURES_IN_A_ROW = 3
 # Of the memory that is free when the GPU is opened: cuFFT needs some beside CuPy.
 _POOL_SHARE = 0.85
+# Of DFTs: two sizes of faces, each there and back for whole batches and the last one.
+_PLANS = 8
 # What one batch may take by its step's reckoning: 160 frames as SAMM's are searched, of which a
 # quarter, the decoded pixels, lies on the host.
 _BATCH_BYTES = 256 << 20
@@ -87,6 +89,8 @@ class Cuda:
         runtime = cupy.cuda.runtime
         pool = cupy.get_default_memory_pool()
         pool.set_limit(size=int(share * _POOL_SHARE * runtime.memGetInfo()[0]))
+        # CuPy keeps 16 plans without a bound on their memory.
+        cupy.fft.config.get_plan_cache().set_size(_PLANS)
         return str(runtime.getDeviceProperties(0)["name"].decode())
 
     @property

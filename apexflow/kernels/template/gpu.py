@@ -18,6 +18,7 @@ from apexflow.kernels.template.sums import CENTRE
 _SOURCE = "template/template.cu"
 _THREADS = 256  # a block; `SCAN_THREADS` where the source says so
 _SCAN_THREADS = 128
+_MOST_TRANSFORMS = 16
 _BLOCKS = 1056  # eight on each of 132 processors: enough to keep an H200 busy
 
 _STAGE_ERROR = 10 * 2.0**-24
@@ -118,7 +119,9 @@ class DeviceMatcher:
         means = xp.rint(sums / pixels).astype(np.int64)
         norms = xp.sqrt((squares - 2 * means * sums + pixels * means * means).sum(axis=1))
         plane = _plane_size(height, width)
-        planes = xp.empty((count, channels, *plane), np.float32)
+        batch = _transforms(count)
+        planes = xp.empty((-(-count // batch) * batch, channels, *plane), np.float32)
+        planes[count:] = 0
         self._start(
             "spread_planes",
             (_blocks(plane[0] * plane[1]), count, channels),
@@ -128,10 +131,13 @@ class DeviceMatcher:
             planes,
             *map(np.int32, plane),
         )
-        spectra = xp.fft.rfft2(planes)
-        spectra *= self._spectrum(plane)
-        product = spectra[:, 0] if channels == 1 else spectra.sum(axis=1)
-        correlations = xp.ascontiguousarray(xp.fft.irfft2(product, s=plane), np.float32)
+        correlations = xp.empty((count, *plane), np.float32)
+        for start in range(0, count, batch):
+            spectra = xp.fft.rfft2(planes[start : start + batch])
+            spectra *= self._spectrum(plane)
+            product = spectra[:, 0] if channels == 1 else spectra.sum(axis=1)
+            stop = min(start + batch, count)
+            correlations[start:stop] = xp.fft.irfft2(product, s=plane)[: stop - start]
         errors = norms * (relative_error(plane[0] * plane[1]) * self._deviation)
         return correlations, means, errors
 
@@ -293,9 +299,21 @@ def _packed(template: NDArray[np.uint8]) -> NDArray[np.uint32]:
 def _plane_size(height: int, width: int) -> tuple[int, int]:
     """Return the size of the DFT: products of 2, 3, 5 and 7, for which it is fastest.
 
-    The region's own size would be large enough: no valid position wraps around.
+    The region's own size would be large enough: no valid position wraps around. A plan of a DFT
+    takes milliseconds to make and megabytes to keep, and each face has a size of its own: rounded
+    to few sizes, clips find the plans of those before them.
     """
-    return _smooth(height, 1), _smooth(width, 2)
+    return _smooth(height, _step(height)), _smooth(width, _step(width))
+
+
+def _step(length: int) -> int:
+    """Return what sizes of about that length are multiples of: a sixteenth to an eighth of it."""
+    return max(2, 1 << max(0, length.bit_length() - 4))
+
+
+def _transforms(count: int) -> int:
+    """Return of how many regions the DFTs are made together: few numbers, for few plans."""
+    return min(_MOST_TRANSFORMS, 1 << (count - 1).bit_length())
 
 
 def _smooth(length: int, step: int) -> int:
