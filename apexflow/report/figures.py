@@ -24,7 +24,7 @@ from apexflow.storage.store import Store
 # The published workflow shows pixels that differ by more than 10 gray levels.
 DIFFERENCE_THRESHOLD = 10
 MOST_FIRST_FRAMES = 96
-_MOST_STEPS = 8
+_MOST_PAIRS = 8
 
 Picture = NDArray[np.uint8]
 Clips = Sequence[tuple[int, ClipRecord]]
@@ -213,12 +213,13 @@ def _key_frames(store: Store, index: int) -> dict[str, int]:
 
 
 def _map(store: Store, name: str, index: int, record: ClipRecord) -> Picture:
-    """Return a clip's map as one picture: steps below each other, regions side by side."""
-    maps = store.read(f"maps/{name}", index, record)[:_MOST_STEPS]
-    if maps.ndim == 3:
-        return maps
-    columns = maps.shape[-4] if store.layout.maps[name].regions else 1
-    return grid(list(maps.reshape(-1, *maps.shape[-3:])), columns)
+    """Return a clip's map as one picture: frame pairs below each other, regions side by side."""
+    maps = store.read(f"maps/{name}", index, record)
+    wanted = store.layout.maps[name]
+    regions = len(store.layout.regions) if wanted.regions else 1
+    by_pair = maps.reshape(-1, regions, *maps.shape[-3:])[:_MOST_PAIRS]
+    tiles = list(by_pair.reshape(-1, *maps.shape[-3:]))
+    return grid(tiles, regions) if len(tiles) > 1 else tiles[0]
 
 
 def spread(clips: Clips, count: int) -> Clips:

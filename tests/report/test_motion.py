@@ -14,7 +14,7 @@ from apexflow.datasets import read_samm
 from apexflow.engine.recipe import Recipe
 from apexflow.kernels.encode import ENCODINGS
 from apexflow.report import write_report
-from apexflow.report.figures import Figure
+from apexflow.report.figures import _MOST_PAIRS, Figure, _map
 from apexflow.report.motion import alignments, encodings, regions
 from apexflow.storage.export import finished
 from apexflow.storage.store import Store, open_store
@@ -97,3 +97,21 @@ def test_a_report_of_any_recipe_can_be_written(
     text = (tmp_path / "sequence.html").read_text(encoding="utf-8")
     assert "Regions" in text
     assert "Encodings" not in text
+
+
+def test_a_map_is_shown_whole(store: Store) -> None:
+    """One pair: the stored map itself; many: the first pairs below each other, regions beside."""
+    index, record = next(finished(store))
+    np.testing.assert_array_equal(
+        _map(store, "hsv", index, record), store.read("maps/hsv", index, record)
+    )
+    parts = store.read("maps/parts", index, record)
+    shown = _map(store, "parts", index, record)
+    assert shown.shape == (4 * (16 + 4), 2 * (16 + 4), 3)
+    for pair, region in np.ndindex(4, 2):
+        tile = shown[pair * 20 :, region * 20 :][:16, :16]
+        np.testing.assert_array_equal(tile, parts[pair, region])
+    every = store.read("maps/all", index, record)
+    shown = _map(store, "all", index, record)
+    assert shown.shape == (min(len(every), _MOST_PAIRS) * 20, 20, 3)
+    np.testing.assert_array_equal(shown[20:36, :16], every[1])

@@ -12,7 +12,7 @@ import pytest
 
 from apexflow.kernels.gpu import Device, GpuUnavailable, cuda_device
 
-SCRIPT = Path(__file__).parents[3] / "benchmarks" / "gpu.py"
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "gpu" / "rates.py"
 
 
 def test_every_kernel_is_measured_and_agrees(device: Device) -> None:
@@ -30,15 +30,20 @@ def test_every_kernel_is_measured_and_agrees(device: Device) -> None:
     assert text.count("\n| ") == len(rates) + len(results["kernels"]) + 4
 
 
-def test_without_a_gpu_it_says_so_and_ends_with_2() -> None:
+@pytest.mark.parametrize("arguments", [("rates.py",), ("smoke.py",), ("clip.py", "one")])
+def test_without_a_gpu_it_says_so_and_ends_with_2(arguments: tuple[str, ...]) -> None:
     try:
         cuda_device()
     except GpuUnavailable:
         pass
     else:
         pytest.skip("there is a GPU")
+    script, *more = arguments
     done = subprocess.run(
-        [sys.executable, str(SCRIPT)], capture_output=True, text=True, check=False
+        [sys.executable, str(SCRIPT.with_name(script)), *more],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert done.stdout == ""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from apexflow.kernels.gpu import Device
 from apexflow.kernels.register import Registration
-from apexflow.kernels.register.robust import FLOOR, SPREAD, TUKEY, fit_motion
+from apexflow.kernels.register.robust import FALLING, FLOOR, NOISE, SPREAD, TUKEY, fit_motion
 from tests.kernels.cuda.build import ShimDevice
 from tests.kernels.test_register import Scene, picture
 
@@ -56,13 +56,16 @@ def moved_faces(seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndar
     "model", ["shift", pytest.param("similarity", marks=pytest.mark.addresses)]
 )
 @pytest.mark.parametrize("size", [(16, 16), (16, 151), (61, 90), (130, 97), (257, 262)])
-def test_places_are_those_of_the_cpu(device: Device, model: Any, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("reach", ["median", "falling"])
+def test_places_are_those_of_the_cpu(
+    device: Device, model: Any, size: tuple[int, int], reach: Any
+) -> None:
     template, images, starts = moved_faces(sum(size), *size)
     # As found, a pixel off, flat, half out of sight, far away.
     images = np.stack([*images, np.full_like(images[0], 90), images[0], images[1]])
     offsets = [[0, 0], [1, -1], [0.4, 0.7], [0, 0], [MARGIN + size[1] // 3, 0], [-300, 500]]
     starts = np.add(starts[0], offsets)
-    registration = Registration(template, model=model)
+    registration = Registration(template, model=model, reach=reach)
     expected = np.stack(registration.locate_all(images, starts), axis=1)
     np.testing.assert_allclose(
         located(device, registration, images, starts), expected, rtol=0, atol=TOLERANCE
@@ -105,9 +108,18 @@ def test_a_flat_template_stays_at_the_start(device: Device, model: Any) -> None:
     similarity=st.booleans(),
     rounds=st.integers(1, 6),
     unseen=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
+    strength=st.sampled_from([1.0, 60.0, 900.0]),
+    falling=st.sampled_from([(), FALLING]),
 )
 def test_the_fit_is_that_of_the_cpu(
-    device: Device, seed: int, length: int, similarity: bool, rounds: int, unseen: float
+    device: Device,
+    seed: int,
+    length: int,
+    similarity: bool,
+    rounds: int,
+    unseen: float,
+    strength: float,
+    falling: tuple[float, ...],
 ) -> None:
     """Ties, few points, outliers, points that are not seen: all in one launch of two frames."""
     rng = np.random.default_rng(seed)
@@ -115,7 +127,7 @@ def test_the_fit_is_that_of_the_cpu(
     steps = rng.normal(0, 0.1, (2, length, 2))
     steps[1] = np.round(steps[1], 1)  # equal values in the medians
     steps[:, : length // 3] += rng.uniform(2, 9, (2, length // 3, 2))
-    weights = rng.uniform(0.5, 1, length) * (rng.random(length) > 0.2)
+    weights = strength * rng.uniform(0.5, 1, length) * (rng.random(length) > 0.2)
     seen = rng.random((2, length)) >= unseen
     xp = device.xp
     matrices, settled = xp.zeros((2, 2, 3)), xp.zeros(2, np.int32)
@@ -128,14 +140,17 @@ def test_the_fit_is_that_of_the_cpu(
             *map(xp.asarray, (steps, seen.astype(np.int32))),
             np.int32(similarity),
             np.int32(rounds),
-            *map(np.float64, (TUKEY, SPREAD, FLOOR, 100.0, 0.5)),
+            xp.asarray(np.array(falling)),
+            np.int32(len(falling)),
+            *map(np.float64, (TUKEY, SPREAD, FLOOR, NOISE, 100.0, 0.5)),
             *(xp.empty((2, length)) for _ in range(2)),
             matrices,
             settled,
         ),
     )
     for frame in range(2):
-        p = fit_motion(points, steps[frame], weights * seen[frame], similarity, rounds)
+        shown = weights * seen[frame]
+        p = fit_motion(points, steps[frame], shown, similarity, rounds, np.array(falling))
         expected = np.array([[p[2], -p[3], p[0]], [p[3], p[2], p[1]]])
         np.testing.assert_allclose(device.to_host(matrices)[frame], expected, rtol=1e-6, atol=1e-9)
         rim = max(abs(p[0]), abs(p[1])) + 100 * (abs(p[2]) + abs(p[3]))

@@ -34,6 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "outer_iterations": 10,
     "gamma": 0.0,
     "median_filtering": 5,
+    "cubic": -0.75,
 }
 ONE: dict[str, Any] = {"nscales": 1, "warps": 1}
 
@@ -81,9 +82,10 @@ def batch(height: int, width: int, amplitudes: list[float], seed: int = 0) -> li
     median=st.sampled_from([1, 3, 5]),
     epsilon=st.sampled_from([0.01, 0.003]),
     inner=st.sampled_from([30, 7]),
+    cubic=st.sampled_from([-0.75, -0.5, 0]),
 )
-@example(16, 16, 0, 1, 0.25, 0.15, 0.3, 5, 0.01, 30)
-@example(33, 130, 1, 1, 0.25, 0.15, 0.3, 5, 0.01, 30)
+@example(16, 16, 0, 1, 0.25, 0.15, 0.3, 5, 0.01, 30, -0.75)
+@example(33, 130, 1, 1, 0.25, 0.15, 0.3, 5, 0.01, 30, -0.5)
 @settings(deadline=None, max_examples=15)
 def test_one_warp_equals_the_cpu(
     device: Device,
@@ -97,6 +99,7 @@ def test_one_warp_equals_the_cpu(
     median: int,
     epsilon: float,
     inner: int,
+    cubic: float,
 ) -> None:
     first, second, _ = moving_pair(height, width, amplitude, seed)
     options = ONE | {
@@ -106,6 +109,7 @@ def test_one_warp_equals_the_cpu(
         "median_filtering": median,
         "epsilon": epsilon,
         "inner_iterations": inner,
+        "cubic": cubic,
     }
     flow = on_gpu(device, first, second, **options)
     assert (flow.shape, flow.dtype) == ((height, width, 2), np.float32)

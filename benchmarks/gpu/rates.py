@@ -1,8 +1,7 @@
 """The kernels on a GPU: rates by batch size, against one core, OpenCV and cuCIM.
 
-    python benchmarks/gpu.py                          # the tables
-    python benchmarks/gpu.py --batches 512 --json f   # one batch size; the numbers to a file
-    python benchmarks/gpu.py --end-to-end [--root SAMM]
+    python benchmarks/gpu/rates.py                          # the tables
+    python benchmarks/gpu/rates.py --batches 512 --json f   # one batch size; the numbers to a file
 
 Data is on the GPU before the clock starts and stays there; the clock is the GPU's own (events
 around a call), the median of its calls counts. The bytes of a call are those of the arrays that
@@ -19,7 +18,6 @@ import json
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -33,11 +31,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from apexflow import process, read_samm
 from apexflow.bench import cases, timing
 from apexflow.bench.run import cpu_name
 from apexflow.bench.table import as_table
-from apexflow.engine.run.gpus import decoder_there
 from apexflow.kernels import Registration, TemplateMatcher, encode_hsv, farneback, tvl1
 from apexflow.kernels.crop.gpu import warp_crops
 from apexflow.kernels.encode import gpu as encode_gpu
@@ -46,7 +42,6 @@ from apexflow.kernels.flow_farneback import gpu as farneback_gpu
 from apexflow.kernels.flow_tvl1 import arguments as tvl1_arguments
 from apexflow.kernels.flow_tvl1 import gpu as tvl1_gpu
 from apexflow.kernels.gpu import CudaKernel, Device, GpuUnavailable, cuda_device
-from apexflow.synthetic import write_samm
 
 BATCHES = (1, 8, 64, 512)
 SECONDS = 0.5  # of calls at least, for a median
@@ -91,17 +86,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    parser.add_argument("--end-to-end", action="store_true", help="whole runs, with decoding")
-    parser.add_argument("--root", type=Path, help="a SAMM folder for them; one is made otherwise")
     arguments = parser.parse_args()
     try:
         device = cuda_device()
     except GpuUnavailable as error:
-        print(f"benchmarks/gpu.py needs a GPU: {error}", file=sys.stderr)
+        print(f"benchmarks/gpu/rates.py needs a GPU: {error}", file=sys.stderr)
         sys.exit(2)
-    if arguments.end_to_end:
-        end_to_end(arguments.root)
-        return
     results = measure(device, batches=arguments.batches, progress=_say)
     print(as_text(results))
     if arguments.json:
@@ -557,7 +547,7 @@ def as_text(results: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             "# The kernels on a GPU",
-            f"`python benchmarks/gpu.py` prints these tables again. {machine}. "
+            f"`python benchmarks/gpu/rates.py` prints these tables again. {machine}. "
             f"A copy on the GPU moves {results['copy'] / 1e9:.0f} GB/s.",
             _rates(results["rates"], results["copy"]),
             "Kernels of the largest batch, with events around each, so that launches do not "
@@ -614,31 +604,6 @@ def _kernels(rows: Sequence[dict[str, Any]], copied: float) -> str:
             )
         )
     return as_table((*head, *needs.values(), "occupancy"), cells)
-
-
-def end_to_end(root: Path | None) -> None:
-    """Print frames/s of whole runs, start and decoding included, without and with GPUs."""
-    with tempfile.TemporaryDirectory() as folder:
-        if root is None:
-            root = Path(folder) / "samm"
-            write_samm(root, subjects=4, clips=32, frames=75, size=(1088, 2040), faulty=False)
-        catalog = read_samm(root)
-        rows = []
-        runs: list[tuple[int | str, bool]] = [(0, False), ("auto", False)]
-        if decoder_there():
-            runs.append(("auto", True))
-        for gpus, decode in runs:
-            for turn in ("cold", "warm"):
-                start = time.perf_counter()
-                store = Path(folder) / f"{gpus}-{decode}-{turn}.zarr"
-                summary = process(catalog, store, gpus=gpus, gpu_decode=decode, progress=False)
-                spent = time.perf_counter() - start
-                if summary.failed:
-                    print(summary, file=sys.stderr)
-                place = "gpu" if decode else "cpu"
-                rate = f"{summary.frames / spent:.1f}"
-                rows.append((str(gpus), place, turn, f"{spent:.1f}", rate))
-        print(as_table(("gpus", "decoding", "run", "s", "frames/s"), rows))
 
 
 def _say(text: str) -> None:
