@@ -22,9 +22,11 @@ _NAMES = {
     "ApexflowError": ("apexflow.errors", "ApexflowError"),
     "ClipError": ("apexflow.errors", "ClipError"),
     "read_4dme": ("apexflow.datasets", "read_4dme"),
+    "read_casme": ("apexflow.datasets", "read_casme"),
     "read_casme2": ("apexflow.datasets", "read_casme2"),
     "read_casme3": ("apexflow.datasets", "read_casme3"),
     "read_casme_sq": ("apexflow.datasets", "read_casme_sq"),
+    "read_dfme": ("apexflow.datasets", "read_dfme"),
     "read_mmew": ("apexflow.datasets", "read_mmew"),
     "read_samm": ("apexflow.datasets", "read_samm"),
     "read_smic": ("apexflow.datasets", "read_smic"),
@@ -59,9 +61,11 @@ if TYPE_CHECKING:
     from apexflow.catalog import Catalog, Clip
     from apexflow.datasets import (
         read_4dme,
+        read_casme,
         read_casme2,
         read_casme3,
         read_casme_sq,
+        read_dfme,
         read_mmew,
         read_samm,
         read_smic,

@@ -8,6 +8,7 @@ of an evaluation leaves out one of ``catalog.subjects``.
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +33,8 @@ class Protocol:
         Class names; a clip's label is its class's position.
     emotions : mapping of data set to mapping of emotion to class
         The key "" stands for every data set that has no mapping of its own. An emotion
-        that is not mapped leaves its clips out.
+        that is not mapped leaves its clips out, unless it is the name of a class itself:
+        clips that were labelled negative, positive, surprise before keep their class.
     exclude : frozenset of (data set, subject, clip)
         Clips that are left out by name.
     source : str
@@ -51,20 +53,44 @@ class Protocol:
             return None
         mapping = self.emotions.get(clip.dataset, self.emotions.get(_EVERY, {}))
         name = mapping.get(clip.emotion) or mapping.get(clip.emotion_text.strip().casefold())
+        if name is None:
+            name = next((c for c in self.classes if c.casefold() == clip.emotion), None)
         return None if name is None else self.classes.index(name)
+
+    def left_out(self, *catalogs: Catalog) -> Mapping[str, int]:
+        """Return how many clips have no class here, by the reason.
+
+        That is their emotion, "no emotion", or "excluded by name"; the most frequent first.
+        """
+        return dict(
+            Counter(
+                self._reason(clip)
+                for catalog in catalogs
+                for clip in catalog
+                if self.label(clip) is None
+            ).most_common()
+        )
+
+    def _reason(self, clip: Clip) -> str:
+        if clip.key in self.exclude:
+            return "excluded by name"
+        return clip.emotion or "no emotion"
 
     def apply(self, *catalogs: Catalog) -> Catalog:
         """Return the labelled clips of all catalogs, in their order.
+
+        `left_out` tells how many clips have no class, and why.
 
         Raises
         ------
         ApexflowError
             A catalog is of a data set that the protocol does not know, two clips share a
-            key, or no clip is left.
+            key, no clip of a data set has an emotion, or no clip is left.
         """
         joined = join(*catalogs)
         if _EVERY not in self.emotions:
             self._refuse_other_data_sets(joined)
+        self._refuse_without_emotions(joined)
         labelled = ((clip, self.label(clip)) for clip in joined)
         kept = Catalog(replace(clip, label=label) for clip, label in labelled if label is not None)
         if not kept:
@@ -72,6 +98,18 @@ class Protocol:
                 f"protocol {self.name}: none of {len(joined)} clips has one of its emotions"
             )
         return kept
+
+    def _refuse_without_emotions(self, catalog: Catalog) -> None:
+        """Refuse a data set that would drop out of the classes as a whole."""
+        for dataset in dict.fromkeys(clip.dataset for clip in catalog):
+            clips = [clip for clip in catalog if clip.dataset == dataset]
+            if all(self.label(clip) is None for clip in clips) and len(clips) < len(catalog):
+                found = sorted({clip.emotion or "none" for clip in clips})
+                raise ApexflowError(
+                    f"protocol {self.name}: none of {len(clips)} clips of {dataset} has one of its "
+                    f"emotions, they have {', '.join(found[:5])}; leave the data set out, or name "
+                    "their emotions in a protocol of your own"
+                )
 
     def _refuse_other_data_sets(self, catalog: Catalog) -> None:
         other = {clip.dataset for clip in catalog} - set(self.emotions)

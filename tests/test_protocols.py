@@ -71,6 +71,37 @@ def test_megc2019_has_its_published_classes():
     assert not any(clip.name in {"EP12_01f", "EP09_05f"} for clip in composite)
 
 
+def test_megc2019_keeps_clips_that_are_labelled_already():
+    before = protocols.megc2019(
+        samm=catalog("samm", SAMM, 29),
+        casme2=casme2_with_excluded(),
+        smic=catalog("smic", SMIC, 16),
+    )
+    names = ("negative", "positive", "surprise")
+    relabelled = [replace(clip, emotion=names[clip.label], label=None) for clip in before]
+    protocol = protocols.PROTOCOLS["megc2019"]
+    again = protocol.apply(Catalog(relabelled))
+    assert [clip.label for clip in again] == [clip.label for clip in before]
+    assert protocol.left_out(Catalog(relabelled)) == {}
+
+
+def test_what_a_protocol_leaves_out_is_counted():
+    protocol = protocols.PROTOCOLS["megc2019"]
+    assert protocol.left_out(catalog("samm", SAMM, 29)) == {"other": 26}
+    left_out = protocol.left_out(casme2_with_excluded())
+    assert left_out == {"other": 99, "sadness": 7, "excluded by name": 2, "fear": 2}
+    unknown = [Clip(dataset="smic", subject="1", name="a"), *catalog("smic", SMIC, 16)]
+    assert protocol.left_out(Catalog(unknown)) == {"no emotion": 1}
+
+
+def test_a_data_set_that_would_drop_out_is_an_error():
+    numbers = Catalog(
+        Clip(dataset="casme2", subject=str(i), name="a", emotion=f"class {i}") for i in range(9)
+    )
+    with pytest.raises(ApexflowError, match="none of 9 clips of casme2 has one of its emotions"):
+        protocols.megc2019(samm=catalog("samm", SAMM, 29), casme2=numbers)
+
+
 def test_megc2019_takes_a_part_and_checks_its_arguments():
     part = protocols.megc2019(smic=catalog("smic", SMIC, 16))
     assert (len(part), len(part.subjects)) == (164, 16)

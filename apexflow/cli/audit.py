@@ -15,18 +15,29 @@ from apexflow.datasets import READERS, Reader
 def audit() -> None:
     """List what is wrong with a data set, before any work.
 
-    Each finding names the clip, the file and row, the rule, and where there is one a
-    correction. Exit status: 0 clean, 1 findings, 2 cannot run; notes leave a data set clean.
+    Findings are grouped by rule, with examples and what mends them; --json lists every one.
+    Exit status: 0 clean, 1 findings, 2 cannot run; notes leave a data set clean.
     """
 
 
 def _audit_parameters() -> list[click.Parameter]:
     return [
-        click.Option(["--deep"], is_flag=True, help="Decode every frame, not the headers alone."),
+        click.Option(
+            ["--deep"],
+            is_flag=True,
+            help="Decode every frame; without, more than 64 MiB are judged by their headers.",
+        ),
         click.Option(
             ["--recipe"],
             metavar="NAME|FILE",
             help="Also list the clips that this recipe cannot use.",
+        ),
+        click.Option(
+            ["--write-corrections"],
+            metavar="FILE",
+            type=click.Path(),
+            help="Write the corrections that are proposed to a new CSV or TOML file: confirm "
+            "them, then give it as --corrections.",
         ),
         click.Option(["--json", "form"], flag_value="json", help="Print one JSON object."),
         click.Option(["--csv", "form"], flag_value="csv", help="Print one finding a row."),
@@ -37,11 +48,18 @@ def _command(reader: Reader) -> click.Command:
     def run(**values: Any) -> None:
         from apexflow.engine.audit import audit as run_audit
 
-        form = values.pop("form")
+        form, target = values.pop("form"), values.pop("write_corrections")
         given = {name: value for name, value in values.items() if value is not None}
         report = run_audit(reader.name, **given)
         forms = {"json": report.to_json, "csv": report.to_csv}
         click.echo(forms.get(form, report.__str__)().rstrip("\n"))
+        if target is not None:
+            from apexflow.datasets.corrections import write_corrections
+
+            count = write_corrections(target, report.corrections)
+            click.echo(
+                f"{count} corrections in {target}: confirm each, delete the others", err=True
+            )
         sys.exit(report.exit_status)
 
     return click.Command(

@@ -12,10 +12,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from apexflow.datasets.action_units import ActionUnit, ActionUnits, parse_action_units
+from apexflow.datasets.casme import CASME, read_casme
 from apexflow.datasets.casme2 import CASME2, read_casme2
 from apexflow.datasets.casme3 import CASME3, read_casme3
 from apexflow.datasets.casme_sq import CASME_SQ, read_casme_sq
+from apexflow.datasets.dfme import DFME, read_dfme
 from apexflow.datasets.fourdme import FOURDME, read_4dme
+from apexflow.datasets.long_videos import (
+    Interval,
+    LongVideo,
+    read_casme_sq_long,
+    read_samm_long,
+)
 from apexflow.datasets.mmew import MMEW, read_mmew
 from apexflow.datasets.reader import Option, Reader
 from apexflow.datasets.samm import SAMM, read_samm
@@ -23,22 +31,34 @@ from apexflow.datasets.smic import SMIC, read_smic
 from apexflow.datasets.table import TABLE, read_table
 
 READERS: Mapping[str, Reader] = MappingProxyType(
-    {reader.name: reader for reader in (SAMM, CASME2, SMIC, CASME_SQ, CASME3, MMEW, FOURDME, TABLE)}
+    {
+        reader.name: reader
+        for reader in (
+            *(SAMM, CASME, CASME2, SMIC, CASME_SQ, CASME3, MMEW, FOURDME, DFME),
+            TABLE,
+        )
+    }
 )
 
 __all__ = [
     "READERS",
     "ActionUnit",
     "ActionUnits",
+    "Interval",
+    "LongVideo",
     "Option",
     "Reader",
     "parse_action_units",
     "read_4dme",
+    "read_casme",
     "read_casme2",
     "read_casme3",
     "read_casme_sq",
+    "read_casme_sq_long",
+    "read_dfme",
     "read_mmew",
     "read_samm",
+    "read_samm_long",
     "read_smic",
     "read_table",
 ]

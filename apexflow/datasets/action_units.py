@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from apexflow.datasets.tables import is_unknown
+
+# "AD38", "M57": action descriptors and head movements, which FACS numbers as it does units.
 # "L12A": left side of unit 12 at intensity A; "10A/B": intensity A or B; "A/L12": asymmetric
 # or left; "ref(7B)": a reflex; "AU4(k)": 4DME's spelling.
 _UNIT = re.compile(
-    r"(?:AU\s*)?(?P<side>[LRATB](?:/[LRATB])?)?(?P<number>[0-9]{1,2})"
+    r"(?:(?P<kind>AU|AD|M)\s*)?(?P<side>[LRATB](?:/[LRATB])?)?(?P<number>[0-9]{1,2})"
     r"(?P<intensity>[A-E](?:/[A-E])?)?(?:\(k\))?",
     re.IGNORECASE,
 )
@@ -33,12 +36,15 @@ class ActionUnit:
         "A" (trace) to "E" (maximum), "A/B" one of two; empty where it is not coded.
     reflex : bool
         True where the coder took it for a reflex.
+    kind : {"AU", "AD", "M"}
+        Action unit, action descriptor ("AD38"), or movement of the head ("M57"), as written.
     """
 
     number: int
     side: str = ""
     intensity: str = ""
     reflex: bool = False
+    kind: str = "AU"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +71,13 @@ class ActionUnits:
 def parse_action_units(text: str) -> ActionUnits:
     """Parse a cell such as ``(R6 or R12)+R15``, ``4B+7B+43E`` or ``ref(L10)+A12B``.
 
-    An empty cell has no units. What cannot be parsed ("?", "soft focus") is kept in
-    ``unparsed``; nothing is guessed.
+    A cell that is empty, or says "nan", "/" or "n/a", has no units. What cannot be parsed
+    ("?", "soft focus") is kept in ``unparsed``; nothing is guessed.
     """
     groups: list[tuple[ActionUnit, ...]] = []
     unparsed: list[str] = []
+    if is_unknown(text) and "?" not in text:
+        return ActionUnits()
     for term in _AND.split(text.strip()):
         if not term:
             continue
@@ -93,4 +101,5 @@ def _unit(text: str) -> ActionUnit | None:
         side=(match["side"] or "").upper(),
         intensity=(match["intensity"] or "").upper(),
         reflex=reflex is not None,
+        kind=(match["kind"] or "AU").upper(),
     )

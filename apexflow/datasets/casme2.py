@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from apexflow.catalog import Catalog, Clip
 from apexflow.datasets.folders import Tree, join, subject_number
+from apexflow.datasets.frame_names import is_image
 from apexflow.datasets.reader import ApexChoice, Option, Reader, clip_of_row, finish, place
 from apexflow.datasets.tables import Column, Row, read_rows
 from apexflow.errors import ApexflowError
@@ -45,7 +47,6 @@ ROOT/sub01/ROI_EP02_01f/ with onset_frame.jpg and apex_frame.jpg, or img46.jpg a
 The table is CASME2-coding-20140508.xlsx: Subject, Filename, OnsetFrame, ApexFrame,
 OffsetFrame, Action Units, Estimated Emotion."""
 _NAMED_FRAMES = {"onset": "onset_frame", "apex": "apex_frame", "offset": "offset_frame"}
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
 def read_casme2(
@@ -150,12 +151,7 @@ def _source(tree: Tree | None, subject: str, name: str) -> str:
 def _number_named_frames(clip: Clip) -> Clip:
     """Give numbers to the frames of the prepared layout, whose names say what they are."""
     assert clip.root is not None
-    folder = clip.root / clip.source
-    there = {
-        key_frame
-        for key_frame, stem in _NAMED_FRAMES.items()
-        if any((folder / (stem + suffix)).is_file() for suffix in _IMAGE_SUFFIXES)
-    }
+    there = _named_frames(clip.root / clip.source)
     if "onset" not in there:
         return clip
     annotated = tuple(
@@ -168,6 +164,16 @@ def _number_named_frames(clip: Clip) -> Clip:
         for number, key_frame in enumerate(_NAMED_FRAMES, start=1)
     )
     return replace(clip, onset=onset, apex=apex, offset=offset, extra=(*clip.extra, *annotated))
+
+
+def _named_frames(folder: Path) -> set[str]:
+    """Return the key frames that the prepared layout has in a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            stems = {Path(e.name).stem.casefold() for e in entries if is_image(e.name)}
+    except OSError:
+        return set()
+    return {key_frame for key_frame, stem in _NAMED_FRAMES.items() if stem in stems}
 
 
 def _objective_classes(path: Path) -> dict[tuple[str, str], str]:

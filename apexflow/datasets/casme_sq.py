@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from apexflow.catalog import Catalog, Clip
 from apexflow.datasets.emotions import canonical_emotion
 from apexflow.datasets.folders import Tree, join, subject_number
-from apexflow.datasets.reader import ApexChoice, Option, Reader, finish, place
+from apexflow.datasets.reader import ApexChoice, Option, Reader, finish, place, with_choices
 from apexflow.datasets.tables import Row, read_bare_rows, sheet_rows
 from apexflow.errors import ApexflowError
 
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 Expressions = Literal["all", "micro", "macro"]
 
-_NAMES = ("CAS(ME)^2code_final.xlsx", "CAS(ME)^2code_final(Updated).xlsx", "code_final.xlsx")
+_NAMES = (
+    "CAS(ME)^2code_final.xlsx",
+    "CASME_sq_gt.xlsx",
+    "CAS(ME)^2code_final(Updated).xlsx",
+    "code_final.xlsx",
+)
 _COLUMNS = (
     "subject",
     "clip",
@@ -108,7 +113,7 @@ def _clip(row: Row, folders: _Folders) -> Clip:
     # Without a header this column is what tells that none is missing or shifted.
     if not expression.startswith(("micro", "macro")):
         raise row.error(f"the eighth column must say macro or micro, got {expression!r}")
-    return Clip(
+    clip = Clip(
         dataset=CASME_SQ.name,
         subject=f"{number:02d}",
         name=name,
@@ -126,6 +131,7 @@ def _clip(row: Row, folders: _Folders) -> Clip:
             ("self report", row.text("self_report")),
         ),
     )
+    return with_choices(clip, folders.tree)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +147,7 @@ class _Folders:
     def read(cls, tree: Tree | None, table: Path) -> _Folders:
         """Read the naming sheets: (…, folder code, subject) and (video code, video name)."""
         base = tree.base(_is_subject) if tree else ""
-        subjects = {c[2]: c[1] for c in sheet_rows(table, 1) if len(c) > 2 and c[1] and c[2]}
-        videos = {c[1]: c[0].zfill(4) for c in sheet_rows(table, 2) if len(c) > 1 and c[0] and c[1]}
-        return cls(tree, base, subjects, videos)
+        return cls(tree, base, *_codes(table))
 
     @property
     def root(self) -> Path | None:
@@ -165,6 +169,27 @@ class _Folders:
             return bool(video) and candidate.startswith(stem)
 
         return self.tree.child(folder, is_video, name) or expected
+
+
+def _codes(table: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the folder codes of subjects, and of videos."""
+    subjects = {c[2]: c[1] for c in sheet_rows(table, 1) if len(c) > 2 and c[1] and c[2]}
+    videos = {c[1]: c[0].zfill(4) for c in sheet_rows(table, 2) if len(c) > 1 and c[0] and c[1]}
+    return subjects, videos
+
+
+def video_names(
+    root: str | Path | None, annotations: str | Path | None
+) -> dict[tuple[str, str], str]:
+    """Return the name "s15_0401" of each (subject, video) such as ("01", "anger1")."""
+    where = place(root, annotations, _NAMES, CASME_SQ.title, "rawpic/s15/15_0101…/img1.jpg")
+    subjects, videos = _codes(where.table)
+    return {
+        (f"{int(subject):02d}", video): f"s{code.lstrip('s0')}_{number}"
+        for subject, code in subjects.items()
+        if subject.isdecimal()
+        for video, number in videos.items()
+    }
 
 
 def _is_subject(name: str) -> bool:

@@ -7,6 +7,9 @@ a mistyped name goes unnoticed. What was applied is kept in `Clip.corrections`.
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -142,6 +145,51 @@ def apply_corrections(clips: Iterable[Clip], source: CorrectionSource) -> list[C
             raise _no_single_clip(correction, [clips[i] for i in at])
         clips[at[0]] = _corrected(clips[at[0]], correction)
     return clips
+
+
+def write_corrections(path: str | Path, corrections: Iterable[Correction]) -> int:
+    """Write corrections to a .csv or .toml file that `load_corrections` reads; return how many.
+
+    Where several values are proposed for one annotation each is written, so that the file is
+    refused until one of them is chosen.
+
+    Raises `ApexflowError` where the file exists already, or cannot be written.
+    """
+    path = Path(path)
+    chosen = tuple(dict.fromkeys(corrections))
+    text = _as_toml(chosen) if path.suffix.lower() == ".toml" else _as_csv(chosen)
+    try:
+        with path.open("x", encoding="utf-8", newline="") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ApexflowError(f"{path} is there already; name another file, or remove it") from None
+    except OSError as error:
+        raise ApexflowError(f"{path}: cannot be written ({error.strerror})") from None
+    return len(chosen)
+
+
+def _as_csv(corrections: Iterable[Correction]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [column.name for column in _COLUMNS]
+    writer.writerow(names)
+    writer.writerows([getattr(c, name) for name in names] for c in corrections)
+    return text.getvalue()
+
+
+def _as_toml(corrections: Sequence[Correction]) -> str:
+    names = [column.name for column in _COLUMNS]
+    entries = (
+        # A JSON string without escapes beyond TOML's is a TOML string.
+        "\n".join(
+            [
+                "[[correction]]",
+                *(f"{n} = {json.dumps(getattr(c, n), ensure_ascii=False)}" for n in names),
+            ]
+        )
+        for c in corrections
+    )
+    return "\n\n".join(entries) + "\n" if corrections else "correction = []\n"
 
 
 def decided(corrections: Iterable[Correction]) -> tuple[Correction, ...]:

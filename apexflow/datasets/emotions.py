@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from apexflow.datasets.tables import is_unknown
+
 EMOTIONS = (
     "anger",
     "contempt",
@@ -38,11 +40,13 @@ def canonical_emotion(text: str) -> str:
     """Return the canonical spelling of an emotion.
 
     Case, spaces and the spellings of the data sets ("Others", "happy", "sur") do not
-    matter. Several emotions of one clip are joined by "&" in their own order. An emotion
-    that no data set knows stays as it is, in lower case, for an audit to report.
+    matter. Several emotions of one clip are joined by "&" in their own order. A mark for an
+    unknown value ("/", "nan", blank) is no emotion. One that no data set knows stays as it is,
+    in lower case, for an audit to report.
     """
     parts = [re.sub(r"\s+", " ", part).strip().casefold() for part in text.split("&")]
-    return "&".join(dict.fromkeys(_SPELLINGS.get(part, part) for part in parts if part))
+    known = (part for part in parts if not is_unknown(part))
+    return "&".join(dict.fromkeys(_SPELLINGS.get(part, part) for part in known))
 
 
 def unknown_emotions(emotion: str) -> tuple[str, ...]:

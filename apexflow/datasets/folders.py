@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from apexflow.datasets.names import alike, is_system
+from apexflow.datasets.tables import whole_number
 from apexflow.errors import ApexflowError
 
 _MOST_LISTED = 20_000
@@ -14,7 +16,14 @@ _WIDEST = 2_000  # folders looked into for the base of the data set
 
 
 class Tree:
-    """Names of the folders below a root.
+    """Names of the folders below a root, without those that systems make.
+
+    Attributes
+    ----------
+    root : Path
+    ambiguous : dict of str to tuple of str
+        Folders that a clip's may be, by the path that it would have: a guess between them
+        could give a clip the frames of another.
 
     Raises
     ------
@@ -24,6 +33,7 @@ class Tree:
 
     def __init__(self, root: str | Path, layout: str = "") -> None:
         self.root = Path(root)
+        self.ambiguous: dict[str, tuple[str, ...]] = {}
         self._folders: dict[str, tuple[str, ...]] = {}
         hint = f"; expected {layout}" if layout else ""
         if not self.root.exists():
@@ -43,7 +53,7 @@ class Tree:
         if relative not in self._folders:
             try:
                 with os.scandir(self.root / relative) as entries:
-                    names = sorted(e.name for e in entries if e.is_dir())
+                    names = sorted(e.name for e in entries if e.is_dir() and not is_system(e.name))
             except OSError:
                 names = []
             self._folders[relative] = tuple(names)
@@ -56,12 +66,34 @@ class Tree:
     def child(self, parent: str, matches: Callable[[str], bool], exact: str) -> str | None:
         """Return the one folder of ``parent`` that is meant, as a path relative to root.
 
-        An exact name wins; otherwise exactly one name must match, since a guess between
-        two folders could give a clip the frames of another.
+        An exact name wins, then one that differs in case or Unicode form alone; otherwise
+        exactly one name must match. Several are remembered in `ambiguous`.
         """
         names = self.folders(parent)
-        found = [exact] if exact in names else [name for name in names if matches(name)]
-        return join(parent, found[0]) if len(found) == 1 else None
+        for found in (
+            [name for name in names if name == exact],
+            [name for name in names if alike(name) == alike(exact)],
+            [name for name in names if matches(name)],
+        ):
+            if len(found) == 1:
+                return join(parent, found[0])
+            if found:
+                self.doubt(join(parent, exact), [join(parent, name) for name in found])
+                return None
+        return None
+
+    def doubt(self, path: str, choices: Iterable[str]) -> None:
+        """Remember that ``path`` may be any of several folders."""
+        self.ambiguous[path] = tuple(choices)
+
+    def choices(self, source: str) -> tuple[str, ...]:
+        """Return the folders that may be meant by a clip's source, where there are several."""
+        parts = source.split("/")
+        for i in range(1, len(parts) + 1):
+            found = self.ambiguous.get("/".join(parts[:i]))
+            if found:
+                return found
+        return ()
 
     def base(self, belongs: Callable[[str], bool]) -> str:
         """Return the folder, at most two levels down, whose folders are the data set's own.
@@ -95,9 +127,12 @@ def join(*parts: str) -> str:
 
 
 def subject_number(text: str) -> int | None:
-    """Return the number that a subject or its folder is known by: "006", "sub06", "s6" -> 6."""
-    match = re.fullmatch(r"(?:[A-Za-z]+[ ._-]?(?:NO\.)?)?([0-9]{1,9})", text, re.IGNORECASE)
-    return int(match[1]) if match else None
+    """Return the number that a subject or its folder is known by.
+
+    "006", "6.0", "sub06", "s6" and "spNO.6" are 6.
+    """
+    match = re.fullmatch(r"(?:[A-Za-z]+[ ._-]?(?:NO\.)?)?(.+)", text.strip(), re.IGNORECASE)
+    return whole_number(match[1], most_digits=9) if match else None
 
 
 def find_annotations(root: Path | None, names: Iterable[str], title: str) -> Path:

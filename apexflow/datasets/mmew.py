@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from apexflow.catalog import Catalog, Clip
 from apexflow.datasets.folders import Tree, join, subject_number
+from apexflow.datasets.names import alike
 from apexflow.datasets.reader import ApexChoice, Reader, clip_of_row, finish, place
 from apexflow.datasets.tables import Column, Row, read_rows
 
@@ -80,14 +81,17 @@ def _clip(row: Row, tree: Tree | None, sources: dict[str, list[str]]) -> Clip:
     if match is None or int(match[1]) != number:
         raise row.error(f"clip must be named like S{number:02d}-01-002, got {name!r}")
     emotion = row.identifier("emotion")  # a folder's name, too
-    found = sources.get(name.casefold(), [])
+    found = sources.get(alike(name), [])
+    expected = join("Micro_Expression", emotion, name)
+    if tree and len(found) > 1:
+        tree.doubt(expected, found)
     return clip_of_row(
         row,
         tree,
         dataset=MMEW.name,
         subject=f"{number:02d}",
         name=name,
-        source=found[0] if len(found) == 1 else join("Micro_Expression", emotion, name),
+        source=found[0] if len(found) == 1 else expected,
     )
 
 
@@ -98,7 +102,7 @@ def _clip_folders(tree: Tree) -> dict[str, list[str]]:
     for _ in range(4):
         below = [join(f, name) for f in level for name in tree.folders(f)]
         for path in below:
-            name = path.rpartition("/")[2].casefold()
+            name = alike(path.rpartition("/")[2])
             if _CLIP.fullmatch(name):
                 found.setdefault(name, []).append(path)
         level = [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from apexflow.catalog import Catalog, Clip
 from apexflow.datasets.emotions import canonical_emotion
 from apexflow.datasets.folders import Tree, find_annotations
+from apexflow.datasets.names import AMBIGUOUS
 from apexflow.datasets.tables import Row
 from apexflow.errors import ApexflowError
 
@@ -135,7 +136,7 @@ def clip_of_row(
 
     Raises `ApexflowError` for a row without an onset, or without an offset that must be known.
     """
-    return Clip(
+    clip = Clip(
         dataset=dataset,
         subject=subject,
         name=name,
@@ -150,6 +151,15 @@ def clip_of_row(
         origin=row.origin,
         extra=row.extra,
     )
+    return with_choices(clip, tree)
+
+
+def with_choices(clip: Clip, tree: Tree | None) -> Clip:
+    """Return the clip, marked where several folders can be meant: none is chosen."""
+    choices = tree.choices(clip.source) if tree else ()
+    if not choices:
+        return clip
+    return replace(clip, extra=(*clip.extra, (AMBIGUOUS, " | ".join(choices))))
 
 
 def finish(clips: Iterable[Clip], apex: str, corrections: CorrectionSource) -> Catalog:

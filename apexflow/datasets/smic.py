@@ -28,13 +28,13 @@ _COLUMNS = (
     Column("clip", ("Filename",)),
     Column("onset", ("OnsetF",)),
     Column("offset", ("OffsetF",)),
-    Column("onset2", ("Onset2F",), required=False),
-    Column("offset2", ("Offset2F",), required=False),
-    Column("onset3", ("Onset3F",), required=False),
-    Column("offset3", ("Offset3F",), required=False),
-    Column("first", ("FirstF",), required=False),
-    Column("last", ("LastF",), required=False),
-    Column("length", ("TotalVL",), required=False),
+    Column("onset2", ("Onset2F",), required=False, helper=True),
+    Column("offset2", ("Offset2F",), required=False, helper=True),
+    Column("onset3", ("Onset3F",), required=False, helper=True),
+    Column("offset3", ("Offset3F",), required=False, helper=True),
+    Column("first", ("FirstF",), required=False, helper=True),
+    Column("last", ("LastF",), required=False, helper=True),
+    Column("length", ("TotalVL",), required=False, helper=True),
     Column("emotion", ("Emotion",), required=False),
 )
 _CLIP = re.compile(r"s0*([0-9]{1,3})_(ne|po|sur)_([0-9]+)", re.IGNORECASE)
@@ -139,12 +139,10 @@ def _dataset(subset: str) -> str:
 
 
 def _folder_clip(root: Path, subset: str, name: _Name, source: str) -> Clip:
-    from apexflow.datasets.sources import IMAGE_SUFFIXES, frame_number
+    from apexflow.datasets.frame_names import choose_frames
 
     with os.scandir(root / source) as entries:
-        names = [Path(entry.name) for entry in entries if not entry.name.startswith(".")]
-    numbers = [frame_number(name.stem) for name in names if name.suffix.lower() in IMAGE_SUFFIXES]
-    known = [number for number in numbers if number is not None]
+        known = choose_frames(entry.name for entry in entries).frames
     return Clip(
         dataset=_dataset(subset),
         subject=f"{name.subject:02d}",
@@ -187,7 +185,7 @@ def _clips(row: Row, subset: str, root: Path | None, sources: dict[str, str]) ->
         raise row.error(f"clip {name.text} is not of subject {row.text('subject')!r}")
     written = [(row.frame("onset"), row.frame("offset"))]
     for k in ("2", "3"):
-        pair = row.frame("onset" + k, optional=True), row.frame("offset" + k, optional=True)
+        pair = row.helper("onset" + k), row.helper("offset" + k)
         if pair != (None, None):
             written.append(pair)
     return [
@@ -224,8 +222,7 @@ def _usable(
 
 def _span(row: Row) -> tuple[tuple[str, str], ...]:
     """Return the first and last frame of the video, where the table says them."""
-    first, last = row.frame("first", optional=True), row.frame("last", optional=True)
-    length = row.frame("length", optional=True)
+    first, last, length = row.helper("first"), row.helper("last"), row.helper("length")
     if last is None and first is not None and length is not None:
         last = first + length - 1
     named = (("first frame", first), ("last frame", last))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from apexflow.catalog import Catalog, Clip
 from apexflow.datasets.emotions import canonical_emotion
 from apexflow.datasets.reader import ApexChoice, Option, Reader, finish, place
-from apexflow.datasets.tables import UNKNOWN, Column, Row, read_rows
+from apexflow.datasets.subjects import one_spelling
+from apexflow.datasets.tables import Column, Row, read_rows, whole_number
 
 if TYPE_CHECKING:
     from apexflow.datasets.corrections import CorrectionSource
@@ -28,13 +30,12 @@ _COLUMNS = (
     Column("dataset", ("dataset", "data set"), required=False),
 )
 _NAME = re.compile(r"(?![0-9.,+-]+e[0-9+-]+$).*[^\W\d_]", re.IGNORECASE)  # a letter, but no 1e3
-_WHOLE = re.compile(r"([0-9]{1,9})(?:\.0+)?")
 _LAYOUT = """\
 One table with the columns subject, clip, path, onset, apex, offset, label. `path` is
-relative to ROOT: a folder of numbered images, or a video file (mp4, avi, mov). Frame
+relative to ROOT: a folder of numbered images, or a video (mp4, avi, mov, mkv, …). Frame
 numbers are the numbers in the images' names, or positions in the video from 0; empty
-cells are unknown. `label` is a class number, or the name of an emotion. Optional columns:
-emotion, action units, dataset."""
+cells, "/" and "nan" are unknown. `label` is a class number, or the name of an emotion.
+Optional columns: emotion, action units, dataset."""
 
 
 def read_table(
@@ -81,7 +82,23 @@ def table_rows(
     where = place(root, annotations, _NAMES, TABLE.title, "the folders that the table names")
     rows = read_rows(where.table, _COLUMNS)
     _refuse_mixed_labels(rows)
-    return [_clip(row, where.root, dataset) for row in rows]
+    return _with_one_spelling([_clip(row, where.root, dataset) for row in rows], where.table.name)
+
+
+def _with_one_spelling(clips: list[Clip], table: str) -> list[Clip]:
+    """Give each person one subject; in two folds, their clips would train and test."""
+    names = {
+        clip.dataset: [c.subject for c in clips if c.dataset == clip.dataset] for clip in clips
+    }
+    chosen = {name: one_spelling(name, subjects, table) for name, subjects in names.items()}
+    return [_respelled(clip, chosen[clip.dataset][clip.subject]) for clip in clips]
+
+
+def _respelled(clip: Clip, subject: str) -> Clip:
+    if subject == clip.subject:
+        return clip
+    written = ("subject as written", clip.subject)
+    return replace(clip, subject=subject, extra=(*clip.extra, written))
 
 
 def _refuse_mixed_labels(rows: list[Row]) -> None:
@@ -97,28 +114,27 @@ def _refuse_mixed_labels(rows: list[Row]) -> None:
 
 def _label(row: Row) -> str:
     """Return the label, empty where it is a mark for an unknown one."""
-    label = row.text("label")
-    return "" if label.casefold() in UNKNOWN else label
+    return row.known("label")
 
 
 def _class_number(row: Row) -> int | None:
     label = _label(row)
     if not label or _NAME.match(label):
         return None
-    match = _WHOLE.fullmatch(label)
-    if match is None:
+    number = whole_number(label, most_digits=9)
+    if number is None:
         raise row.error(f"label must be a class number from 0, or a name. Got {label!r}.")
-    return int(match[1])
+    return number
 
 
 def _clip(row: Row, root: Path | None, dataset: str) -> Clip:
     number = _class_number(row)
     named = _label(row) if number is None else ""
-    emotion = row.text("emotion") or named
+    emotion = row.known("emotion") or named
     # A named class that is not the emotion is kept as well.
     extra = (("label", named),) if named and named != emotion else ()
     return Clip(
-        dataset=row.identifier("dataset") if row.text("dataset") else dataset,
+        dataset=row.identifier("dataset") if row.known("dataset") else dataset,
         subject=row.identifier("subject"),
         name=row.identifier("clip"),
         root=root,
@@ -127,7 +143,7 @@ def _clip(row: Row, root: Path | None, dataset: str) -> Clip:
         apex=row.frame("apex", optional=True),
         offset=row.frame("offset", optional=True),
         emotion=canonical_emotion(emotion),
-        emotion_text=emotion,
+        emotion_text=row.text("emotion") or named,
         label=number,
         action_units=row.text("action_units"),
         origin=row.origin,
@@ -136,7 +152,7 @@ def _clip(row: Row, root: Path | None, dataset: str) -> Clip:
 
 
 def _source(row: Row, root: Path | None) -> str:
-    text = row.text("path")
+    text = row.known("path")
     if not text:
         raise row.error("no path; name the clip's folder or video, relative to the root")
     windows = PureWindowsPath(text)

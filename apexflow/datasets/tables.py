@@ -12,28 +12,69 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from apexflow.datasets.encodings import decode_text
+from apexflow.datasets.names import composed
+from apexflow.datasets.notes import Note, take_note
 from apexflow.errors import ApexflowError
 
 _HEADER_WITHIN = 40  # rows; the SAMM workbook has its header on row 14
 _MOST_ROWS, _MOST_COLUMNS = 200_000, 1_000
 _SEPARATORS = (",", ";", "\t", "|")
-UNKNOWN = frozenset({"", "/", "?", "-", "n/a", "na", "nan", "none"})
+UNKNOWN = frozenset(
+    {"", "/", "\\", "?", "??", "-", "--", "---", "–", "—", ".", "*", "n/a", "n.a.", "na"}  # noqa: RUF001
+    | {"#n/a", "#na", "#null!", "nan", "none", "null", "nil", "unknown", "missing", "undefined"}
+)
 """Cells that say that a value is not known, in lower case."""
 
-_NUMBER = re.compile(r"([0-9]{1,12})(?:\.0+)?")
+# Words that a clip may be called by all the same.
+_NAMES = frozenset({"unknown", "missing", "undefined", "none", "nil"})
+_NUMBER = re.compile(r"([0-9]+)(?:[.,]0*)?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# What a spreadsheet makes of "3-1", and how it writes that into a CSV.
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+_DATE = re.compile(
+    r"\d{4}-\d{2}-\d{2}(?:T.*| \d{2}:.*)?|\d{1,4}/\d{1,2}/\d{1,4}"
+    rf"|\d{{1,2}}[-. ]{_MONTH}(?:[-. ]\d{{2,4}})?|{_MONTH}[-. ]\d{{1,4}}",
+    re.IGNORECASE | re.ASCII,
+)
+# Zero-width spaces and joiners, direction marks, soft hyphens, byte order marks.
+_INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+_WIDE_DIGITS = {0xFF10 + i: ord("0") + i for i in range(10)} | {0xFF0E: "."}
+
+
+def clean_cell(text: str) -> str:
+    """Return a cell's text without what nobody sees: zero-width characters, outer spaces."""
+    return composed(_INVISIBLE.sub("", text)).strip()
+
+
+def whole_number(text: str, *, most_digits: int = 12) -> int | None:
+    """Return the number that a text is: "6", "006", "6.0" and "6," are 6; None for others.
+
+    The one rule for numbers of frames and subjects, whatever a spreadsheet made of them.
+    """
+    match = _NUMBER.fullmatch(clean_cell(text).translate(_WIDE_DIGITS))
+    if match is None or len(match[1].lstrip("0")) > most_digits:
+        return None
+    return int(match[1])
+
+
+def is_unknown(text: str) -> bool:
+    """Tell whether a cell says that its value is not known, such as "/", "n/a" or nothing."""
+    return clean_cell(text).casefold() in UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column that a reader looks for, under any of its spellings.
 
-    Spellings are compared without case, spaces and punctuation.
+    Spellings are compared without case, spaces and punctuation. A helper column only checks
+    or describes: what is wrong in it is noted, and costs nothing else.
     """
 
     name: str
     spellings: tuple[str, ...]
     required: bool = True
+    helper: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +99,21 @@ class Row:
         """Return a cell, empty when the table lacks the column."""
         return self.cells.get(name, "")
 
+    def known(self, name: str) -> str:
+        """Return a cell, empty where it is a mark for an unknown value."""
+        text = self.text(name)
+        return "" if is_unknown(text) else text
+
     def identifier(self, name: str) -> str:
         """Return a cell that names a subject or a clip: one plain path part."""
         text = self.text(name)
-        if not text:
-            raise self.error(f"no {name}; fill in the cell, or delete the row")
+        if is_unknown(text) and text.casefold() not in _NAMES:
+            said = f", it says {text!r}" if text else ""
+            raise self.error(f"no {name}{said}; fill in the cell, or delete the row")
+        if _DATE.fullmatch(text):
+            raise self.error(
+                f"{name} {text!r} is a date, as spreadsheets make of names; type it as text"
+            )
         if "/" in text or "\\" in text or text in {".", ".."} or _CONTROL.search(text):
             raise self.error(f"{name} {text!r} must be a plain name, without path parts")
         return text
@@ -70,12 +121,30 @@ class Row:
     def frame(self, name: str, *, optional: bool = False) -> int | None:
         """Return a frame number; None for an unknown mark where it is optional."""
         text = self.text(name)
-        if optional and text.casefold() in UNKNOWN:
+        if optional and is_unknown(text):
             return None
-        match = _NUMBER.fullmatch(text)
-        if match is None:
+        number = whole_number(text)
+        if number is None:
             raise self.error(f"{name} must be a whole frame number, got {text!r}")
-        return int(match[1])
+        return number
+
+    def helper(self, name: str) -> int | None:
+        """Return a number of a helper column; None where it is unknown, or not a number.
+
+        The latter is noted for an audit.
+        """
+        text = self.text(name)
+        number = whole_number(text)
+        if number is None and not is_unknown(text):
+            take_note(
+                Note(
+                    "warning",
+                    "helper-column",
+                    self.origin,
+                    f"{name} is {text!r}, which is not a frame number; it is taken as unknown",
+                )
+            )
+        return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +156,7 @@ class _Sheet:
     merged: list[tuple[int, int, int, int, str]] = field(default_factory=list)
     formulas: frozenset[tuple[int, int]] = frozenset()
     broken: str = ""
+    encoding: str = ""
 
 
 def read_rows(
@@ -101,8 +171,9 @@ def read_rows(
     Parameters
     ----------
     path : path
-        Comma, semicolon, tab or bar separated text (UTF-8, UTF-16 or Windows-1252), or
-        an .xlsx workbook. Title rows above the header are allowed; empty rows are not rows.
+        Comma, semicolon, tab or bar separated text (UTF-8, UTF-16, or what `encodings`
+        recognises), or an .xlsx workbook. Title rows above the header are allowed; empty
+        rows are not rows.
     columns : sequence of Column
         What the reader looks for. Other columns are kept in ``Row.extra``.
     sheet : str, optional
@@ -115,33 +186,87 @@ def read_rows(
     ApexflowError
         The file cannot be read as a table, or lacks a required column.
     """
-    best: tuple[int, _Sheet, int, dict[int, str]] | None = None
-    for candidate in _sheets(Path(path), sheet):
-        if not candidate.rows:
-            continue
-        found = _find_header(candidate, columns)
-        if best is None or found[0] > best[0]:
-            best = (found[0], candidate, found[1], found[2])
-    if best is None:
-        raise ApexflowError(f"{path}: the table is empty")
-    _, table, header_at, names = best
+    table, header = _best_sheet(Path(path), sheet, columns)
     if table.broken:
         raise ApexflowError(f"{table.label} {table.broken}")
-    missing = [c for c in columns if c.required and c.name not in names.values()]
+    header_number, headings = table.rows[header.at]
+    missing = [c for c in columns if c.required and c.name not in header.names.values()]
     if missing:
         wanted = ", ".join(repr(c.spellings[0]) for c in missing)
-        have = ", ".join(repr(cell) for cell in table.rows[header_at][1] if cell) or "nothing"
+        have = ", ".join(repr(cell) for cell in headings if cell) or "nothing"
         raise ApexflowError(
-            f"{table.label}: no column {wanted} (the closest row, {table.rows[header_at][0]}, "
+            f"{table.label}: no column {wanted} (the closest row, {header_number}, "
             f"has {_shorten(have)}); is this the right table?"
         )
-    _refuse_doubtful_cells(table, header_at, names)
-    rows = list(_data_rows(table, header_at, names))
+    helpers = {column.name for column in columns if column.helper}
+    _refuse_repeated(table, header, helpers)
+    cells = _refuse_doubtful_cells(table, header.at, header.names, helpers)
+    _note_encoding(table)
+    rows = list(_data_rows(table, header.at, header.names, cells))
     if not rows and not may_be_empty:
-        raise ApexflowError(
-            f"{table.label}: no row below the header in row {table.rows[header_at][0]}"
-        )
+        raise ApexflowError(f"{table.label}: no row below the header in row {header_number}")
     return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """A row that may be the header: its place, columns by position, headings that repeat."""
+
+    at: int = 0
+    names: Mapping[int, str] = field(default_factory=dict)
+    repeated: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
+    complete: bool = False
+    score: int = -1
+
+
+def _best_sheet(
+    path: Path, wanted: str | None, columns: Sequence[Column]
+) -> tuple[_Sheet, _Header]:
+    """Return the sheet, or the separator of a text, whose header fits best.
+
+    Only what is chosen may be refused: a scratch sheet does not stand in the way of a good one.
+    """
+    sheets = list(_sheets(path, wanted))
+    found = [(sheet, _find_header(sheet, columns)) for sheet in sheets if sheet.rows]
+    broken = [sheet for sheet in sheets if sheet.broken]
+    if not found:
+        if broken:
+            raise ApexflowError(f"{broken[0].label} {broken[0].broken}")
+        raise ApexflowError(f"{path}: the table is empty")
+
+    def is_sound(sheet: _Sheet, header: _Header) -> bool:
+        return header.complete and not sheet.broken and not header.repeated
+
+    best = max(found, key=lambda item: (is_sound(*item), item[1].score))  # the first of the best
+    complete = [sheet for sheet, header in found if is_sound(sheet, header)]
+    if not best[1].complete and broken:
+        # What could not be read may have been the table.
+        raise ApexflowError(f"{broken[0].label} {broken[0].broken}")
+    others = [sheet.label for sheet in complete if sheet.label != best[0].label]
+    if others:
+        take_note(
+            Note(
+                "warning",
+                "sheets",
+                best[0].label,
+                f"{', '.join(others)} has the table's columns as well; {best[0].label} is read",
+                "delete the sheets that are not the table",
+            )
+        )
+    return best
+
+
+def _note_encoding(table: _Sheet) -> None:
+    if table.encoding and not table.encoding.startswith("UTF-8"):
+        take_note(
+            Note(
+                "note",
+                "encoding",
+                table.label,
+                f"is not UTF-8; it was read as {table.encoding}",
+                "save it as CSV in UTF-8 if names or labels look wrong",
+            )
+        )
 
 
 def read_bare_rows(path: str | Path, names: Sequence[str], required: int) -> list[Row]:
@@ -156,7 +281,8 @@ def read_bare_rows(path: str | Path, names: Sequence[str], required: int) -> lis
     table = max(sheets, key=lambda sheet: sum(map(bool, sheet.rows[0][1])))
     if table.broken:
         raise ApexflowError(f"{table.label} {table.broken}")
-    _refuse_doubtful_cells(table, -1, dict(enumerate(names)))
+    _note_encoding(table)
+    _refuse_doubtful_cells(table, -1, dict(enumerate(names)), set())
     for number, cells in table.rows:
         if len(cells) < required:
             raise ApexflowError(
@@ -202,7 +328,8 @@ def _sheets(path: Path, sheet: str | None, *, keep_hidden: bool = False) -> Iter
 
 
 def _text_sheets(path: Path, data: bytes) -> list[_Sheet]:
-    text = _decode(path, data)
+    text, encoding = decode_text(str(path), data)
+    text = text.removeprefix("\ufeff")
     sheets = []
     for separator in _SEPARATORS:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -210,32 +337,15 @@ def _text_sheets(path: Path, data: bytes) -> list[_Sheet]:
         start, broken = 1, ""
         try:
             for cells in reader:
-                if any(cell.strip() for cell in cells):
-                    rows.append((start, tuple(cell.strip() for cell in cells)))
+                cleaned = tuple(map(clean_cell, cells))
+                if any(cleaned):
+                    rows.append((start, cleaned))
                 start = reader.line_num + 1
         except csv.Error as error:
             # An open quote would swallow the rows that follow it.
             broken = f"row {start}: {error}; is a quotation mark not closed?"
-        sheets.append(_Sheet(path.name, rows, broken=broken))
+        sheets.append(_Sheet(path.name, rows, broken=broken, encoding=encoding))
     return sheets
-
-
-def _decode(path: Path, data: bytes) -> str:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encodings = ["utf-16"]
-    else:
-        encodings = ["utf-8-sig", "cp1252"]
-    for encoding in encodings:
-        try:
-            text = data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if "\x00" not in text:
-            return text
-    raise ApexflowError(
-        f"{path}: is neither text (UTF-8, UTF-16, Windows-1252) nor an .xlsx "
-        "workbook; save it as one of these"
-    )
 
 
 def _workbook_sheets(path: Path, data: bytes, sheet: str | None, keep_hidden: bool) -> list[_Sheet]:
@@ -270,9 +380,11 @@ def _workbook_sheets(path: Path, data: bytes, sheet: str | None, keep_hidden: bo
 
 def _worksheet(label: str, values: Any, written: Any) -> _Sheet:
     if values.max_row > _MOST_ROWS or values.max_column > _MOST_COLUMNS:
-        raise ApexflowError(
-            f"{label}: spans {values.max_row} rows and {values.max_column} columns; "
-            "delete the empty ones around the table"
+        return _Sheet(
+            label,
+            [],
+            broken=f"spans {values.max_row} rows and {values.max_column} columns; "
+            "delete the empty ones around the table",
         )
     rows, formulas = [], set()
     for number, (cells, originals) in enumerate(
@@ -299,57 +411,109 @@ def _cell_text(value: object) -> str:
         return str(int(value))
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
-    return str(value).strip()
+    return clean_cell(str(value))
 
 
-def _find_header(sheet: _Sheet, columns: Sequence[Column]) -> tuple[int, int, dict[int, str]]:
-    """Return (score, index among the sheet's rows, column names by position) of the best row."""
-    best: tuple[int, int, dict[int, str]] = (-1, 0, {})
+def _find_header(sheet: _Sheet, columns: Sequence[Column]) -> _Header:
+    """Return the row that names most of the columns."""
+    best = _Header()
     for at, (number, cells) in enumerate(sheet.rows[:_HEADER_WITHIN]):
         if number > _HEADER_WITHIN:
             break
-        names = _match(sheet, number, cells, columns)
-        score = sum(c.required for c in columns if c.name in names.values()) * 100 + len(names)
-        if score > best[0]:
-            best = (score, at, names)
+        header = _match(at, cells, columns)
+        if header.score > best.score:
+            best = header
     return best
 
 
-def _match(
-    sheet: _Sheet, number: int, cells: tuple[str, ...], columns: Sequence[Column]
-) -> dict[int, str]:
+def _match(at: int, cells: tuple[str, ...], columns: Sequence[Column]) -> _Header:
     names: dict[int, str] = {}
+    repeated: list[tuple[str, str, tuple[int, ...]]] = []
     headings = [plain(cell) for cell in cells]
     for column in columns:
         for spelling in column.spellings:
-            at = [i for i, heading in enumerate(headings) if heading == plain(spelling)]
-            if len(at) > 1:
-                raise ApexflowError(
-                    f"{sheet.label} row {number}: column {spelling!r} occurs {len(at)} times"
-                )
-            if at:
-                names[at[0]] = column.name
+            places = [i for i, heading in enumerate(headings) if heading == plain(spelling)]
+            if len(places) > 1:
+                repeated.append((column.name, spelling, tuple(places)))
+            if places:
+                names[places[0]] = column.name
                 break
-    return names
+    required = [column.name for column in columns if column.required]
+    there = sum(name in names.values() for name in required)
+    return _Header(
+        at,
+        names,
+        tuple(repeated),
+        there == len(required),
+        100 * there + len(names) - len(repeated),
+    )
 
 
-def _refuse_doubtful_cells(sheet: _Sheet, header_at: int, names: Mapping[int, str]) -> None:
+def _refuse_repeated(sheet: _Sheet, header: _Header, helpers: set[str]) -> None:
+    """Refuse a heading that stands twice, unless both columns say the same or only help."""
+    number, _ = sheet.rows[header.at]
+    for name, spelling, places in header.repeated:
+        columns = [[_at(cells, i) for _, cells in sheet.rows[header.at + 1 :]] for i in places]
+        if name not in helpers and any(column != columns[0] for column in columns[1:]):
+            raise ApexflowError(
+                f"{sheet.label} row {number}: column {spelling!r} occurs {len(places)} times, "
+                "with different cells; delete or rename the others"
+            )
+        take_note(
+            Note(
+                "note",
+                "column-repeated",
+                f"{sheet.label} row {number}",
+                f"column {spelling!r} occurs {len(places)} times; the first is read",
+            )
+        )
+
+
+def _at(cells: tuple[str, ...], i: int) -> str:
+    return cells[i] if i < len(cells) else ""
+
+
+def _refuse_doubtful_cells(
+    sheet: _Sheet, header_at: int, names: Mapping[int, str], helpers: set[str]
+) -> frozenset[tuple[int, int]]:
+    """Refuse merged cells and formulas without a value, where they matter.
+
+    Returns the places of those in helper columns, whose cells count as unknown.
+    """
     first = sheet.rows[header_at][0] if header_at >= 0 else 1
+    doubtful: set[tuple[int, int]] = set()
+    keys = {column for column, name in names.items() if name not in helpers}
     for top, bottom, left, right, coordinates in sheet.merged:
-        if bottom >= first and any(left <= column <= right for column in names):
+        if bottom >= first and any(left <= column <= right for column in keys):
             raise ApexflowError(
                 f"{sheet.label} row {top}: cells {coordinates} are merged; unmerge them and "
                 "fill in every row"
             )
     for number, column in sorted(sheet.formulas):
-        if number >= first and column in names:
+        if number >= first and column in keys:
             raise ApexflowError(
                 f"{sheet.label} row {number}: {names[column]} is a formula without a stored "
                 "value; open the workbook in a spreadsheet program and save it"
             )
+        if number >= first and column in names:
+            doubtful.add((number, column))
+            take_note(
+                Note(
+                    "warning",
+                    "helper-column",
+                    f"{sheet.label} row {number}",
+                    f"{names[column]} is a formula without a stored value; it is taken as unknown",
+                )
+            )
+    return frozenset(doubtful)
 
 
-def _data_rows(sheet: _Sheet, header_at: int, names: Mapping[int, str]) -> Iterable[Row]:
+def _data_rows(
+    sheet: _Sheet,
+    header_at: int,
+    names: Mapping[int, str],
+    doubtful: frozenset[tuple[int, int]],
+) -> Iterable[Row]:
     header_number, header = sheet.rows[header_at]
     others = {i: cell for i, cell in enumerate(header) if cell and i not in names}
     repeated = set(names.values())
@@ -363,6 +527,25 @@ def _data_rows(sheet: _Sheet, header_at: int, names: Mapping[int, str]) -> Itera
                 f"{sheet.label} row {number}: has {len(cells)} cells, the header (row "
                 f"{header_number}) {len(header)}; quote cells that hold the separator"
             )
-        found = {name: cells[i] for i, name in names.items() if i < len(cells)}
+        if _is_header(cells, header, names):
+            take_note(
+                Note(
+                    "note",
+                    "header-repeated",
+                    f"{sheet.label} row {number}",
+                    "the header is repeated; the row is passed over",
+                )
+            )
+            continue
+        found = {
+            name: "" if (number, i) in doubtful else cells[i]
+            for i, name in names.items()
+            if i < len(cells)
+        }
         extra = tuple((h, cells[i]) for i, h in others.items() if i < len(cells) and cells[i])
         yield Row(sheet.label, number, found, extra)
+
+
+def _is_header(cells: tuple[str, ...], header: tuple[str, ...], names: Mapping[int, str]) -> bool:
+    """Tell whether a row repeats the header, as where tables were joined."""
+    return all(plain(_at(cells, i)) == plain(header[i]) for i in names)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from apexflow import protocols
@@ -12,6 +13,36 @@ from apexflow.storage.format import NO_NUMBER
 from apexflow.storage.store import Key, Store
 
 Labels = str | Path | protocols.Protocol | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMap:
+    """The classes of clips.
+
+    Attributes
+    ----------
+    label_of : mapping of (data set, subject, name) to int
+        The position of its class, of each clip that has one.
+    classes : tuple of str
+        Names of the classes that occur: class numbers keep theirs as a name.
+    left_out : mapping of str to int
+        How many clips have no class, by the reason: their emotion, "no emotion", "no label",
+        "excluded by name".
+    warnings : tuple of str
+        What makes the classes doubtful: one alone, or one that a single subject has.
+    """
+
+    label_of: Mapping[Key, int]
+    classes: tuple[str, ...]
+    left_out: Mapping[str, int]
+    warnings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.label_of)} clips in {len(self.classes)} classes"]
+        if self.left_out:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+            lines.append(f"{sum(self.left_out.values())} clips without a class left out: {reasons}")
+        return "; ".join([*lines, *self.warnings])
 
 
 def stored_clips(store: Store) -> list[Clip]:
@@ -34,31 +65,74 @@ def stored_clips(store: Store) -> list[Clip]:
 def label_clips(clips: Iterable[Clip], wanted: Labels) -> tuple[dict[Key, int], tuple[str, ...]]:
     """Return the label of each clip that has one, and the names of the classes.
 
-    ``wanted`` is a protocol, its name or its TOML file; clips to which it gives no class have
-    no label. Without one, the labels that the clips bring; where no clip has any, the
-    position of the clip's emotion among the sorted emotions.
+    As `class_map`, which also tells what was left out.
+    """
+    found = class_map(clips, wanted)
+    return dict(found.label_of), found.classes
+
+
+def class_map(clips: Iterable[Clip], wanted: Labels = None) -> ClassMap:
+    """Return the classes of clips.
+
+    ``wanted`` is a protocol, its name or its TOML file. Without one, the class numbers that
+    the clips bring; where no clip has any, their emotions. Classes are those that occur,
+    numbers in ascending order, emotions by name; clips without a label have none.
 
     Raises
     ------
     ApexflowError
-        Two clips share a key, some have a label and others none, or the protocol does not fit
-        the data sets.
+        Two clips share a key, no clip has a class, or the protocol does not fit the data sets.
     """
     catalog = Catalog(clips)
     if wanted is not None:
         protocol = wanted if isinstance(wanted, protocols.Protocol) else protocols.find(wanted)
-        return _labels(protocol.apply(catalog)), protocol.classes
-    annotated = _labels(catalog)
-    if annotated:
-        missing = next((clip for clip in catalog if clip.label is None), None)
-        if missing is not None:
-            raise ApexflowError(
-                f"some clips have a label and {missing} has none; a protocol gives all of them one"
-            )
-        return annotated, tuple(str(i) for i in range(max(annotated.values()) + 1))
-    classes = tuple(sorted({clip.emotion for clip in catalog}))
-    return {clip.key: classes.index(clip.emotion) for clip in catalog}, classes
+        named = {
+            clip.key: protocol.classes[clip.label]
+            for clip in protocol.apply(catalog)
+            if clip.label is not None
+        }
+        classes = [name for name in protocol.classes if name in named.values()]
+        missing = tuple(f"no clip is of class {n}" for n in protocol.classes if n not in classes)
+        return _class_map(catalog, named, classes, protocol.left_out(catalog), missing)
+    numbers = {clip.key: clip.label for clip in catalog if clip.label is not None}
+    if numbers:
+        named = {key: str(number) for key, number in numbers.items()}
+        classes = [str(number) for number in sorted(set(numbers.values()))]
+        reason = "no label"
+    else:
+        named = {clip.key: clip.emotion for clip in catalog if clip.emotion}
+        classes = sorted(set(named.values()))
+        reason = "no emotion"
+    if not named and len(catalog):
+        raise ApexflowError(
+            f"none of {len(catalog)} clips has a label or an emotion; fill in the table, or give a "
+            "protocol"
+        )
+    without = len(catalog) - len(named)
+    return _class_map(catalog, named, classes, {reason: without} if without else {}, ())
 
 
-def _labels(catalog: Catalog) -> dict[Key, int]:
-    return {clip.key: clip.label for clip in catalog if clip.label is not None}
+def _class_map(
+    catalog: Catalog,
+    named: Mapping[Key, str],
+    classes: Sequence[str],
+    left_out: Mapping[str, int],
+    missing: tuple[str, ...],
+) -> ClassMap:
+    place = {name: i for i, name in enumerate(classes)}
+    label_of = {key: place[name] for key, name in named.items()}
+    return ClassMap(label_of, tuple(classes), left_out, (*missing, *_doubts(named, classes)))
+
+
+def _doubts(named: Mapping[Key, str], classes: Sequence[str]) -> list[str]:
+    if len(classes) == 1:
+        return [f"all clips are of one class, {classes[0]}: there is nothing to learn"]
+    people: dict[str, set[tuple[str, str]]] = {}
+    for (dataset, subject, _), name in named.items():
+        people.setdefault(name, set()).add((dataset, subject))
+    return [
+        f"class {name} occurs in subject {'/'.join(*people[name])} alone: no fold both trains it "
+        "and tests it"
+        for name in classes
+        if len(people[name]) == 1
+    ]

@@ -10,11 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from apexflow import ApexflowError
 from apexflow.cli import main
 from apexflow.datasets import read_casme_sq
-from apexflow.datasets.audit import Report
+from apexflow.datasets.audit import Report, pixels
+from apexflow.datasets.corrections import load_corrections, write_corrections
 from apexflow.engine.audit import audit
 from tests.datasets import annotation_tables as made
 
@@ -108,6 +110,10 @@ def test_missing_frames_and_gaps(data):
 
 def test_a_number_of_two_files(data):
     shutil.copy(data / "A/c1/img003.jpg", data / "A/c1/reg_img3.jpg")
+    (finding,) = audit("table", data).findings
+    assert (finding.rule, finding.severity) == ("frames-left-out", "warning")
+    assert "reg_img3.jpg (its name has another pattern than the others)" in finding.message
+    shutil.copy(data / "A/c1/img003.jpg", data / "A/c1/img3.jpg")
     assert rules(audit("table", data)) == [("frames-unusable", "c1")]
 
 
@@ -125,12 +131,16 @@ def test_cut_and_foreign_files(data, deep, name):
         assert words in report.findings[0].message
 
 
-def test_only_decoding_finds_damage_within(data):
+def test_only_decoding_finds_damage_within(data, monkeypatch):
     path = data / "B/c2/img007.png"
     whole = bytearray(path.read_bytes())
     whole[len(whole) // 2] ^= 0xFF
     path.write_bytes(bytes(whole))
-    assert audit("table", data).clean
+    assert rules(audit("table", data)) == [("image-damaged", "c2")]  # few files are decoded
+    monkeypatch.setattr(pixels, "SMALL", 0)
+    headers = audit("table", data)
+    assert headers.clean
+    assert "16 frames checked by their headers (--deep decodes them)" in str(headers)
     assert rules(audit("table", data, deep=True)) == [("image-damaged", "c2")]
 
 
@@ -256,7 +266,7 @@ def test_smic_subsets_side_by_side_are_no_surplus(tmp_path):
 
 def test_the_prepared_layout_is_clean(tmp_path):
     root = tmp_path / "prepared_dataset"
-    write_frames(root / "sub01/ROI_EP02_01f", [1, 2])
+    write_frames(root / "sub01/ROI_EP02_01f", [1, 2], size=(60, 50))
     for name, number in (("onset_frame", 1), ("apex_frame", 2)):
         (root / f"sub01/ROI_EP02_01f/img{number:03d}.jpg").rename(
             root / f"sub01/ROI_EP02_01f/{name}.jpg"
@@ -265,11 +275,11 @@ def test_the_prepared_layout_is_clean(tmp_path):
     report = audit("casme2", root, table, recipe="default")
     assert [finding.rule for finding in report.findings] == ["count"]
     shutil.rmtree(root)
-    write_frames(root / "sub01/ROI_EP02_01f", [46, 59])  # the other naming
+    write_frames(root / "sub01/ROI_EP02_01f", [46, 59], size=(60, 50))  # the other naming
     report = audit("casme2", root, table, recipe="default")
     assert [finding.rule for finding in report.findings] == ["count", "frame-missing"]
     assert report.clean
-    write_frames(root / "sub01/ROI_EP02_01f", [60])  # no longer the key frames alone
+    write_frames(root / "sub01/ROI_EP02_01f", [60], size=(60, 50))  # no longer the key frames alone
     assert not audit("casme2", root, table).clean
 
 
@@ -325,3 +335,130 @@ def test_the_command_line(monkeypatch, capsys, data):
     assert err.startswith("apexflow: error: ")
     status, _, err = run(monkeypatch, capsys, "samm", data)
     assert (status, err.count("\n")) == (2, 1)
+
+
+# -- frames
+
+
+def findings_of(data: Path, rule: str) -> list[str]:
+    return [f.message for f in audit("table", data).findings if f.rule == rule]
+
+
+def test_black_repeated_and_duplicate_frames(data):
+    folder = data / "B/c2"
+    black = np.zeros((24, 20), np.uint8)
+    for number in (5, 6):
+        cv2.imwrite(str(folder / f"img{number:03d}.png"), black)
+    shutil.copy(folder / "img008.png", folder / "img009.png")
+    shutil.copy(folder / "img007.png", folder / "img011.png")
+    assert findings_of(data, "frame-black") == ["2 of 7 frames are black: img005.png, img006.png"]
+    assert findings_of(data, "frame-repeated") == ["1 of 7 frames equal the one before: img009.png"]
+    assert findings_of(data, "frame-duplicate") == [
+        "1 frames have the pixels of another: img011.png is img007.png"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bits", "top", "rule"),
+    [
+        *[(12, 4080, "bit-depth"), (10, 1000, "bit-depth"), (16, 65000, "bit-depth")],
+        *[(10, 400, "bit-depth-unsure"), (12, 1500, "bit-depth-unsure")],
+    ],
+)
+def test_bits_that_a_clip_is_scaled_by_are_told(data, bits, top, rule):
+    for i, number in enumerate(range(5, 12)):
+        image = np.linspace(0, top - i, 24 * 20).reshape(24, 20).astype(np.uint16)
+        cv2.imwrite(str(data / f"B/c2/img{number:03d}.png"), image)
+    (message,) = findings_of(data, rule)
+    assert f"16-bit images whose values end at {top}: all frames are scaled as {bits}" in message
+    assert ("a dark clip" in message) == (rule == "bit-depth-unsure")
+
+
+def test_clips_of_unlike_bits_are_a_doubt(data):
+    for folder, bits in (("A/c1", 10), ("B/c2", 12)):
+        for path in sorted((data / folder).iterdir()):
+            image = cv2.imread(str(path), 0).astype(np.uint16) << (bits - 8)
+            path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    (message,) = findings_of(data, "bit-depth-unsure")
+    assert "10 bits in 1 clips, such as A/c1, 12 bits in 1 clips, such as B/c2" in message
+    assert "img001.jpg is PNG" in findings_of(data, "format-name")[0]
+
+
+def test_turned_frames_and_stacks_are_told(data):
+    exif = Image.Exif()
+    exif[274] = 8
+    for number in range(5, 12):
+        path = data / f"B/c2/img{number:03d}.png"
+        image = Image.fromarray(cv2.imread(str(path), 0).T.copy())
+        image.save(path, exif=exif)
+    (message,) = findings_of(data, "orientation")
+    assert "turned by the orientation 8 of the file" in message
+    page = Image.fromarray(cv2.imread(str(data / "A/c1/img003.jpg"), 0))
+    page.save(data / "A/c1/img003.jpg", format="TIFF", save_all=True, append_images=[page])
+    assert "img003.jpg holds several pictures" in findings_of(data, "pages")[0]
+
+
+def test_folders_that_systems_make_are_no_data(data):
+    for name in ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"):
+        write_frames(data / name / "A/c1", range(1, 3))
+        write_frames(data / "A" / name, [1])
+        write_frames(data / "A/c1" / name, [1])
+    (data / "A/c1/._img001.jpg").write_bytes(b"Mac OS X")
+    (data / "A/c1/Thumbs.db").write_bytes(b"x")
+    assert audit("table", data).findings == ()
+
+
+# -- what people see
+
+
+def test_three_hundred_clips_fit_a_screen(tmp_path):
+    rows = [(f"s{i % 20}", f"c{i}", f"gone/c{i}", 5, 5, 4 + i % 3, "hapiness") for i in range(300)]
+    made.write_csv(tmp_path / "annotations.csv", [HEADER, *rows])
+    report = audit("table", tmp_path)
+    text = str(report)
+    assert len(report.findings) > 800
+    assert len(text.splitlines()) <= 40
+    assert max(map(len, text.splitlines())) <= 240
+    for rule in ("clip-missing", "order", "no-motion", "emotion-unknown", "layout"):
+        assert text.count(f"[{rule}]") == 1
+    assert "[clip-missing] 300 errors in 300 clips" in text
+    data = json.loads(report.to_json())
+    assert len(data["findings"]) == len(report.findings)
+    assert sum(rule["count"] for rule in data["rules"]) == len(report.findings)
+    assert all(rule["remedy"] for rule in data["rules"])
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".toml"])
+def test_corrections_are_written_to_be_confirmed(monkeypatch, capsys, data, tmp_path, suffix):
+    table(
+        data,
+        ("A", "c1", "A/c1", 9, 4, 1, "hapiness"),
+        ("B", "c2", "B/c2", 5, 5, 12, 'ang"er'),
+    )
+    target = tmp_path / f"fixes{suffix}"
+    status, out, err = run(monkeypatch, capsys, "table", data, "--write-corrections", target)
+    assert status == 1
+    assert "6 corrections are proposed" in out
+    assert err.startswith(f"6 corrections in {target}: confirm each")
+    found = {(c.clip, c.field): (c.old, c.new) for c in load_corrections(target)}
+    assert found == {
+        ("c1", "onset"): ("9", "1"),
+        ("c1", "offset"): ("1", "9"),
+        ("c1", "emotion"): ("hapiness", "happiness"),
+        ("c2", "apex"): ("5", ""),
+        ("c2", "offset"): ("12", "11"),
+        ("c2", "emotion"): ('ang"er', "anger"),
+    }
+    after = audit("table", data, corrections=target)
+    assert not {"order", "apex-at-onset", "frame-missing"} & {f.rule for f in after.findings}
+    status, _, err = run(monkeypatch, capsys, "table", data, "--write-corrections", target)
+    assert status == 2
+    assert "is there already" in err
+
+
+def test_undecided_corrections_have_to_be_chosen(tmp_path):
+    made.samm_csv(tmp_path / "samm.csv")
+    report = audit("samm", None, tmp_path / "samm.csv")
+    write_corrections(tmp_path / "fixes.csv", report.corrections)
+    with pytest.raises(ApexflowError, match="is corrected twice"):
+        audit("samm", None, tmp_path / "samm.csv", corrections=tmp_path / "fixes.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ TABLES: dict[str, Table] = {
         ["Subject", "Filename", "OnsetF", "OffsetF", "Onset2F", "Offset2F", "Emotion"],
         [20, "s20_ne_01", 110, 130, None, None, "negative"],
         [9, "s9_sur_01", 310, 320, 330, 340, "surprise"],
+    ],
+    "casme": [
+        ["Subject", "Filename", None, "OnsetF", "ApexF1", "ApexF2", "OffsetF", "AUs", "Emotion"],
+        [1, "EP01_12", None, 73, 81, 0, 91, "4", "tense"],
+        [2, "EP01_12", None, 10, 0, 14, 20, "4", "tense"],
+    ],
+    "dfme": [
+        ["Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame", "Emotion", "Fps", "AU"],
+        ["sub0003", "sub0003_01", 109, 199, 228, "anger", 500, "AD38"],
     ],
     "casme_sq": [
         [1, "anger1_1", 557, 572, 608, "4+10", "negative", "macro-expression", "anger"],
@@ -52,6 +62,8 @@ REQUIRED = {
     "casme2": [0, 1, 3, 4, 5, 8],
     "smic": [0, 1, 2, 3],
     "casme3": [0, 1, 2, 3, 4, 7],
+    "casme": [0, 1, 3, 4, 6, 8],
+    "dfme": [0, 1, 2, 3, 4],
     "mmew": [0, 1, 2, 3, 4, 5],
     "4dme": [0, 1, 2, 3, 4, 6],
     "table": [0, 1, 2, 3, 5],
@@ -170,3 +182,15 @@ def _reading(name: str, path: Path) -> Catalog:
         if "\n" in str(error) or "t." not in str(error):
             raise
         raise _ClearRefusalError from None
+
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fuzz_inputs.py"
+
+
+@pytest.mark.parametrize(("kind", "count"), [("tables", 300), ("images", 600), ("videos", 60)])
+def test_audit_and_process_agree_on_damaged_inputs(tmp_path, kind, count):
+    """A sample of what the script tries by the hundred thousand."""
+    results, problems = runpy.run_path(str(SCRIPT))["run"](kind, count, 1, tmp_path)
+    assert problems == []
+    assert results["read"]
+    assert results["refused"]

@@ -18,6 +18,8 @@ from apexflow.datasets import (
     read_smic,
     read_table,
 )
+from apexflow.datasets.audit import audit
+from apexflow.datasets.sources import open_frames
 from tests.datasets import annotation_tables as made
 
 # -- SAMM
@@ -62,6 +64,14 @@ def test_samm_does_not_guess_between_two_folders(tmp_path):
         made.touch_frames(tmp_path / "root" / name / "006_1_2", ["006_05562.jpg"])
     catalog = read_samm(tmp_path / "root", made.samm_csv(tmp_path / "samm.csv"))
     assert catalog[0].source == "006/006_1_2"
+    with pytest.raises(ClipError, match=r"006/006_1_2 may be any of 06 \| 6; rename"):
+        open_frames(catalog[0])
+    (found,) = (
+        finding
+        for finding in audit("samm", tmp_path / "root", tmp_path / "samm.csv").findings
+        if finding.clip == "samm/006/006_1_2"
+    )
+    assert found.rule == "clip-ambiguous"
 
 
 @pytest.mark.parametrize("place", ["root", "."])
@@ -556,12 +566,14 @@ def test_names_never_hold_path_parts(tmp_path, name):
 def test_every_reader_is_described():
     assert list(READERS) == [
         "samm",
+        "casme",
         "casme2",
         "smic",
         "casme_sq",
         "casme3",
         "mmew",
         "4dme",
+        "dfme",
         "table",
     ]
     for name, reader in READERS.items():

@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from apexflow import ApexflowError
-from apexflow.datasets import READERS, read_casme2, read_samm
+from apexflow.datasets import READERS, read_casme2, read_samm, read_smic
+from apexflow.datasets.audit import audit
+from apexflow.datasets.notes import collect_notes
 from tests.datasets import annotation_tables as made
 
 FUZZ = settings(
@@ -242,3 +244,84 @@ def test_rows_of_any_text_give_an_error_or_are_rows(tmp_path, rows):
     with contextlib.suppress(ApexflowError):
         catalog = read_samm(None, path)
         assert all(c.onset is not None and c.name.startswith(c.subject) for c in catalog)
+
+
+def notes_of(path, reader=read_samm, **options):
+    with collect_notes() as notes:
+        catalog = reader(None, path, **options)
+    return len(catalog), [(note.rule, note.where) for note in notes]
+
+
+def test_a_scratch_sheet_does_not_stand_in_the_way(tmp_path):
+    good = [made.SAMM_HEADER, *made.SAMM_ROWS]
+    scratch = [(*made.SAMM_HEADER, "Estimated Emotion"), ("x",)]
+    for sheets in (
+        {"Good": good, "counts": scratch},
+        {"counts": scratch, "Good": good},
+        {"counts": [["Estimated Emotion", "Estimated Emotion"], ["Anger", 57]], "Good": good},
+    ):
+        path = made.write_xlsx(tmp_path / "t.xlsx", sheets)
+        assert notes_of(path) == (5, [])
+        assert read_samm(None, path)[0].origin == "t.xlsx sheet Good row 2"
+
+
+def test_a_huge_scratch_sheet_does_not_stand_in_the_way(tmp_path):
+    sheets = {"Huge": [("x",)], "Good": [made.SAMM_HEADER, *made.SAMM_ROWS]}
+    path = made.write_xlsx(tmp_path / "t.xlsx", sheets)
+    book = openpyxl.load_workbook(path)
+    book["Huge"].cell(row=1_048_576, column=16_384).value = "x"
+    book.save(path)
+    assert notes_of(path) == (5, [])
+
+
+def test_two_sheets_that_may_be_the_table_are_a_doubt(tmp_path):
+    rows = [made.SAMM_HEADER, *made.SAMM_ROWS]
+    path = made.write_xlsx(tmp_path / "t.xlsx", {"A": rows, "B": rows[:3]})
+    assert notes_of(path) == (5, [("sheets", "t.xlsx sheet A")])
+
+
+def test_a_repeated_header_is_not_a_row(tmp_path):
+    rows = [made.SAMM_HEADER, *made.SAMM_ROWS[:2], made.SAMM_HEADER, *made.SAMM_ROWS[2:]]
+    path = made.write_csv(tmp_path / "t.csv", rows)
+    assert notes_of(path) == (5, [("header-repeated", "t.csv row 4")])
+
+
+def test_a_column_twice_with_the_same_cells_is_one(tmp_path):
+    rows = [(*made.SAMM_HEADER, "Apex Frame"), *((*row, row[4]) for row in made.SAMM_ROWS)]
+    path = made.write_csv(tmp_path / "t.csv", rows)
+    assert notes_of(path) == (5, [("column-repeated", "t.csv row 1")])
+
+
+@pytest.mark.parametrize("cell", ["MISSING <-426679", "see notes", "1.5", "=A1"])
+@pytest.mark.parametrize("column", ["FirstF", "LastF", "Onset2F"])
+def test_a_helper_column_costs_nothing_but_a_finding(tmp_path, cell, column):
+    header = ["Subject", "Filename", "OnsetF", "OffsetF", "Onset2F", "Offset2F", "FirstF", "LastF"]
+    rows = [[20, "s20_ne_01", 110, 130, None, None, 100, 199] for _ in range(2)]
+    rows[1][1] = "s20_ne_02"
+    rows[0][header.index(column)] = cell
+    path = made.write_xlsx(tmp_path / "t.xlsx", {"HS": [header, *rows]})
+    assert notes_of(path, read_smic) == (2, [("helper-column", "t.xlsx row 2")])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "note", "name"),
+    [
+        ("gbk", "GBK", "惊讶"),
+        ("cp1251", "Windows-1251", "удивление"),
+        ("cp932", "Shift-JIS", "驚き"),
+    ],
+)
+def test_an_encoding_is_named_by_the_audit(tmp_path, encoding, note, name):
+    row = [*made.SAMM_ROWS[0]]
+    row[9] = name
+    path = made.write_csv(tmp_path / "t.csv", [made.SAMM_HEADER, row], encoding=encoding)
+    assert read_samm(None, path)[0].emotion == name
+    (found,) = (f for f in audit("samm", None, path).findings if f.rule == "encoding")
+    assert note in found.message
+    assert found.where == "t.csv"
+
+
+def test_invisible_characters_do_not_matter(tmp_path, expected):
+    rows = [[f"\u200b{cell}\u00a0" if cell else cell for cell in row] for row in made.SAMM_ROWS]
+    header = [f"\ufeff{cell}" for cell in made.SAMM_HEADER]
+    assert strip(read_samm(None, made.write_csv(tmp_path / "t.csv", [header, *rows]))) == expected

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import difflib
 from collections.abc import Iterator, Sequence
 
 from apexflow.catalog import Clip
@@ -10,7 +10,8 @@ from apexflow.datasets import Reader
 from apexflow.datasets.action_units import parse_action_units
 from apexflow.datasets.audit.findings import Finding
 from apexflow.datasets.corrections import Correction, decided, proposals, published_corrections
-from apexflow.datasets.emotions import canonical_emotion, unknown_emotions
+from apexflow.datasets.emotions import EMOTIONS, canonical_emotion, unknown_emotions
+from apexflow.datasets.subjects import subject_key
 
 
 def check_annotations(reader: Reader, clips: Sequence[Clip]) -> Iterator[Finding]:
@@ -67,8 +68,7 @@ def _alike(clips: Sequence[Clip]) -> Iterator[Finding]:
     """Find subjects that may be one: in two folds, its clips would train and test."""
     spellings: dict[tuple[str, str], set[str]] = {}
     for clip in clips:
-        plain = re.sub(r"[\W_]|(?<![0-9])0+(?=[0-9])", "", clip.subject.casefold())
-        spellings.setdefault((clip.dataset, plain), set()).add(clip.subject)
+        spellings.setdefault((clip.dataset, subject_key(clip.subject)), set()).add(clip.subject)
     for (dataset, _), subjects in spellings.items():
         if len(subjects) > 1:
             yield Finding(
@@ -83,6 +83,7 @@ def _alike(clips: Sequence[Clip]) -> Iterator[Finding]:
 def _order(clip: Clip, published: Sequence[Correction]) -> Iterator[Finding]:
     onset, apex, offset = clip.onset, clip.apex, clip.offset
     known = [number for number in (onset, apex, offset) if number is not None]
+    proposed = tuple(proposals(clip, published))
     if known != sorted(known):
         yield Finding.of(
             "error",
@@ -90,6 +91,7 @@ def _order(clip: Clip, published: Sequence[Correction]) -> Iterator[Finding]:
             clip,
             f"onset {onset}, apex {apex}, offset {offset} are out of order",
             proposal=_published(clip, published),
+            fixes=proposed or _put_in_order(clip),
         )
     elif onset is not None and onset == offset:
         yield Finding.of("error", "no-motion", clip, f"onset and offset are both {onset}")
@@ -100,6 +102,7 @@ def _order(clip: Clip, published: Sequence[Correction]) -> Iterator[Finding]:
             clip,
             f"apex and onset are both {onset}: no motion between them",
             proposal=_published(clip, published) or "estimate the apex: middle, difference, flow",
+            fixes=proposed or (_fix(clip, "apex", "", "the apex is the onset"),),
         )
     elif onset is not None and apex == onset + 1 and not _is_prepared(clip):
         yield Finding.of(
@@ -112,7 +115,36 @@ def _order(clip: Clip, published: Sequence[Correction]) -> Iterator[Finding]:
             clip,
             "a published correction differs",
             proposal=_published(clip, published),
+            fixes=proposed,
         )
+
+
+def _put_in_order(clip: Clip) -> tuple[Correction, ...]:
+    """Propose onset and offset exchanged where that is enough, else an unknown apex."""
+    onset, apex, offset = clip.onset, clip.apex, clip.offset
+    if onset is not None and offset is not None and offset < onset:
+        if apex is None or offset <= apex <= onset:
+            reason = "onset and offset are exchanged"
+            return (
+                _fix(clip, "onset", str(offset), reason),
+                _fix(clip, "offset", str(onset), reason),
+            )
+        return ()
+    return (_fix(clip, "apex", "", "the apex lies outside onset and offset"),)
+
+
+def _fix(clip: Clip, field: str, new: str, reason: str) -> Correction:
+    """Propose a value that nobody has published: a person has to confirm it."""
+    old = clip.emotion_text if field == "emotion" else getattr(clip, field)
+    return Correction(
+        dataset=clip.dataset,
+        subject=clip.subject,
+        clip=clip.name,
+        field=field,
+        old="" if old is None else str(old),
+        new=new,
+        source=f"proposed by apexflow audit: {reason}",
+    )
 
 
 def _published(clip: Clip, published: Sequence[Correction]) -> str:
@@ -148,7 +180,11 @@ def _emotion(clip: Clip, expected: bool) -> Iterator[Finding]:
     unknown = unknown_emotions(clip.emotion)
     if unknown:
         yield Finding.of(
-            "warning", "emotion-unknown", clip, f"no known emotion: {', '.join(unknown)}"
+            "warning",
+            "emotion-unknown",
+            clip,
+            f"no known emotion: {', '.join(unknown)}",
+            fixes=_like_emotion(clip),
         )
     written = canonical_emotion(clip.emotion_text)
     if written != clip.emotion:
@@ -159,6 +195,11 @@ def _emotion(clip: Clip, expected: bool) -> Iterator[Finding]:
             f"the table says {clip.emotion_text!r}, the clip's name {clip.emotion!r}, "
             "which is used",
         )
+
+
+def _like_emotion(clip: Clip) -> tuple[Correction, ...]:
+    found = difflib.get_close_matches(clip.emotion, EMOTIONS, n=1, cutoff=0.8)
+    return (_fix(clip, "emotion", found[0], "a similar emotion"),) if found else ()
 
 
 def _action_units(clip: Clip) -> Iterator[Finding]:

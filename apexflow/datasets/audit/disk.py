@@ -1,21 +1,22 @@
-"""Rules that folders and files break: missing, surplus, with gaps, damaged, of changing size."""
+"""Rules that folders and files break: missing, surplus, with gaps, of changing size."""
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from apexflow.catalog import Clip
 from apexflow.datasets import Reader
 from apexflow.datasets.audit.findings import Finding
-from apexflow.datasets.audit.images import decoded_size, header_size
-from apexflow.datasets.sources import VIDEO_SUFFIXES, FolderFrames, FrameSource, open_frames
+from apexflow.datasets.audit.pixels import PixelCheck
+from apexflow.datasets.corrections import Correction
+from apexflow.datasets.names import AMBIGUOUS, VIDEO_SUFFIXES, is_system
+from apexflow.datasets.sources import FolderFrames, FrameSource, open_frames
 from apexflow.datasets.tables import plain
+from apexflow.datasets.videos import VideoFrames
 from apexflow.errors import ClipError
 
 _COMPARED = 200  # names; with more, comparing each missing clip with each takes minutes
@@ -32,6 +33,7 @@ class DiskCheck:
     deep: bool = False
     workers: int | None = None
     frames: int = 0
+    decoded: bool = False
     _sources: dict[str, FrameSource | str] = field(default_factory=dict)
 
     def findings(self, clips: Sequence[Clip]) -> Iterator[Finding]:
@@ -50,7 +52,10 @@ class DiskCheck:
                 there.append((clip, source))
                 yield from _missing_frames(clip, source)
         yield from self._report_surplus(surplus)
-        yield from self._damaged(there)
+        yield from _left_out(there)
+        pixels = PixelCheck(self.root, there, self.deep, self.workers)
+        yield from pixels.findings()
+        self.frames, self.decoded = pixels.frames, pixels.deep
 
     def _report_surplus(self, surplus: list[str]) -> Iterator[Finding]:
         if self.reader.partly_annotated and surplus:
@@ -81,11 +86,13 @@ class DiskCheck:
         return self._sources[clip.source]
 
     def _unreadable(self, clip: Clip, reason: str, surplus: list[str]) -> Finding:
+        if AMBIGUOUS in dict(clip.extra):
+            return Finding.of("error", "clip-ambiguous", clip, reason)
         try:
             path = clip.path
         except ClipError as error:
             return Finding.of("error", "path-outside", clip, str(error))
-        if path.exists():
+        if _is_there(path):
             return Finding.of("error", "frames-unusable", clip, reason, where=clip.source)
         few = surplus if len(surplus) <= _COMPARED else []
         like = difflib.get_close_matches(clip.source, few, n=1, cutoff=0.8)
@@ -97,68 +104,49 @@ class DiskCheck:
             proposal=f"is it {like[0]}?" if like else "",
         )
 
-    def _damaged(self, clips: Sequence[tuple[Clip, FrameSource]]) -> Iterator[Finding]:
-        """Read the header of each image once, or decode it, on several threads."""
-        owners: dict[Path, Clip] = {}
-        for clip, source in clips:
-            for path in _files(clip, source):
-                owners.setdefault(path, clip)
-        size_of = decoded_size if self.deep else header_size
-        self.frames += len(owners)
-        with ThreadPoolExecutor(self.workers or min(32, (os.cpu_count() or 1) * 4)) as pool:
-            results = dict(zip(owners, pool.map(lambda p: _size(size_of, p), owners), strict=True))
-        for path, result in results.items():
-            if isinstance(result, str):
-                yield Finding.of(
-                    "error",
-                    "image-damaged",
-                    owners[path],
-                    f"{path.name}: {result}",
-                    where=path.relative_to(self.root).as_posix(),
-                )
-        for clip, source in clips:
-            yield from _sizes(clip, {p: results[p] for p in _files(clip, source)})
-        if self.deep:
-            yield from self._damaged_videos(clips)
 
-    def _damaged_videos(self, clips: Sequence[tuple[Clip, FrameSource]]) -> Iterator[Finding]:
-        """Decode each video to its end."""
-        seen: set[str] = set()
-        for clip, source in clips:
-            if isinstance(source, FolderFrames) or clip.source in seen:
-                continue
-            seen.add(clip.source)
-            self.frames += len(source.numbers)
-            try:
-                for _ in source.read(source.numbers, color=False):
-                    pass
-            except ClipError as error:
-                yield Finding.of("error", "video-damaged", clip, str(error), where=clip.source)
+def _is_there(path: Path) -> bool:
+    try:
+        return os.path.lexists(path)
+    except (OSError, ValueError):  # a name that no disk takes
+        return True
 
 
 def _some(items: Sequence[object]) -> str:
     return ", ".join(map(str, items[:_SHOWN])) + (" …" if len(items) > _SHOWN else "")
 
 
-def _size(read: Callable[[Path], tuple[int, int]], path: Path) -> tuple[int, int] | str:
-    try:
-        return read(path)
-    except (ValueError, OSError) as error:
-        return str(error)
-
-
-def _interval(clip: Clip, numbers: Sequence[int]) -> tuple[int, int]:
+def interval(clip: Clip, numbers: Sequence[int]) -> tuple[int, int]:
     """Return the clip's first and last frame, as annotated, else as on disk."""
     first = numbers[0] if clip.onset is None else clip.onset
     last = numbers[-1] if clip.offset is None else clip.offset
     return first, last
 
 
-def _files(clip: Clip, source: FrameSource) -> Iterable[Path]:
-    if not isinstance(source, FolderFrames):
-        return ()
-    first, last = _interval(clip, source.numbers)
-    return [path for number, path in source.files.items() if first <= number <= last]
+def _left_out(clips: Sequence[tuple[Clip, FrameSource]]) -> Iterator[Finding]:
+    """Yield what lies among the frames and is none, and videos whose header is wrong."""
+    seen: set[str] = set()
+    for clip, source in clips:
+        if clip.source in seen:
+            continue
+        seen.add(clip.source)
+        if isinstance(source, FolderFrames) and source.left_out:
+            shown = [f"{one.name} ({one.reason})" for one in source.left_out]
+            yield Finding.of(
+                "warning",
+                "frames-left-out",
+                clip,
+                f"{len(shown)} images are not read: {_some(shown)}",
+                where=clip.source,
+            )
+        if isinstance(source, VideoFrames) and source.claimed not in {-1, source.count}:
+            yield Finding.of(
+                "warning",
+                "video-count",
+                clip,
+                f"the header claims {source.claimed} frames, {source.count} are there",
+                where=clip.source,
+            )
 
 
 def _missing_frames(clip: Clip, source: FrameSource) -> Iterator[Finding]:
@@ -176,8 +164,9 @@ def _missing_frames(clip: Clip, source: FrameSource) -> Iterator[Finding]:
                 clip,
                 f"{name} frame {number} is not on disk: {on_disk}",
                 where=clip.source,
+                fixes=() if prepared else _last_frame(clip, name, number, numbers),
             )
-    first, last = _interval(clip, numbers)
+    first, last = interval(clip, numbers)
     if prepared or last - first > _LONGEST:
         return
     gaps = [n for n in range(first, last + 1) if n not in there and n not in key_frames]
@@ -192,19 +181,26 @@ def _missing_frames(clip: Clip, source: FrameSource) -> Iterator[Finding]:
         )
 
 
-def _sizes(clip: Clip, results: dict[Path, tuple[int, int] | str]) -> Iterator[Finding]:
-    sizes = Counter(size for size in results.values() if not isinstance(size, str))
-    if len(sizes) > 1:
-        usual = sizes.most_common(1)[0][0]
-        odd = [path.name for path, s in results.items() if not isinstance(s, str) and s != usual]
-        found = ", ".join(f"{w}x{h}" for w, h in sizes)
-        yield Finding.of(
-            "error",
-            "size-changes",
-            clip,
-            f"frames are {found}; {_some(odd)} differ from most",
-            where=clip.source,
-        )
+def _last_frame(
+    clip: Clip, name: str, number: int, numbers: Sequence[int]
+) -> tuple[Correction, ...]:
+    """Propose the last frame for an offset that lies a little behind it."""
+    last, onset = numbers[-1], clip.onset if clip.onset is not None else numbers[0]
+    known = [n for n in (clip.onset, clip.apex) if n is not None]
+    little = 0 < number - last <= max(1, (number - onset) // 4)
+    if name != "offset" or not little or any(n >= last for n in known):
+        return ()
+    return (
+        Correction(
+            dataset=clip.dataset,
+            subject=clip.subject,
+            clip=clip.name,
+            field="offset",
+            old=str(number),
+            new=str(last),
+            source="proposed by apexflow audit: the last frame on disk",
+        ),
+    )
 
 
 def _surplus(root: Path, clips: Sequence[Clip]) -> Iterator[str]:
@@ -221,7 +217,9 @@ def _surplus(root: Path, clips: Sequence[Clip]) -> Iterator[str]:
         for entry in entries:
             path = f"{parent}/{entry.name}" if parent else entry.name
             video = Path(entry.name).suffix.lower() in VIDEO_SUFFIXES
-            if path not in used and not entry.name.startswith(".") and (entry.is_dir() or video):
+            # A store of ours is not data of the data set.
+            data = (entry.is_dir() and not entry.name.endswith(".zarr")) or video
+            if path not in used and not is_system(entry.name) and data:
                 yield path
 
 

@@ -12,6 +12,7 @@ from apexflow.datasets.audit.annotations import check_annotations
 from apexflow.datasets.audit.disk import DiskCheck
 from apexflow.datasets.audit.findings import Finding, Report, worst_first
 from apexflow.datasets.corrections import CorrectionSource, apply_corrections
+from apexflow.datasets.notes import collect_notes
 from apexflow.datasets.reader import choose_apex
 from apexflow.errors import ApexflowError, ClipError
 
@@ -39,7 +40,8 @@ def audit(
     annotations : path, optional
         The table; found by its usual name in or beside ``root``.
     deep : bool
-        Decode every frame, instead of reading headers.
+        Decode every frame, instead of reading headers. What has 64 MiB at most is decoded in
+        any case.
     check : callable, optional
         Raises `ClipError` for a clip that cannot be used further on, which is reported.
     apex, corrections
@@ -62,21 +64,23 @@ def audit(
     if name not in READERS:
         raise ApexflowError(f"data set must be one of {', '.join(READERS)}. Got {name!r}.")
     reader = READERS[name]
-    rows = reader.rows(root, annotations, **options)
+    with collect_notes() as notes:
+        rows = reader.rows(root, annotations, **options)
     clips = [choose_apex(clip, apex) for clip in apply_corrections(rows, corrections)]
-    findings = list(check_annotations(reader, clips))
+    findings = [*map(Finding.from_note, notes), *check_annotations(reader, clips)]
     frames = 0
+    decoded = deep
     if root is not None:
         disk = DiskCheck(Path(root), reader, deep, workers)
         findings += disk.findings(clips)
         missing = sum(finding.rule == "clip-missing" for finding in findings)
         if clips and missing == len(clips):
             findings.insert(0, _wrong_root(root, reader, missing))
-        frames = disk.frames
+        frames, decoded = disk.frames, disk.decoded
         if check is not None:
             reported = {finding.clip for finding in findings if finding.severity == "error"}
             findings += _unusable([c for c in clips if str(c) not in reported], check)
-    return Report(reader.title, len(clips), frames, worst_first(findings))
+    return Report(reader.title, len(clips), frames, worst_first(findings), decoded)
 
 
 def _wrong_root(root: str | Path, reader: Reader, missing: int) -> Finding:

@@ -1,0 +1,270 @@
+"""SAMM Long Videos and the long videos of CAS(ME)²: catalogs of videos with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from apexflow.catalog import Clip
+from apexflow.datasets.casme_sq import video_names
+from apexflow.datasets.emotions import canonical_emotion
+from apexflow.datasets.folders import Tree, join, subject_number
+from apexflow.datasets.names import alike
+from apexflow.datasets.notes import Note, take_note
+from apexflow.datasets.reader import place, with_choices
+from apexflow.datasets.tables import Column, Row, read_rows, whole_number
+
+Kind = Literal["micro", "macro"]
+
+_SAMM_NAMES = ("SAMMLV_gt.xlsx", "SAMM_longvideos_V3_release.xlsx", "SAMM_LongVideos.xlsx")
+_SAMM_COLUMNS = (
+    Column("subject", ("Subject",)),
+    Column("clip", ("Filename",)),
+    Column("onset", ("Onset", "Onset Frame")),
+    Column("apex", ("Apex", "Apex Frame")),
+    Column("offset", ("Offset", "Offset Frame")),
+    Column("kind", ("Type",)),
+    Column("action_units", ("Action Units", "AUs"), required=False),
+    Column("emotion", ("Estimated Emotion", "Emotion"), required=False),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """One expression in a long video.
+
+    Attributes
+    ----------
+    onset : int
+    apex, offset : int or None
+        None where the table does not say.
+    kind : {"micro", "macro"}
+    emotion : str
+        In its canonical spelling; empty where the table has none.
+    action_units : str
+    origin : str
+        The annotation's file and row, for messages.
+    """
+
+    onset: int
+    apex: int | None
+    offset: int | None
+    kind: Kind
+    emotion: str = ""
+    action_units: str = ""
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongVideo:
+    """A video with all of its annotated expressions.
+
+    Attributes
+    ----------
+    clip : Clip
+        The whole video as a clip without key frames, for what takes clips.
+    fps : float
+        Frames per second, as published.
+    intervals : tuple of Interval
+        In the table's order.
+    """
+
+    clip: Clip
+    fps: float
+    intervals: tuple[Interval, ...]
+
+    @property
+    def name(self) -> str:
+        """What the data set calls the video."""
+        return self.clip.name
+
+
+def read_samm_long(
+    root: str | Path | None, annotations: str | Path | None = None
+) -> tuple[LongVideo, ...]:
+    """Read SAMM Long Videos: 147 videos of 30 subjects with 502 intervals as annotated.
+
+    Parameters
+    ----------
+    root : path or None
+        The folder with ``006_1/…``; None reads the table alone.
+    annotations : path, optional
+        ``SAMMLV_gt.xlsx``; found by its usual name in or beside ``root``.
+
+    Returns
+    -------
+    tuple of LongVideo
+        Data set "samm-long", subjects as "006", videos as "006_1"; those without any
+        expression are not in the table. Frame numbers that the table has with fractions
+        are rounded.
+
+    Raises
+    ------
+    ApexflowError
+        The root or the table cannot be used.
+    """
+    where = place(root, annotations, _SAMM_NAMES, "SAMM Long Videos", "006_1")
+    rows = read_rows(where.table, _SAMM_COLUMNS)
+    found = [(_samm_video(row), _samm_interval(row)) for row in rows]
+    return tuple(
+        LongVideo(
+            clip=_whole(
+                "samm-long", f"{number:03d}", name, _samm_source(where.tree, name), where.tree
+            ),
+            fps=200,
+            intervals=intervals,
+        )
+        for (number, name), intervals in _by_video(found)
+    )
+
+
+def read_casme_sq_long(
+    root: str | Path | None, annotations: str | Path | None = None
+) -> tuple[LongVideo, ...]:
+    """Read the long videos of CAS(ME)²: 357 intervals, 57 of them micro, as annotated.
+
+    Parameters
+    ----------
+    root : path or None
+        The folder with ``rawpic/s15/15_0401girlcrashing``; None reads the table alone.
+    annotations : path, optional
+        ``CASME_sq_gt.xlsx`` or ``CAS(ME)^2code_final.xlsx``, with its naming sheets.
+
+    Returns
+    -------
+    tuple of LongVideo
+        Data set "casme_sq-long", subjects as in `read_casme_sq`, videos as "s15_0401". An
+        offset of 0 is unknown.
+
+    Raises
+    ------
+    ApexflowError
+        The root or the table cannot be used.
+    """
+    from apexflow.datasets.casme_sq import casme_sq_rows
+
+    clips = casme_sq_rows(root, annotations)
+    names = video_names(root, annotations)
+    groups: dict[tuple[str, str], list[Clip]] = {}
+    for clip in clips:
+        video = clip.name.partition("_")[0]
+        groups.setdefault((clip.subject, names.get((clip.subject, video), video)), []).append(clip)
+    return tuple(
+        LongVideo(
+            clip=Clip(
+                dataset="casme_sq-long",
+                subject=subject,
+                name=name,
+                root=found[0].root,
+                source=found[0].source,
+                apex_source="",
+                origin=found[0].origin,
+            ),
+            fps=30,
+            intervals=tuple(map(_casme_interval, found)),
+        )
+        for (subject, name), found in groups.items()
+    )
+
+
+def _casme_interval(clip: Clip) -> Interval:
+    assert clip.onset is not None
+    written = dict(clip.extra)["expression"]
+    return Interval(
+        onset=clip.onset,
+        apex=clip.apex,
+        offset=clip.offset,
+        kind="micro" if written.startswith("micro") else "macro",
+        emotion=clip.emotion,
+        action_units=clip.action_units,
+        origin=clip.origin,
+    )
+
+
+def _by_video(
+    found: Iterable[tuple[tuple[int, str], Interval]],
+) -> list[tuple[tuple[int, str], tuple[Interval, ...]]]:
+    groups: dict[tuple[int, str], list[Interval]] = {}
+    for video, interval in found:
+        groups.setdefault(video, []).append(interval)
+    return [(video, tuple(intervals)) for video, intervals in groups.items()]
+
+
+def _samm_video(row: Row) -> tuple[int, str]:
+    text = row.identifier("subject")
+    number = subject_number(text)
+    name = row.identifier("clip")
+    parts = name.split("_")
+    if number is None or len(parts) != 3 or subject_number(parts[0]) != number:
+        raise row.error(f"clip must be named like 006_1_2, after its subject, got {name!r}")
+    return number, f"{number:03d}_{parts[1]}"
+
+
+def _samm_interval(row: Row) -> Interval:
+    kind = row.text("kind").casefold()
+    if not kind.startswith(("micro", "macro")):
+        raise row.error(f"type must say Macro or Micro, got {row.text('kind')!r}")
+    onset = _rounded(row, "onset")
+    if onset is None:
+        raise row.error("the onset is unknown; fill in the cell, or delete the row")
+    return Interval(
+        onset=onset,
+        apex=_rounded(row, "apex"),
+        offset=_rounded(row, "offset"),
+        kind="micro" if kind.startswith("micro") else "macro",
+        emotion=canonical_emotion(row.text("emotion")),
+        action_units=row.text("action_units"),
+        origin=row.origin,
+    )
+
+
+def _rounded(row: Row, name: str) -> int | None:
+    """Return a frame number that may have a fraction; None for -1 and unknown marks."""
+    text = row.known(name)
+    if not text or text in {"-1", "-1.0"}:
+        return None
+    whole = whole_number(text)
+    if whole is not None:
+        return whole
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e12:
+        raise row.error(f"{name} must be a frame number, got {text!r}")
+    take_note(Note("note", "frame-fraction", row.origin, f"{name} {text} is read as {value:.0f}"))
+    return round(value)
+
+
+def _samm_source(tree: Tree | None, name: str) -> str:
+    if tree is None:
+        return name
+    base = tree.base(lambda folder: alike(folder).count("_") == 1 and _is_video(folder))
+    return tree.child(base, lambda n: _same_video(n, name), name) or join(base, name)
+
+
+def _is_video(folder: str) -> bool:
+    subject, _, number = folder.partition("_")
+    return subject_number(subject) is not None and whole_number(number) is not None
+
+
+def _same_video(folder: str, name: str) -> bool:
+    wanted, found = name.partition("_"), folder.partition("_")
+    return _is_video(folder) and (subject_number(found[0]), whole_number(found[2])) == (
+        subject_number(wanted[0]),
+        whole_number(wanted[2]),
+    )
+
+
+def _whole(dataset: str, subject: str, name: str, source: str, tree: Tree | None) -> Clip:
+    clip = Clip(
+        dataset=dataset,
+        subject=subject,
+        name=name,
+        root=tree.root if tree else None,
+        source=source,
+        apex_source="",
+    )
+    return with_choices(clip, tree)
