@@ -10,6 +10,26 @@ from typing import TypedDict, overload
 
 from apexflow.errors import ApexflowError, ClipError
 
+# Data sets that show the same people under the same subject numbers, by what their names begin
+# with: SMIC's HS, VIS, NIR, HS-E, VIS-E and NIR-E are recordings of the same 16 people.
+_FAMILIES = ("smic", "casme_sq")
+
+
+def person_of(dataset: str, subject: str) -> str:
+    """Return the person whom a data set calls ``subject``, unless a table says otherwise."""
+    family = next((name for name in _FAMILIES if _is_part(dataset, name)), dataset)
+    return f"{family}/{subject}"
+
+
+def _is_part(dataset: str, family: str) -> bool:
+    return dataset == family or dataset.startswith(f"{family}-")
+
+
+class _Derived(str):
+    """A person whom nobody named: a clip that is given another subject is another person's."""
+
+    __slots__ = ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
@@ -19,6 +39,11 @@ class Clip:
     ----------
     dataset, subject, name : str
         The key of the clip. A subject has one canonical spelling per data set.
+    person : str
+        Who it is, whatever the data set: folds and statistics go by it. By default
+        "family/subject", where the parts of SMIC are one family of data sets; a clip that is
+        copied with another subject is then another person's. To give it a person that another
+        clip has by default, take ``str(other.person)``.
     root : Path or None
         The folder of the data set; None when only its annotations were read.
     source : str
@@ -64,6 +89,11 @@ class Clip:
     origin: str = ""
     corrections: tuple[str, ...] = ()
     extra: tuple[tuple[str, str], ...] = ()
+    person: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.person or isinstance(self.person, _Derived):
+            object.__setattr__(self, "person", _Derived(person_of(self.dataset, self.subject)))
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -169,7 +199,7 @@ class Catalog(Sequence[Clip]):
         try:
             with Path(path).open(newline="", **_ENCODING) as file:
                 reader = csv.DictReader(file, restval="", strict=True)
-                missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+                missing = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
                 if missing:
                     raise ApexflowError(
                         f"{path}: no column {', '.join(missing)}; is it a catalog that "
@@ -189,11 +219,19 @@ _EXTRA = "extra:"
 _NUMBERS = ("onset", "apex", "offset", "label")
 _RENAMED = {"name": "clip", "source": "path"}
 _COLUMNS = tuple(_RENAMED.get(f.name, f.name) for f in fields(Clip) if f.name != "extra")
+# Catalogs of earlier versions have no column for the person.
+_NEEDED = tuple(name for name in _COLUMNS if name != "person")
 
 
 def _cells(clip: Clip) -> list[str]:
     values = (getattr(clip, field.name) for field in fields(clip) if field.name != "extra")
-    return ["" if v is None else "\n".join(v) if isinstance(v, tuple) else str(v) for v in values]
+    return [_cell(value) for value in values]
+
+
+def _cell(value: object) -> str:
+    if value is None or isinstance(value, _Derived):  # derived again when it is read
+        return ""
+    return "\n".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _clip_from_row(row: dict[str, str]) -> Clip:
@@ -213,6 +251,7 @@ def _clip_from_row(row: dict[str, str]) -> Clip:
         label=label,
         action_units=row["action_units"],
         origin=row["origin"],
+        person=row.get("person") or "",
         corrections=tuple(row["corrections"].split("\n")) if row["corrections"] else (),
         extra=tuple(
             (name.removeprefix(_EXTRA), value)

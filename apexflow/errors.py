@@ -13,3 +13,7 @@ class ClipError(ApexflowError):
 
 class NotStoredError(ApexflowError):
     """A store does not hold what was asked of it, because its recipe did not make it."""
+
+
+class DamagedError(ApexflowError):
+    """Something in a store is missing, or is not what was written."""

@@ -213,7 +213,7 @@ def run(folder: Path, catalog: Catalog, recipe: Recipe, number: int) -> float:
 def script(catalog: Sequence[Clip], folder: Path) -> None:
     """Do what the published SAMM workflow does, with the libraries that it uses."""
     # Here, so that torch does not count as memory of the coordinator.
-    from facenet_pytorch import MTCNN  # noqa: PLC0415
+    from facenet_pytorch import MTCNN
 
     mtcnn = MTCNN(image_size=224, margin=20, keep_all=False, post_process=False, device="cpu")
     for clip in catalog:

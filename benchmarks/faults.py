@@ -1,12 +1,15 @@
 """Kill runs at random moments and compare what they leave with an uninterrupted run.
 
-    python benchmarks/faults.py --kills 50 --seed 0
+    python benchmarks/faults.py --kills 50 --others 30 --seed 0
 
 Every round starts the command again on the same store and, at a random moment, ends with
 SIGKILL one of: a worker, all workers, the workers' nannies, the run itself, everything. When all
 clips are done in spite of that, the store is compared, array by array and byte by byte, and a
-new one begun. Counted are kills, clips done twice (done in the store when a run began, and
-done again), stray files, and stores that differ: all but the first must be 0.
+new one begun. Then the other commands are killed in turn: compact, a run that brings a compacted
+store back (expand), a repair, an export, a training. After each the store must be sound and as it
+was, and the same command must end well. Counted are kills, clips done twice (done in the store
+when a run began, and done again), stray files, and stores that differ: all but the first must
+be 0.
 """
 
 from __future__ import annotations
@@ -31,10 +34,15 @@ import zarr
 from apexflow import process, read_samm
 from apexflow.engine.recipe import Recipe
 from apexflow.storage.checks import verify
+from apexflow.storage.compact import compact
 from apexflow.storage.store import open_store
+from apexflow.storage.writer import open_writer
 from apexflow.synthetic import write_samm
 
 SECONDS_A_RUN = 180
+OTHERS = ("compact", "expand", "repair", "export", "train")
+SECONDS_OF: dict[str, float] = {}
+"""How long each other command took when it was left alone: its first round."""
 VICTIMS = ("worker", "workers", "nannies", "run", "everything")
 RECIPE = """\
 base = "default"
@@ -76,8 +84,8 @@ class Tally:
         )
 
 
-def run(kills: int, seed: int, folder: Path, *, clips: int = 24) -> Tally:
-    """Kill that many times, and say what was seen."""
+def run(kills: int, seed: int, folder: Path, *, clips: int = 24, others: int = 0) -> Tally:
+    """Kill that many runs, and as many other commands as said; say what was seen."""
     rng = random.Random(seed)
     root, recipe = folder / "samm", folder / "recipe.toml"
     write_samm(root, subjects=3, clips=clips, frames=9, size=(160, 200), quality=95, faulty=False)
@@ -106,7 +114,63 @@ def run(kills: int, seed: int, folder: Path, *, clips: int = 24) -> Tally:
         _finish(command, store, reference, tally)
         shutil.rmtree(store)
     assert not took.failed
+    for number in range(others):
+        _other_round(OTHERS[number % len(OTHERS)], folder, reference, rng, tally)
     return tally
+
+
+def _other_round(
+    what: str, folder: Path, reference: Path, rng: random.Random, tally: Tally
+) -> None:
+    """Kill one command at a random moment, look at the store, and give the command again."""
+    store = Path(shutil.copytree(reference, folder / "other.zarr"))
+    out = folder / "out"
+    if what == "expand":
+        compact(store, chunk_bytes=1 << 15)
+        # A clip to do again is what makes a run bring the small chunks back.
+        open_writer(store).forget_row(0)
+    elif what == "repair":
+        victim = sorted((store / "maps" / "hsv").glob("c.*"))[1]
+        victim.write_bytes(victim.read_bytes()[::-1])
+    command = [sys.executable, "-m", "apexflow", *_arguments(what, store, folder, out)]
+    took = SECONDS_OF.get(what)
+    started = time.perf_counter()
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # The moment lies within what the command took when it was last left alone.
+    if took is not None:
+        time.sleep(rng.uniform(0.3, 1.0) * took)
+        running.kill()
+    running.wait()
+    if took is None:
+        SECONDS_OF[what] = time.perf_counter() - started
+    else:
+        tally.kills[what] += 1
+        if what not in ("expand", "repair"):  # which have a clip to do yet
+            tally.differing += [f"{what}: {damage}" for damage in verify(store)]
+    ended = subprocess.run(command, timeout=SECONDS_A_RUN, capture_output=True, check=False)
+    if ended.returncode != 0:
+        tally.failed += 1
+        print(f"{what}: status {ended.returncode}: {ended.stderr.decode()}", file=sys.stderr)
+    tally.stray_files += len(list(store.rglob("*.partial")))
+    tally.differing += [f"{what}: {damage}" for damage in verify(store)]
+    tally.differing += [f"{what}: {name}" for name in _differences(reference, store)]
+    tally.stray_files += len(list(out.rglob("*.partial"))) if out.exists() else 0
+    for left in (store, out):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _arguments(what: str, store: Path, folder: Path, out: Path) -> list[str]:
+    if what == "compact":
+        return ["compact", str(store), "--chunk-mb", "0.03"]
+    if what == "export":
+        return ["export", str(store), "--maps", str(out / "m"), "--gif", str(out / "g")]
+    if what == "train":
+        fed = ["--flow", "onset-apex", "--encode", "uv-strain", "--epochs", "2"]
+        device = ["--device", "cpu", "--quiet", "-o", str(out)]
+        return ["train", str(store), "--model", "ststnet", *fed, *device]
+    options = ["--recipe", str(folder / "recipe.toml"), "--workers", "0", "--gpus", "0", "--quiet"]
+    repair = ["--repair"] if what == "repair" else []
+    return ["process", "samm", str(folder / "samm"), "-o", str(store), *options, *repair]
 
 
 def _round(command: list[str], store: Path, rng: random.Random, tally: Tally) -> None:
@@ -214,10 +278,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--others", type=int, default=35)
     arguments = parser.parse_args()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        tally = run(arguments.kills, arguments.seed, Path(folder))
+        tally = run(arguments.kills, arguments.seed, Path(folder), others=arguments.others)
     print(tally)
     print(f"seconds       {time.perf_counter() - started:.0f}")
     sys.exit(not tally.sound)

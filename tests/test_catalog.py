@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +89,25 @@ def test_a_path_never_leaves_the_root(source):
     with pytest.raises(ClipError, match="leaves"):
         replace(CLIP, source=source).path  # noqa: B018
     assert CLIP.path == Path("/data/1/a")
+
+
+def test_a_person_follows_the_subject_unless_named(tmp_path):
+    assert CLIP.person == "d/1"
+    assert replace(CLIP, subject="2").person == "d/2"
+    parts = ("smic", "smic-vis", "smic-nir", "smic-hs-e")
+    assert {replace(CLIP, dataset=part).person for part in parts} == {"smic/1"}
+    assert replace(CLIP, dataset="smiconic").person == "smiconic/1"
+    named = replace(CLIP, person="Ada")
+    assert replace(named, subject="2").person == "Ada"
+    clips = Catalog([replace(named, name="b"), pickle.loads(pickle.dumps(CLIP))])
+    clips.to_csv(tmp_path / "c.csv")
+    again = Catalog.from_csv(tmp_path / "c.csv")
+    assert [clip.person for clip in again] == ["Ada", "d/1"]
+    assert replace(again[1], subject="9").person == "d/9"
+    # A catalog of an earlier version has no such column.
+    text = (tmp_path / "c.csv").read_text().replace(",person", ",").replace("Ada", "")
+    (tmp_path / "c.csv").write_text(text)
+    assert {clip.person for clip in Catalog.from_csv(tmp_path / "c.csv")} == {"d/1"}
 
 
 def test_a_catalog_is_printable():

@@ -102,6 +102,16 @@ def _run_parameters() -> list[click.Parameter]:
             help="First read the whole store; do the clips again whose part is damaged.",
         ),
         click.Option(
+            ["--prune"],
+            is_flag=True,
+            help="Take clips out of the store that the catalog no longer has.",
+        ),
+        click.Option(
+            ["--keep"],
+            is_flag=True,
+            help="Keep clips on purpose that the catalog no longer has.",
+        ),
+        click.Option(
             ["--dry-run"],
             is_flag=True,
             help="Only say what would be done: clips, frames, bytes, size of the store.",
@@ -146,6 +156,8 @@ def _command(reader: Reader) -> click.Command:
             scheduler=values["scheduler"],
             progress=not values["quiet"],
             repair=values["repair"],
+            prune=values["prune"],
+            keep=values["keep"],
             clip_timeout=values["clip_timeout"],
             dashboard=values["dashboard"],
             performance_report=values["performance_report"],

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,16 +28,17 @@ if TYPE_CHECKING:
 def info(store: str, timings: bool, failures: str | None) -> None:
     """Say what a store holds: recipe, clips, arrays, failures."""
     from apexflow.storage.store import open_store
+    from apexflow.storage.target import disk_errors
 
-    opened = open_store(store)
-    if failures is not None:
-        with click.open_file(failures, "w", encoding="utf-8") as file:
-            _write_failures(opened, file)
-        if failures == "-":
-            return
-    click.echo("\n".join(_info_lines(opened)))
-    if timings:
-        click.echo("\n".join(_timing_lines(opened)))
+    with open_store(store) as opened:
+        if failures is not None:
+            with disk_errors(f"cannot write {failures}", "make room, or choose another file"):
+                _write_failures(opened, failures)
+            if failures == "-":
+                return
+        click.echo("\n".join(_info_lines(opened)))
+        if timings:
+            click.echo("\n".join(_timing_lines(opened)))
 
 
 @click.command()
@@ -47,9 +49,8 @@ def verify(store: str) -> None:
     Exit status 1 when something is.
     """
     from apexflow.storage.checks import verify as find_damage
-    from apexflow.storage.store import open_store
 
-    damages = find_damage(open_store(store))
+    damages = find_damage(store)
     for damage in damages:
         click.echo(damage)
     click.echo(f"{len(damages)} damaged" if damages else f"{store} is sound")
@@ -61,7 +62,7 @@ def verify(store: str) -> None:
 @click.argument("store", metavar="STORE")
 @click.option("--maps", metavar="DIR", help="One PNG per clip: sub006_006_1_2.png.")
 @click.option("--normalized", metavar="DIR", help="Aligned frames: subject/clip/frame.jpg.")
-@click.option("--gif", metavar="DIR", help="One animation per clip: onset, apex, offset.")
+@click.option("--gif", metavar="DIR", help="One animation per clip: sub006_006_1_2.gif.")
 def export(store: str, maps: str | None, normalized: str | None, gif: str | None) -> None:
     """Write a store's contents as plain image files."""
     from apexflow.storage.export import export_gifs, export_maps, export_normalized
@@ -69,13 +70,13 @@ def export(store: str, maps: str | None, normalized: str | None, gif: str | None
 
     if not (maps or normalized or gif):
         raise click.UsageError("say what to write: --maps, --normalized or --gif, with a folder")
-    opened = open_store(store)
-    if maps:
-        click.echo(f"{export_maps(opened, maps)} maps in {maps}")
-    if normalized:
-        click.echo(f"{export_normalized(opened, normalized)} frames in {normalized}")
-    if gif:
-        click.echo(f"{export_gifs(opened, gif)} animations in {gif}")
+    with open_store(store) as opened:
+        if maps:
+            click.echo(f"{export_maps(opened, maps)} maps in {maps}")
+        if normalized:
+            click.echo(f"{export_normalized(opened, normalized)} frames in {normalized}")
+        if gif:
+            click.echo(f"{export_gifs(opened, gif)} animations in {gif}")
 
 
 @click.command()
@@ -85,9 +86,12 @@ def report(store: str, output: str | None) -> None:
     """Write one self-contained HTML page of figures about a store."""
     from apexflow.report import write_report
     from apexflow.storage.store import open_store
+    from apexflow.storage.target import disk_errors
 
     path = Path(output) if output else Path(store.rstrip("/")).with_suffix(".html")
-    write_report(open_store(store), path)
+    cannot = disk_errors(f"cannot write {path}", "make room, or choose another file (-o)")
+    with open_store(store) as opened, cannot:
+        write_report(opened, path)
     click.echo(f"report in {path}")
 
 
@@ -96,7 +100,8 @@ def _info_lines(store: Store) -> list[str]:
     done = frames = 0
     failed = []
     devices: Counter[str] = Counter()
-    for record in store.iter_records():
+    damaged: set[int] = set()
+    for record in store.sound_records(damaged):
         if record is not None:
             done += record.done
             devices[record.device] += record.done
@@ -104,36 +109,78 @@ def _info_lines(store: Store) -> list[str]:
             if record.failed:
                 failed.append(record)
     state = "complete" if store.complete else "unfinished; the same process command goes on"
-    versions = ", ".join(f"{k} {v}" for k, v in attributes["versions"].items())
+    versions = ", ".join(f"{k} {v}" for k, v in attributes.get("versions", {}).items())
+    left = store.clip_count - done - len(failed) - len(damaged)
     lines = [
         f"store     {store.name} (format {attributes['format']}, {state})",
-        f"data      {', '.join(attributes['datasets'])}",
-        f"recipe    {store.recipe_hash[:12]}",
+        f"data      {', '.join(attributes.get('datasets', []))}",
+        f"recipe    {str(attributes.get('recipe_hash', ''))[:12]}",
         f"made with {versions}",
         f"clips     {store.clip_count}: {done} done, {len(failed)} failed, "
-        f"{store.clip_count - done - len(failed)} to do; {frames} frames",
+        f"{left} to do; {frames} frames",
     ]
+    if damaged:
+        lines.append(f"damaged   {len(damaged)} commit records; `apexflow verify` names them")
     # Records of a time before GPUs name no device.
     counts = [f"{name} {count}" for name, count in sorted(devices.items()) if name and count]
     if counts:
         lines.append(f"computed  {', '.join(counts)}")
-    for path, array in sorted(store.group.arrays()):
-        lines.append(f"  {path:20s} {array.dtype!s:10s} {array.shape}")
-    for name, group in sorted(store.group.groups()):
-        if name == "clips":
-            continue
-        for path, array in sorted(group.arrays()):
-            lines.append(f"  {name + '/' + path:20s} {array.dtype!s:10s} {array.shape}")
+    lines += _run_lines(attributes)
+    lines += _array_lines(store)
     lines += [f"failed    {'/'.join(r.key)}: {r.message}" for r in failed]
+    return lines + _stranger_lines(store)
+
+
+def _run_lines(attributes: Mapping[str, Any]) -> list[str]:
+    """Say which runs had other versions than the store was made with."""
+    made = attributes.get("versions", {})
+    lines = []
+    for run in attributes.get("runs", []):
+        others = [
+            f"{name} {made.get(name, '(none)')} -> {now}"
+            for name, now in run.get("versions", {}).items()
+            if made.get(name) != now
+        ]
+        if others:
+            lines.append(f"run       {run.get('started')}: {', '.join(others)}")
     return lines
 
 
-def _write_failures(store: Store, file: IO[str]) -> None:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("dataset", "subject", "clip", "reason"))
-    for record in store.iter_records():
-        if record is not None and record.failed:
-            writer.writerow((*record.key, record.message))
+def _array_lines(store: Store) -> list[str]:
+    from apexflow.errors import ApexflowError
+    from apexflow.storage.format import FRAME_FLOAT_COLUMNS
+
+    lines = []
+    columns = (f"frames/{name}" for name in ("frame_number", *FRAME_FLOAT_COLUMNS))
+    for path in sorted((*columns, *store.picture_paths())):
+        try:
+            array = store.array(path)
+        except ApexflowError:
+            lines.append(f"  {path:20s} damaged")
+        else:
+            lines.append(f"  {path:20s} {array.dtype!s:10s} {array.shape}")
+    return lines
+
+
+def _stranger_lines(store: Store) -> list[str]:
+    """Name the clips that the last run's catalog did not have."""
+    lines = []
+    for key, standing in zip(store.keys(), store.column("catalog").tolist(), strict=True):
+        if standing:
+            what = "takes no part" if standing == "gone" else "kept on purpose"
+            lines.append(f"{standing:9s} {'/'.join(key)}: no longer in the catalog, {what}")
+    return lines
+
+
+def _write_failures(store: Store, path: str) -> None:
+    from apexflow.storage.csv_cells import safe_row
+
+    with click.open_file(path, "w", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("dataset", "subject", "clip", "reason"))
+        for record in store.iter_records():
+            if record is not None and record.failed:
+                writer.writerow(safe_row((*record.key, record.message)))
 
 
 def _timing_lines(store: Store) -> list[str]:

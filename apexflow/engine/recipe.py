@@ -8,7 +8,9 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field
+from functools import reduce
 from importlib import resources
+from operator import getitem
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -45,6 +47,7 @@ class Alignment:
     method: Literal["integer", "subpixel", "similarity", "none"]
     margin: Annotated[int, Field(ge=0)]
     color: bool
+    reach: Literal["median", "falling"] = "median"
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -62,6 +65,29 @@ class Frames:
 
     which: Literal["all", "interval", "windows"]
     keep: bool
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Normalization:
+    """What is done about light before flow is computed: `apexflow.kernels.normalize_light`."""
+
+    method: Literal["none", "local"] = "none"
+    sigma: Annotated[float, Field(gt=0, le=1000)] = 8.0
+    epsilon: Annotated[float, Field(ge=1e-3)] = 4.0
+
+    @property
+    def options(self) -> dict[str, float]:
+        """What the kernel takes."""
+        return {"sigma": self.sigma, "epsilon": self.epsilon}
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Temporal:
+    """How many frames the flow of a pair is drawn from, see `engine.clip.temporal`."""
+
+    method: Literal["pair", "mean", "sequence"] = "pair"
+    reach_ms: Annotated[float, Field(ge=0, le=10_000)] = 40.0
+    reach_frames: Annotated[int, Field(ge=0, le=1000)] = 2
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -90,16 +116,30 @@ class Tvl1:
     outer_iterations: Annotated[int, Field(ge=1)]
     scale_step: Annotated[float, Field(gt=0, lt=1)]
     median_filtering: Literal[1, 3, 5]
+    cubic: Annotated[float, Field(ge=-1, le=0)] = -0.75
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Clg:
+    """Parameters of `apexflow.kernels.clg`; `clg_sequence` corrects with half of `alpha`."""
+
+    alpha: Annotated[float, Field(ge=2e-3)] = 100.0
+    rho: Annotated[float, Field(gt=0, le=1000)] = 8.0
+    levels: Annotated[int, Field(ge=1)] = 3
+    warps: Annotated[int, Field(ge=1)] = 2
+    max_iterations: Annotated[int, Field(ge=1)] = 40
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Flow:
     """The optical flow method and how its result is stored."""
 
-    method: Literal["farneback", "tvl1"]
+    method: Literal["farneback", "tvl1", "clg"]
     dtype: Literal["float32", "float16"]
     farneback: Farneback
     tvl1: Tvl1
+    clg: Clg = field(default_factory=Clg)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -164,6 +204,7 @@ class Map:
     regions: bool = False
     remove_head: bool = False
     mask_eyes: bool = False
+    noise: Annotated[float, Field(ge=0)] = 0.0
     options: dict[str, bool | int | float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -193,8 +234,15 @@ class Recipe:
     flow: Flow
     regions: Regions
     maps: dict[str, Map]
+    normalization: Normalization = field(default_factory=Normalization)
+    temporal: Temporal = field(default_factory=Temporal)
 
     def __post_init__(self) -> None:
+        if self.temporal.method == "sequence" and self.flow.method != "clg":
+            raise ValueError(
+                f"temporal.method: 'sequence' needs flow.method 'clg', not {self.flow.method!r}; "
+                f"take 'mean' or 'pair'"
+            )
         for window in self.windows:
             try:
                 Window.parse(window)
@@ -238,8 +286,36 @@ class Recipe:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the recipe's values."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of the recipe's values.
+
+        Keys that came later count only where they say something else than what was done before
+        there were any: a store keeps its hash, and the recipe that it was made with.
+        """
+        values = self.to_dict()
+        for *tables, key in _LATER_KEYS:
+            table = reduce(getitem, tables, values)
+            if table[key] == reduce(getitem, (*tables, key), _BEFORE):
+                del table[key]
+        for wanted in values["maps"].values():
+            if wanted["noise"] == 0:
+                del wanted["noise"]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+# Keys that recipes did not have at first, and what their absence meant.
+_BEFORE: dict[str, Any] = {
+    "alignment": {"reach": "median"},
+    "normalization": asdict(Normalization()),
+    "temporal": asdict(Temporal()),
+    "flow": {"clg": asdict(Clg()), "tvl1": {"cubic": -0.75}},
+}
+_LATER_KEYS = (
+    ("alignment", "reach"),
+    ("normalization",),
+    ("temporal",),
+    ("flow", "clg"),
+    ("flow", "tvl1", "cubic"),
+)
 
 
 def _reason(error: ValidationError) -> str:
@@ -305,7 +381,7 @@ def _read(name: str | Path) -> dict[str, Any]:
         raise ApexflowError(
             f"recipe {name}: base {base!r} must be one of {', '.join(recipe_names())}"
         )
-    return _merged(_read(base), values)
+    return _over_base(_read(base), values)
 
 
 def _read_boxes(values: dict[str, Any], folder: Path) -> None:
@@ -314,6 +390,26 @@ def _read_boxes(values: dict[str, Any], folder: Path) -> None:
     if isinstance(table, dict) and isinstance(table.get("file"), str):
         boxes = regions.read_region_boxes(folder / table.pop("file"))
         table["boxes"] = boxes | table.get("boxes", {})
+
+
+def _over_base(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Lay a recipe over its base, whose treatment of frames goes with the base's flow method.
+
+    A file with one method's parameters and no method means that method; and a method that is
+    not the base's starts from two frames as they are, not from what another one was given.
+    """
+    flow = values.get("flow")
+    if isinstance(flow, dict) and "method" not in flow:
+        named = [method for method in _FLOW_METHODS if method in flow]
+        if len(named) == 1:
+            values = values | {"flow": flow | {"method": named[0]}}
+    method = values["flow"].get("method") if isinstance(flow, dict) else None
+    if method is not None and method != base["flow"]["method"]:
+        base = {key: base[key] for key in base if key not in ("normalization", "temporal")}
+    return _merged(base, values)
+
+
+_FLOW_METHODS = get_args(get_type_hints(Flow)["method"])
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

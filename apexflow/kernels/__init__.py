@@ -40,6 +40,7 @@ _NAMES = {
     "mask_region": "encode",
     "optical_strain": "encode",
     "remove_head_motion": "encode",
+    "suppress_noise": "encode",
 }
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from apexflow.kernels.encode import mask_region as mask_region
     from apexflow.kernels.encode import optical_strain as optical_strain
     from apexflow.kernels.encode import remove_head_motion as remove_head_motion
+    from apexflow.kernels.encode import suppress_noise as suppress_noise
     from apexflow.kernels.flow_clg import CLGFrame as CLGFrame
     from apexflow.kernels.flow_clg import CLGSequence as CLGSequence
     from apexflow.kernels.flow_clg import clg as clg

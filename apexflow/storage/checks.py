@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from apexflow.storage.chunks import ChunkWriter
 from apexflow.storage.format import (
     FAILED,
     FRAME_FLOAT_COLUMNS,
@@ -60,7 +61,18 @@ def verify(store: Store | Target) -> list[Damage]:
     ApexflowError
         When there is no store, or one of another format.
     """
-    return list(_damages(store if isinstance(store, Store) else open_store(store)))
+    if isinstance(store, Store):
+        return list(_all_damages(store))
+    with open_store(store) as opened:
+        return list(_all_damages(opened))
+
+
+def _all_damages(store: Store) -> Iterator[Damage]:
+    """Yield every damage, whatever it does to those who look for it."""
+    try:
+        yield from _damages(store)
+    except Exception as error:  # metadata may be damaged in any way
+        yield Damage("metadata", _reason(error))
 
 
 def _damages(store: Store) -> Iterator[Damage]:
@@ -87,6 +99,7 @@ def _damages(store: Store) -> Iterator[Damage]:
             )
         elif record.done:
             yield from _clip_damages(store, index, name, record)
+    yield from _shared_frames(store, records)
     if store.complete:
         yield from _column_damages(store, records, lost)
 
@@ -97,7 +110,7 @@ def _unreadable_columns(store: Store) -> Iterator[Damage]:
     placed = ("roi_box",) if store.layout.region_boxes else ()
     for name in (*names, *RESULT_FLOAT_COLUMNS, *placed, "timings"):
         try:
-            column = store.column(name)
+            column = Store.column(store, name)  # a writer's own does not check
         except Exception as error:  # whatever a damaged chunk or its metadata makes Zarr raise
             yield Damage(f"clips/{name}", _reason(error), is_column=True)
             continue
@@ -112,6 +125,9 @@ def _unreadable_columns(store: Store) -> Iterator[Damage]:
 
 
 def _clip_damages(store: Store, index: int, name: str, record: ClipRecord) -> Iterator[Damage]:
+    for path in store.picture_paths():
+        if path not in record.digests:
+            yield Damage(f"clips/record of clip {name}", f"vouches for no {path}", index)
     for path, wanted in record.digests.items():
         try:
             found = store.digest(path, index, record)
@@ -121,6 +137,22 @@ def _clip_damages(store: Store, index: int, name: str, record: ClipRecord) -> It
         if found != wanted:
             what = f"checksum {found:08x}, written was {wanted:08x}"
             yield Damage(f"{path} of clip {name}", what, index)
+
+
+def _shared_frames(store: Store, records: list[ClipRecord | None]) -> Iterator[Damage]:
+    """Yield the clips whose frames another person has too, of those that take part."""
+    of_frames: dict[str, tuple[str, str]] = {}
+    for person, gone, record in zip(store.people(), store.gone(), records, strict=True):
+        if record is None or gone or not record.done or not record.identity:
+            continue
+        name = "/".join(record.key)
+        first, other = of_frames.setdefault(record.identity, (person, name))
+        if first != person:
+            yield Damage(
+                f"clip {name}",
+                f"has the frames of {other}, under another person ({person}, {first}): correct "
+                f"the table, then process again with --prune",
+            )
 
 
 def _column_damages(
@@ -148,3 +180,47 @@ def _reason(error: Exception) -> str:
     return (
         f"unreadable ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
     )
+
+
+def torn_clips(store: Store) -> set[int]:
+    """Return the rows of finished clips that miss a chunk, or whose chunk is cut short.
+
+    What a power cut or a full disk leaves: an empty or missing file, or one that is shorter than
+    its own header says. Files are looked at and 16 bytes of each are read; a changed byte within
+    is for `verify` to find. Stores in buckets and compacted arrays are not looked at: their
+    chunks are written whole, and checked when they are read.
+    """
+    writers = {path: ChunkWriter.of(store.array(path)) for path in store.picture_paths()}
+    files = {
+        path: writer for path, writer in writers.items() if writer is not None and writer.local
+    }
+    found = set()
+    for index, record in enumerate(store.sound_records()):
+        if record is None or not record.done:
+            continue
+        for path, writer in files.items():
+            chunks = _chunks(store, writer, path, index, record)
+            if any(map(writer.is_torn, chunks)) and not _vouched_for(store, path, index, record):
+                found.add(index)
+                break
+    return found
+
+
+def _vouched_for(store: Store, path: str, index: int, record: ClipRecord) -> bool:
+    """Whether a suspicious part reads as written: Zarr leaves out chunks that are all blank."""
+    try:
+        return store.digest(path, index, record) == record.digests.get(path)
+    except OSError:
+        raise
+    except Exception:  # whatever a damaged chunk makes Zarr raise
+        return False
+
+
+def _chunks(
+    store: Store, writer: ChunkWriter, path: str, index: int, record: ClipRecord
+) -> Iterable[int]:
+    """Return the numbers of the chunks that hold a clip's part of an array."""
+    if path != "frames/image" and store.layout.windows[store.window_of(path)] is not None:
+        return (index // writer.rows,)
+    first, stop = record.frame_start, record.frame_start + len(record.frame_numbers)
+    return range(first // writer.rows, -(-stop // writer.rows))

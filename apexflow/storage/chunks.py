@@ -7,6 +7,7 @@ by any Zarr library. Arrays of other codecs than a new store's are left to Zarr.
 
 from __future__ import annotations
 
+import os
 import struct
 import uuid
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
+from apexflow.storage.target import sync_file
 from apexflow.storage.zarr_private import default_buffer_prototype, sync
 
 Encode = Callable[[Any], bytes]
@@ -52,15 +54,34 @@ class ChunkWriter:
         encode = _encoder(metadata) if metadata.zarr_format == 3 and whole_rows else None
         return None if encode is None or array.shards is not None else cls(array, encode)
 
-    def write(self, number: int, values: Any) -> None:
-        """Replace chunk ``number``: rows ``number * rows`` and the following, all of them."""
+    def write(self, number: int, values: Any, *, flush: bool = False) -> list[Path]:
+        """Replace chunk ``number``: rows ``number * rows`` and the following, all of them.
+
+        With ``flush`` its bytes are on disk before its name is there. Returns the file that was
+        written, if it is one.
+        """
         data = self._encode(values)
-        key = self._array.metadata.encode_chunk_key((number, *self._rest))
+        key = self._key(number)
         if self._folder is not None:
-            _write_file(self._folder / key, data)
-            return
+            _write_file(self._folder / key, data, flush=flush)
+            return [self._folder / key]
         buffer = default_buffer_prototype().buffer.from_bytes(data)
         sync(self._array.store.set(f"{self._array.path}/{key}", buffer))
+        return []
+
+    @property
+    def local(self) -> bool:
+        """Whether chunks are files on this machine."""
+        return self._folder is not None
+
+    def is_torn(self, number: int) -> bool:
+        """Whether a chunk's file is missing, or not as long as it says itself."""
+        assert self._folder is not None
+        return _torn(self._folder / self._key(number))
+
+    def _key(self, number: int) -> str:
+        key: str = self._array.metadata.encode_chunk_key((number, *self._rest))
+        return key
 
 
 def _encoder(metadata: Any) -> Encode | None:
@@ -93,7 +114,7 @@ def _text(value: str) -> bytes:
     return struct.pack("<II", 1, len(data)) + data
 
 
-def _write_file(path: Path, data: bytes) -> None:
+def _write_file(path: Path, data: bytes, *, flush: bool) -> None:
     """Write a file whole or not at all, under the temporary name that `sweep` knows."""
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -102,7 +123,24 @@ def _write_file(path: Path, data: bytes) -> None:
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
             part.write_bytes(data)
+        if flush:
+            sync_file(part)
         part.replace(path)
     except OSError:
         part.unlink(missing_ok=True)
         raise
+
+
+def _torn(path: Path) -> bool:
+    """Read the length that Blosc's header gives, and compare it with the file's."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+            size = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        return True
+    return len(head) < _HEAD or int.from_bytes(head[12:16], "little") + _CRC_BYTES != size
+
+
+_HEAD = 16
+_CRC_BYTES = 4

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apexflow.storage.csv_cells import safe_row
 from apexflow.storage.format import (
     COLUMN_CHUNK,
     CSV_COLUMNS,
@@ -40,8 +41,11 @@ def fill_columns(store: Store) -> None:
     clips = _Columns(store, "clips", (*_PLAIN, *of_clips), index, index + 1)
     of_frames = ("frame_number", *FRAME_FLOAT_COLUMNS)
     frames = _Columns(store, "frames", of_frames, starts, starts + capacities)
-    for row, found in enumerate(store.iter_records()):
+    total = store.array("frames/frame_number").shape[0]
+    for row, found in enumerate(store.sound_records()):
         record = found or _NO_RECORD
+        if not 0 <= record.frame_start <= total - len(record.frame_numbers):
+            record = _NO_RECORD  # damaged: `verify` names it
         for name in _PLAIN:
             clips.put(name, row, [_value(record, name)])
         for name in of_clips:
@@ -64,10 +68,15 @@ def write_csv(store: Store) -> None:
     for start in range(0, store.clip_count, COLUMN_CHUNK):
         rows = slice(start, min(start + COLUMN_CHUNK, store.clip_count))
         columns = (np.asarray(store.array(f"clips/{name}")[rows]).tolist() for name in CSV_COLUMNS)
-        writer.writerows(zip(*columns, strict=True))
+        writer.writerows(map(safe_row, zip(*columns, strict=True)))
     data = np.frombuffer(text.getvalue().encode(), np.uint8)
     store.group.create_array(
-        "clips.csv", data=data, chunks=data.shape, compressors=None, overwrite=True
+        "clips.csv",
+        data=data,
+        chunks=data.shape,
+        compressors=None,
+        overwrite=True,
+        dimension_names=("byte",),  # without a name xarray opens no tree
     )
 
 

@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.abc.store import Store as ZarrStore
 from zarr.storage import WrapperStore
 
-from apexflow.errors import ApexflowError
+from apexflow.errors import ApexflowError, DamagedError
 from apexflow.storage.holds import without_readers
 from apexflow.storage.store import open_store
-from apexflow.storage.target import Target, exclusive, sweep
+from apexflow.storage.target import Target, disk_errors, exclusive, sweep, sync_all, target_name
 from apexflow.storage.writer import StoreWriter, open_writer
 from apexflow.storage.zarr_private import ArrayV3Metadata, Buffer, BufferPrototype, sync
 
@@ -37,6 +38,7 @@ _RECORD_BYTES = 10 << 10
 _OTHER = {".": "/", "/": "."}
 _ROWS_BEFORE = "rows_before_compaction"
 _GROUPS = ("flow", "roi", "maps")
+_AS_IT_WAS = "the store reads as it did; make room and give the same command again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,8 @@ def compact(target: Target, *, chunk_bytes: int = CHUNK_BYTES, shard_bytes: int 
             f"chunk_bytes must be 1 or more, shard_bytes 0 or more. "
             f"Got {chunk_bytes} and {shard_bytes}."
         )
-    open_store(target)
-    with exclusive(target):
+    open_store(target).close()
+    with exclusive(target), disk_errors(f"cannot compact {target_name(target)}", _AS_IT_WAS):
         store = open_writer(target)
         if not store.complete:
             raise ApexflowError(
@@ -105,22 +107,30 @@ def compact(target: Target, *, chunk_bytes: int = CHUNK_BYTES, shard_bytes: int 
             rows = _rows_wanted(store, path, chunk_bytes)
             shard = max(1, shard_bytes // chunk_bytes) * rows if shard_bytes else None
             _rewrite(store, path, rows, shard, {_ROWS_BEFORE: _rows(store.array(path))})
+        if todo:
+            store.next_generation()
+            sync_all(target)
         after = sum(_chunk_count(store.array(path)) for path in todo)
         kept = not _delete_unused(store)
     return Compaction(tuple(todo), before, after, kept)
 
 
-def expand(store: StoreWriter) -> bool:
+def expand(store: StoreWriter, *, lost_as_blank: bool = False) -> bool:
     """Bring a compacted store back into the form that tasks may write; say whether it was one.
 
-    For the one process that holds the store.
+    For the one process that holds the store. With ``lost_as_blank`` what cannot be read becomes
+    the fill value: for a repair, which has taken back the records of such clips.
+
+    Raises `DamagedError` when something cannot be read; the store is then as it was.
     """
     store.refresh()
     compacted = [path for path in _paths(store) if _is_compact(store.array(path))]
     for path in compacted:
         rows = int(str(store.array(path).attrs[_ROWS_BEFORE]))
-        _rewrite(store, path, rows, None, {})
+        _rewrite(store, path, rows, None, {}, lost_as_blank=lost_as_blank)
     if compacted:
+        store.next_generation()
+        sync_all(store.group.store)
         _delete_unused(store)
     return bool(compacted)
 
@@ -154,7 +164,13 @@ class _HeldMetadata(WrapperStore[ZarrStore]):
 
 
 def _rewrite(
-    store: StoreWriter, path: str, rows: int, shard: int | None, remember: dict[str, int]
+    store: StoreWriter,
+    path: str,
+    rows: int,
+    shard: int | None,
+    remember: dict[str, int],
+    *,
+    lost_as_blank: bool = False,
 ) -> None:
     """Write an array in chunks of ``rows`` beside its old ones, then switch to them."""
     old = store.array(path)
@@ -183,14 +199,32 @@ def _rewrite(
     step = max(shard or rows, _rows(old))
     for start in range(0, old.shape[0], step):
         part = slice(start, min(start + step, old.shape[0]))
-        values = np.asarray(old[part])
+        values = _read_part(store, old, part, lost_as_blank=lost_as_blank)
         new[part] = values
         if not _equal(np.asarray(new[part]), values):
             raise ApexflowError(
                 f"{store.name}: {path} does not read back as written; the store is as it was"
             )
+    sync_all(store.group.store)
     held.show()
     store.refresh()
+
+
+def _read_part(
+    store: StoreWriter, array: zarr.Array[Any], part: slice, *, lost_as_blank: bool
+) -> NDArray[Any]:
+    try:
+        return np.asarray(array[part])
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged chunk makes Zarr raise
+        if lost_as_blank:
+            shape = (part.stop - part.start, *array.shape[1:])
+            return np.full(shape, array.fill_value, array.dtype)
+        raise DamagedError(
+            f"{store.name}: {array.path}, rows {part.start} to {part.stop - 1}, is damaged "
+            f"({type(error).__name__}); the process command with --repair makes it again"
+        ) from None
 
 
 def _paths(store: StoreWriter) -> Iterator[str]:

@@ -9,7 +9,6 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from apexflow.errors import ApexflowError
 from apexflow.storage.format import (
     COLUMN_CHUNK,
     FORMAT,
@@ -27,8 +26,10 @@ from apexflow.storage.format import (
 from apexflow.storage.target import (
     BEING_CREATED,
     Target,
+    disk_errors,
     not_ours,
     root_attributes,
+    sync_all,
     target_name,
     zarr_target,
 )
@@ -48,26 +49,27 @@ def create_store(
     Raises `ApexflowError` when something else is there.
     """
     name = target_name(target)
-    try:
-        begun = root_attributes(target) == BEING_CREATED
-        group = zarr.create_group(
-            zarr_target(target), attributes=dict(BEING_CREATED), overwrite=begun
-        )
-    except (FileExistsError, zarr.errors.ContainsGroupError, zarr.errors.ContainsArrayError):
-        raise not_ours(name) from None
-    except OSError as error:
-        raise ApexflowError(f"cannot create the store {name}: {error.strerror or error}") from None
-    _make_arrays(group, layout)
-    # Last: a store whose creation was cut short says so, and is made again.
-    group.attrs.put(
-        {
-            "format": FORMAT,
-            "recipe": dict(recipe),
-            "recipe_hash": recipe_hash,
-            "layout": layout.to_dict(),
-            **provenance,
-        }
-    )
+    described = {
+        "format": FORMAT,
+        "recipe": dict(recipe),
+        "recipe_hash": recipe_hash,
+        "layout": layout.to_dict(),
+        **provenance,
+    }
+    with disk_errors(
+        f"cannot create the store {name}", "make room there, or choose another output"
+    ):
+        try:
+            begun = root_attributes(target) == BEING_CREATED
+            group = zarr.create_group(
+                zarr_target(target), attributes=dict(BEING_CREATED), overwrite=begun
+            )
+        except (FileExistsError, zarr.errors.ContainsGroupError, zarr.errors.ContainsArrayError):
+            raise not_ours(name) from None
+        _make_arrays(group, layout)
+        sync_all(target)
+        # Last: a store whose creation was cut short says so, and is made again.
+        group.attrs.put(described)
     return StoreWriter(group, name)
 
 

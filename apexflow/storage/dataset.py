@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Dataset
 from zarr.abc.store import Store as ZarrStore
 
-from apexflow.catalog import Clip
+from apexflow.catalog import Clip, person_of
 from apexflow.errors import ApexflowError
 from apexflow.storage.collate import (
     Batch,
@@ -23,7 +23,6 @@ from apexflow.storage.collate import (
     SampleBatch,
     collate,
 )
-from apexflow.storage.holds import HeldStore
 from apexflow.storage.labels import Labels, label_clips, stored_clips
 from apexflow.storage.packed import Packed, join
 from apexflow.storage.samples import (
@@ -37,7 +36,7 @@ from apexflow.storage.samples import (
     maps_part,
     windows_part,
 )
-from apexflow.storage.store import Store
+from apexflow.storage.store import HeldStore, Store
 from apexflow.storage.target import Target, target_name
 
 if TYPE_CHECKING:
@@ -48,12 +47,33 @@ MEMORY = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class SampleInfo:
-    """Which clip a sample is."""
+    """Which clip a sample is.
+
+    Attributes
+    ----------
+    dataset, subject, clip : str
+    label : int
+    person : str
+        Who it is; the same in several data sets where they show the same people.
+    frames : str
+        Equal of two samples only where they were made of the same frames; "" when unknown.
+    """
 
     dataset: str
     subject: str
     clip: str
     label: int
+    person: str = ""
+    frames: str = ""
+
+    def described(self) -> str:
+        """Return what a fingerprint of samples is over."""
+        text = (
+            f"SampleInfo(dataset={self.dataset!r}, subject={self.subject!r}, "
+            f"clip={self.clip!r}, label={self.label!r})"
+        )
+        derived = person_of(self.dataset, self.subject)
+        return text if self.person in ("", derived) else f"{text} {self.person!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +256,8 @@ class ClipDataset(Dataset[Sample]):
         digest = hashlib.sha256()
         for sample, place in zip(self.samples, self._places, strict=True):
             stored = {name: info.digests for name, info in place.info.items()}
-            digest.update(repr((sample, sorted(stored.items()))).encode())
+            text = f"({sample.described()}, {sorted(stored.items())!r})"
+            digest.update(text.encode())
         return digest.hexdigest()
 
     @property
@@ -282,12 +303,14 @@ class ClipDataset(Dataset[Sample]):
     ) -> tuple[list[_Place], tuple[SampleInfo, ...], tuple[str, ...]]:
         places: list[_Place] = []
         clips: list[Clip] = []
+        whose: list[tuple[str, str]] = []
         for number, (reader, parts) in enumerate(zip(self._readers, self._parts, strict=True)):
             store = reader.store
-            rows = stored_clips(store)
-            infos = list(finished_rows(store, parts))
-            if not infos:
+            rows, people = stored_clips(store), store.people()
+            found = list(finished_rows(store, parts))
+            if not found:
                 raise ApexflowError(f"{store.name} holds no finished clip")
+            infos = [info for info, _ in found]
             if not store.complete:
                 warnings.warn(
                     f"{store.name} is still being written, or its run was cut short: the "
@@ -295,10 +318,12 @@ class ClipDataset(Dataset[Sample]):
                     stacklevel=3,
                 )
             places += [_Place(number, info) for info in infos]
-            clips += [rows[next(iter(info.values())).row] for info in infos]
+            here = [next(iter(info.values())).row for info in infos]
+            clips += [rows[row] for row in here]
+            whose += [(people[row], frames) for row, (_, frames) in zip(here, found, strict=True)]
         label_of, classes = label_clips(clips, labels)
         kept = [i for i, clip in enumerate(clips) if clip.key in label_of]
-        samples = (SampleInfo(*clips[i].key, label_of[clips[i].key]) for i in kept)
+        samples = (SampleInfo(*clips[i].key, label_of[clips[i].key], *whose[i]) for i in kept)
         return [places[i] for i in kept], tuple(samples), classes
 
     def _measure(self) -> int:

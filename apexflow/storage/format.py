@@ -26,19 +26,31 @@ the order of the region axis of ``roi``.
 
 A clip is done when its row of ``clips/record`` says so: that one small chunk is written
 last, and whole or not at all. The record holds, for each window, the frame numbers (from, to)
-of its pairs, under the name ``steps``.
+of its pairs, under the name ``steps``, and ends with a checksum of its own text.
+
+``clips/catalog`` says of each row whether the catalog of the last run had it (empty), no longer
+has it (``gone``: the clip takes no part in training), or had it not and it was kept on purpose
+(``kept``). The attributes of ``clips`` hold a CRC-32C of each column (``column_digests``).
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+import google_crc32c
+
 FORMAT = 1
 
-TEXT_COLUMNS = ("dataset", "subject", "clip", "source", "emotion", "action_units", "details")
+ADDED_COLUMNS = ("person", "catalog")
+"""Text columns that stores of earlier versions lack; a run adds them."""
+TEXT_COLUMNS = (
+    *("dataset", "subject", "clip", "source", "emotion", "action_units", "details"),
+    *ADDED_COLUMNS,
+)
 NUMBER_COLUMNS = ("label", "onset", "apex", "offset", "frame_start", "frame_capacity")
 RESULT_TEXT_COLUMNS = ("status", "message", "apex_source")
 RESULT_NUMBER_COLUMNS = ("frame_count", "template_frame", "apex_frame")
@@ -58,7 +70,7 @@ NO_NUMBER = -1
 CSV_COLUMNS = (
     *("dataset", "subject", "clip", "status", "message", "source", "emotion", "action_units"),
     *("label", "onset", "apex", "offset", "frame_start", "frame_count", "template_frame"),
-    *("apex_frame", "apex_source"),
+    *("apex_frame", "apex_source", *ADDED_COLUMNS),
 )
 
 # Frames of one clip fill whole chunks, so that no two clips ever share one: 32 crops of
@@ -71,6 +83,9 @@ COLUMN_CHUNK = 1 << 14
 DONE = "done"
 FAILED = "failed"
 PENDING = ""
+
+LISTED, GONE, KEPT = "", "gone", "kept"
+"""The column ``catalog``: whether the last run's catalog had the clip, or it was kept."""
 
 
 # In the store's attributes: a window that has more frame pairs the longer the clip is.
@@ -167,6 +182,20 @@ def float_columns(layout: Layout) -> dict[str, tuple[tuple[int, ...], tuple[str,
     return columns
 
 
+def picture_paths(layout: Layout) -> tuple[str, ...]:
+    """Return the paths of all arrays of pixels: flow, regions, maps, frames."""
+    groups = ("flow", "roi") if layout.regions else ("flow",)
+    flows = (f"{group}/{window}" for group in groups for window in layout.windows)
+    kept = ("frames/image",) if layout.keep_frames else ()
+    return (*flows, *(f"maps/{name}" for name in layout.maps), *kept)
+
+
+def window_of(layout: Layout, path: str) -> str:
+    """Return the window whose flow an array of ``flow``, ``roi`` or ``maps`` holds."""
+    group, _, name = path.partition("/")
+    return layout.maps[name].window if group == "maps" else name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipRow:
     """One clip as annotated, and the most frames that it can fill."""
@@ -178,6 +207,8 @@ class ClipRow:
     emotion: str = ""
     action_units: str = ""
     details: str = ""
+    person: str = ""
+    catalog: str = LISTED
     label: int = NO_NUMBER
     onset: int = NO_NUMBER
     apex: int = NO_NUMBER
@@ -223,6 +254,11 @@ class ClipRecord:
     device, face_device, decode_device : str
         What computed the clip, found its face, and decoded its frames: "cpu" or the name of a
         GPU; "" in records of older stores.
+    frames : str
+        SHA-256 of sizes and times of the files that were read, whatever the clip is called and
+        however it is annotated; "" in records of older stores.
+    versions : dict of package to str
+        Those that changed pixels here and differ from what the store was made with.
     """
 
     dataset: str
@@ -250,6 +286,8 @@ class ClipRecord:
     device: str = ""
     face_device: str = ""
     decode_device: str = ""
+    frames: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -263,6 +301,15 @@ class ClipRecord:
     def failed(self) -> bool:
         return self.status == FAILED
 
+    @property
+    def identity(self) -> str:
+        """The frames as files and as pixels: equal only of the same frames; "" when unknown."""
+        if not self.frames:
+            return ""
+        crops = self.digests.get("frames/image")
+        pixels = [crops] if crops is not None else sorted(self.digests.items())
+        return f"{self.frames}:{pixels}"
+
     def pair_rows(self, window: str) -> list[int]:
         """Return the rows of the frame axis at which the frame pairs of a window end."""
         rows = {number: self.frame_start + i for i, number in enumerate(self.frame_numbers)}
@@ -271,13 +318,20 @@ class ClipRecord:
     def to_json(self) -> str:
         names = {part.name: "steps" if part.name == "pairs" else part.name for part in fields(self)}
         values = {written: getattr(self, name) for name, written in names.items()}
+        for name in _ONLY_WHEN_THERE:
+            if not values[name]:
+                del values[name]
         return json.dumps(
             values | {"steps": dict(self.pairs), "digests": dict(self.digests)}, ensure_ascii=False
         )
 
     @classmethod
     def from_json(cls, text: str) -> ClipRecord:
-        values = json.loads(text)
+        """Read what `to_json` gave, with or without the `sealed` checksum.
+
+        Raises `ValueError`, `KeyError` or `TypeError` when it is not a record.
+        """
+        values = json.loads(_unsealed(text))
         for name in ("frame_numbers", "files", "rotation", "scale", "score", "box"):
             values[name] = tuple(values[name])
         for name in ("shift", "landmarks", "roi_box"):
@@ -286,3 +340,23 @@ class ClipRecord:
             window: tuple(map(tuple, pairs)) for window, pairs in values.pop("steps").items()
         }
         return cls(**values)
+
+
+_ONLY_WHEN_THERE = ("frames", "versions")
+_SEAL = re.compile(r', "crc32c": (\d+)\}$')
+
+
+def sealed(text: str) -> str:
+    """Return a record's JSON with the CRC-32C of itself as its last entry."""
+    return f'{text[:-1]}, "crc32c": {google_crc32c.value(text.encode())}}}'
+
+
+def _unsealed(text: str) -> str:
+    """Return the JSON that was sealed; records of older stores bear no checksum."""
+    found = _SEAL.search(text)
+    if found is None:
+        return text
+    bare = text[: found.start()] + "}"
+    if google_crc32c.value(bare.encode()) != int(found[1]):
+        raise ValueError("its checksum is that of another text")
+    return bare

@@ -7,16 +7,11 @@ that the next run does it again: the clips whose pixels are damaged, and the ann
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
-
-import numpy as np
-import zarr
 
 from apexflow.storage.checks import Damage, verify
 from apexflow.storage.compact import expand
 from apexflow.storage.format import NO_NUMBER, NUMBER_COLUMNS, TEXT_COLUMNS
-from apexflow.storage.writer import StoreWriter, whole_chunks
-from apexflow.storage.zarr_private import sync
+from apexflow.storage.writer import StoreWriter, delete_chunk, whole_chunks
 
 _RECORDED = ("dataset", "subject", "clip", "frame_start")
 
@@ -35,7 +30,7 @@ def repair(store: StoreWriter) -> list[Damage]:
     for index in sorted({damage.index for damage in found if damage.index is not None}):
         store.forget_row(index)
     if found:
-        expand(store)
+        expand(store, lost_as_blank=True)
         store.begin()
     return found
 
@@ -43,12 +38,15 @@ def repair(store: StoreWriter) -> list[Damage]:
 def _clear(store: StoreWriter, paths: Collection[str]) -> None:
     """Empty unreadable columns, and write again what the commit records know of them."""
     for path in paths:
-        _delete_unreadable(store.array(path))
+        array = store.array(path)
+        for number in range(-(-array.shape[0] // array.chunks[0])):
+            delete_chunk(array, number)
+    store.forget_digests([path.removeprefix("clips/") for path in paths])
     annotation = {f"clips/{name}" for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS)}
     if not annotation.intersection(paths):
         return
     columns = {name: store.column(name) for name in (*_RECORDED, "frame_capacity")}
-    for index, record in enumerate(store.iter_records()):
+    for index, record in enumerate(store.sound_records()):
         if record is None:  # its slot cannot be relied on: the run gives it another
             columns["frame_start"][index], columns["frame_capacity"][index] = 0, 0
             continue
@@ -58,13 +56,3 @@ def _clear(store: StoreWriter, paths: Collection[str]) -> None:
             columns["frame_capacity"][index] = whole_chunks(len(record.frame_numbers))
     for name, values in columns.items():
         store.array(f"clips/{name}")[: len(values)] = values
-
-
-def _delete_unreadable(array: zarr.Array[Any]) -> None:
-    rows = array.chunks[0]
-    for number, start in enumerate(range(0, array.shape[0], rows)):
-        try:
-            np.asarray(array[start : start + rows])
-        except Exception:  # whatever a damaged chunk makes Zarr raise
-            key = array.metadata.encode_chunk_key((number, *(0,) * (array.ndim - 1)))
-            sync(array.store.delete(f"{array.path}/{key}"))

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from apexflow.errors import ApexflowError, NotStoredError
+from apexflow.errors import ApexflowError, DamagedError, NotStoredError
 from apexflow.storage.format import NO_NUMBER, ClipRecord
 from apexflow.storage.store import Store, crc32c
 
@@ -108,13 +108,14 @@ class PerClipPart:
 
     def _checked(self, store: Store, position: int, clips: Sequence[RowInfo]) -> NDArray[Any]:
         path = self.paths[position]
-        try:
+
+        def read() -> NDArray[Any]:
             values = _read_rows(store.array(path), [clip.row for clip in clips])
-        except Exception as error:  # whatever a damaged chunk makes Zarr raise
-            raise _damaged(store, path, clips, str(error)) from error
-        for clip, value in zip(clips, values, strict=True):
-            _check(store, path, clip, position, value)
-        return values
+            for clip, value in zip(clips, values, strict=True):
+                _check(store, path, clip, position, value)
+            return values
+
+        return _again_when_rewritten(store, path, clips, read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,19 +155,19 @@ class PerFramePart:
         return _filled(count, (self.finish(self._checked(store, clip)) for clip in clips))
 
     def _checked(self, store: Store, clip: RowInfo) -> NDArray[Any]:
-        array, partly = store.array(self.path), len(clip.frames) < len(clip.all_frames)
-        try:
+        partly = len(clip.frames) < len(clip.all_frames)
+
+        def read() -> NDArray[Any]:
+            array = store.array(self.path)
             values = _read_rows(array, clip.frames)
+            if not partly:
+                _check(store, self.path, clip, 0, values)
             # Chunks carry checksums of their own; a lost one reads as zeros.
-            if partly and not values.reshape(len(values), -1).any(axis=1).all():
+            elif not values.reshape(len(values), -1).any(axis=1).all():
                 _check(store, self.path, clip, 0, _read_rows(array, clip.all_frames))
-        except ApexflowError:
-            raise
-        except Exception as error:
-            raise _damaged(store, self.path, [clip], str(error)) from error
-        if not partly:
-            _check(store, self.path, clip, 0, values)
-        return values
+            return values
+
+        return _again_when_rewritten(store, self.path, [clip], read)
 
 
 SamplePart = PerClipPart | PerFramePart
@@ -228,12 +229,29 @@ def encoder(
     return partial(make_maps, encoding=encode, size=size, options=dict(options))
 
 
-def finished_rows(store: Store, parts: Mapping[str, SamplePart]) -> Iterator[dict[str, RowInfo]]:
-    """Yield what reading each finished clip needs, in the order of the store."""
+def finished_rows(
+    store: Store, parts: Mapping[str, SamplePart]
+) -> Iterator[tuple[dict[str, RowInfo], str]]:
+    """Yield what reading each finished clip needs, and which frames it has.
+
+    In the order of the store, without the clips that its last catalog no longer had. Raises
+    `DamagedError` when a commit record is not that of its row, or cannot be what it says.
+    """
     key_frames = {name: store.column(name) for name in KEY_FRAMES}
-    for row, record in enumerate(store.iter_records()):
-        if record is not None and record.done:
-            yield {name: part.info(store, row, record, key_frames) for name, part in parts.items()}
+    gone = store.gone()
+    for row, record in store.finished():
+        if gone[row]:
+            continue
+        try:
+            found = {
+                name: part.info(store, row, record, key_frames) for name, part in parts.items()
+            }
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise DamagedError(
+                f"{store.name}: the commit record of {'/'.join(record.key)} is damaged "
+                f"({type(error).__name__}); `apexflow verify` names what is damaged"
+            ) from None
+        yield found, record.identity
 
 
 def _window_part(
@@ -351,16 +369,31 @@ def _read_rows(array: zarr.Array[Any], rows: Sequence[int]) -> NDArray[Any]:
     return values
 
 
+def _again_when_rewritten(
+    store: Store, path: str, clips: Sequence[RowInfo], read: Callable[[], NDArray[Any]]
+) -> NDArray[Any]:
+    """Read, and once more with the arrays opened again: they may have been rewritten."""
+    for _ in range(2):
+        try:
+            return read()
+        except DamagedError as error:
+            damage = error
+        except Exception as error:  # whatever a damaged chunk makes Zarr raise
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            damage = _damaged(store, path, clips, reason)
+        store.refresh()
+    raise damage
+
+
 def _check(store: Store, path: str, clip: RowInfo, position: int, values: NDArray[Any]) -> None:
     wanted = clip.digests[position]
-    if wanted is not None and crc32c(values) != wanted:
+    if wanted is None or crc32c(values) != wanted:
         raise _damaged(store, path, [clip], "it differs from its commit record")
 
 
-def _damaged(store: Store, path: str, clips: Sequence[RowInfo], reason: str) -> ApexflowError:
+def _damaged(store: Store, path: str, clips: Sequence[RowInfo], reason: str) -> DamagedError:
     where = clips[0].name if len(clips) == 1 else f"{clips[0].name} to {clips[-1].name}"
-    first_line = reason.splitlines()[0] if reason else "unreadable"
-    return ApexflowError(
-        f"{store.name}: {path} of clip {where} is damaged or being rewritten ({first_line}); "
+    return DamagedError(
+        f"{store.name}: {path} of clip {where} is damaged or being rewritten ({reason}); "
         "`apexflow verify` names what is damaged"
     )

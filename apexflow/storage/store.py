@@ -1,9 +1,15 @@
-"""One store, as it is read: the table, the records, the arrays of each clip."""
+"""One store, as it is read: the table, the records, the arrays of each clip.
+
+Whoever reads holds the store, so that a compaction leaves the chunks in place, and checks what
+was read against the clip's commit record. An array that was rewritten meanwhile is opened again.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import google_crc32c
 import numpy as np
@@ -11,8 +17,19 @@ import zarr
 from numpy.typing import NDArray
 from zarr.errors import GroupNotFoundError
 
-from apexflow.errors import ApexflowError, NotStoredError
-from apexflow.storage.format import FORMAT, ClipRecord, Layout
+from apexflow.catalog import person_of
+from apexflow.errors import ApexflowError, DamagedError, NotStoredError
+from apexflow.storage.format import (
+    ADDED_COLUMNS,
+    FORMAT,
+    GONE,
+    LISTED,
+    ClipRecord,
+    Layout,
+    picture_paths,
+    window_of,
+)
+from apexflow.storage.holds import hold
 from apexflow.storage.target import (
     Target,
     local_path,
@@ -28,13 +45,47 @@ Key = tuple[str, str, str]
 
 
 class Store:
-    """A store of format 1, opened for reading; see `open_store`. `StoreWriter` is one to write."""
+    """A store of format 1, opened for reading; see `open_store`. `StoreWriter` is one to write.
 
-    def __init__(self, group: zarr.Group, name: str) -> None:
+    It holds the store until it is closed: by `close`, at the end of a ``with`` block, or when
+    nobody refers to it any more.
+    """
+
+    _checks = True
+    """Whether records are checked against the table: a writer may find it half-written."""
+
+    def __init__(self, group: zarr.Group, name: str, *, handle: int | None = None) -> None:
         self.group = group
         self.name = name
+        self._handle = handle
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._layout: Layout | None = None
+        self._generation: Any = None
+
+    def close(self) -> None:
+        """Let go of the store: a compaction may then delete the chunks that it replaced."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:
+            self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a copy in another process open, and hold, the store for itself."""
+        return _open_held, (self.group.store, self.name)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -43,7 +94,10 @@ class Store:
     @property
     def layout(self) -> Layout:
         if self._layout is None:
-            self._layout = Layout.from_dict(self.attributes["layout"])
+            try:
+                self._layout = Layout.from_dict(self.attributes["layout"])
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise self._damaged("the layout in the store's attributes", _said(error)) from None
         return self._layout
 
     @property
@@ -53,35 +107,101 @@ class Store:
     @property
     def clip_count(self) -> int:
         """Number of clips in the table: rows beyond it were never committed."""
-        return int(self._attrs_now("clips")["count"])
+        count = self._attrs_now("clips").get("count")
+        if not isinstance(count, int) or count < 0:
+            raise self._damaged("clips/zarr.json", f"count is {count!r}")
+        return count
 
     @property
     def complete(self) -> bool:
         """Whether the last run reached its end, so that the columns hold every result."""
-        return bool(self._attrs_now("clips")["complete"])
+        return bool(self._attrs_now("clips").get("complete"))
 
     def array(self, path: str) -> zarr.Array[Any]:
-        """Return an array of the store by its path, such as ``maps/hsv``."""
+        """Return an array of the store by its path, such as ``maps/hsv``.
+
+        It is Zarr's own, which gives the fill value for a chunk that is missing; `read` and
+        `frames` check what they read.
+        """
         if path not in self._arrays:
-            found = self.group.get(path)
+            try:
+                found = self.group.get(path)
+            except Exception as error:  # whatever damaged metadata makes Zarr raise
+                raise self._damaged(f"the metadata of {path}", _said(error)) from None
             if not isinstance(found, zarr.Array):
                 raise ApexflowError(f"{self.name}: no array {path} in this store")
             self._arrays[path] = found
         return self._arrays[path]
 
+    def refresh(self) -> None:
+        """Open the arrays again: their chunks may have been rewritten."""
+        self._arrays.clear()
+
     def column(self, name: str) -> NDArray[Any]:
-        """Return one column of the table, a row a clip."""
-        return np.asarray(self.array(f"clips/{name}")[: self.clip_count])
+        """Return one column of the table, a row a clip.
+
+        Raises `DamagedError` when it cannot be read or is not what was written.
+        """
+        reason = ""
+        for _ in range(2):
+            attributes = self._attrs_now("clips")
+            wanted = attributes.get("column_digests", {}).get(name)
+            try:
+                values = self.raw_column(name)
+            except (DamagedError, NotStoredError):
+                raise
+            except Exception as error:  # whatever a damaged chunk makes Zarr raise
+                reason = _said(error)
+            else:
+                if wanted is None or column_digest(values) == wanted:
+                    return values
+                reason = "it is not what was written"
+            self.refresh()
+        raise self._damaged(f"column clips/{name}", reason)
+
+    def raw_column(self, name: str) -> NDArray[Any]:
+        """Return one column of the table as it is, unchecked."""
+        count = self.clip_count
+        if name in ADDED_COLUMNS and not self.has_column(name):
+            return np.asarray(self._made_up(name, count), np.dtypes.StringDType())
+        return np.asarray(self.array(f"clips/{name}")[:count])
+
+    def has_column(self, name: str) -> bool:
+        """Whether the store has a column, or had one when it was last written."""
+        digests = self._attrs_now("clips").get("column_digests", {})
+        return f"clips/{name}" in self.group or name in digests
+
+    def _made_up(self, name: str, count: int) -> list[str]:
+        """Return a column that stores of earlier versions lack."""
+        if name == "person":
+            return [person_of(dataset, subject) for dataset, subject, _ in self.keys()]
+        return [LISTED] * count
 
     def keys(self) -> list[Key]:
         """Return (data set, subject, clip) of each row."""
         columns = (self.column(name).tolist() for name in ("dataset", "subject", "clip"))
         return list(zip(*columns, strict=True))
 
+    def people(self) -> list[str]:
+        """Return the person of each row: the same in several data sets where that is known."""
+        stored = self.column("person").tolist()
+        return [
+            person or person_of(dataset, subject)
+            for person, (dataset, subject, _) in zip(stored, self.keys(), strict=True)
+        ]
+
+    def gone(self) -> list[bool]:
+        """Say of each row whether the last run's catalog no longer had its clip.
+
+        Such clips take no part in data sets and folds; `apexflow process` drops them with
+        ``--prune`` and keeps them with ``--keep``.
+        """
+        return [standing == GONE for standing in self.column("catalog").tolist()]
+
     def record(self, index: int) -> ClipRecord | None:
         """Return the commit record of a row; None when the clip was never finished.
 
-        Raises `ApexflowError` when it is damaged.
+        Raises `DamagedError` when it is damaged.
         """
         (found,) = self._read_records(index, index + 1)
         return found
@@ -93,64 +213,208 @@ class Store:
     def iter_records(self) -> Iterator[ClipRecord | None]:
         """Yield the commit record of every row, a block of rows in memory at a time.
 
-        Raises `ApexflowError` when one is damaged.
+        Raises `DamagedError` when one is damaged, or another clip's.
+        """
+        keys = self.keys() if self._checks else []
+        count = len(keys) if self._checks else self.clip_count
+        for start in range(0, count, RECORD_BLOCK):
+            records = self._read_records(start, min(start + RECORD_BLOCK, count))
+            for row, record in enumerate(records, start):
+                if self._checks and record is not None and record.key != keys[row]:
+                    raise DamagedError(
+                        f"{self.name}: row {row} is {'/'.join(keys[row])}, its commit record is "
+                        f"of {'/'.join(map(str, record.key))}; the process command does it again"
+                    )
+                yield record
+
+    def finished(self) -> Iterator[tuple[int, ClipRecord]]:
+        """Yield (row, record) of each clip that is done; raises as `iter_records` does."""
+        for index, record in enumerate(self.iter_records()):
+            if record is not None and record.done:
+                yield index, record
+
+    def sound_records(self, damaged: set[int] | None = None) -> Iterator[ClipRecord | None]:
+        """Yield the commit record of every row, None in the place of one that is damaged.
+
+        The rows of these are added to ``damaged``.
         """
         count = self.clip_count
         for start in range(0, count, RECORD_BLOCK):
-            yield from self._read_records(start, min(start + RECORD_BLOCK, count))
+            stop = min(start + RECORD_BLOCK, count)
+            try:
+                yield from self._read_records(start, stop)
+            except DamagedError:
+                for index in range(start, stop):
+                    yield self._sound_record(index, set() if damaged is None else damaged)
+
+    def _sound_record(self, index: int, damaged: set[int]) -> ClipRecord | None:
+        try:
+            return self.record(index)
+        except DamagedError:
+            damaged.add(index)
+            return None
 
     def _read_records(self, start: int, stop: int) -> list[ClipRecord | None]:
-        array = self.array("clips/record")
         try:
-            texts = np.asarray(array[start:stop]).tolist()
+            texts = self._record_texts(start, stop)
+            if "" in texts and self._rewritten():
+                texts = self._record_texts(start, stop)
+            if "" in texts and self._checks and self.complete:
+                self._check_unrecorded(texts, start)
             return [ClipRecord.from_json(text) if text else None for text in texts]
+        except ApexflowError:
+            raise
         except Exception as error:  # whatever a damaged chunk makes Zarr or the parser raise
-            raise ApexflowError(
-                f"{self.name}: a commit record is damaged ({error}); `apexflow verify` says "
-                f"which, the process command with --repair does its clip again"
+            raise DamagedError(
+                f"{self.name}: a commit record is damaged ({_said(error)}); `apexflow verify` "
+                f"says which, and the process command does its clip again"
             ) from None
 
+    def _check_unrecorded(self, texts: list[str], start: int) -> None:
+        """Refuse a lost record: where a run has reached its end, the table says who has one."""
+        status = self.column("status")[start : start + len(texts)].tolist()
+        for row, (text, found) in enumerate(zip(texts, status, strict=True), start):
+            if found and not text:
+                raise DamagedError(
+                    f"{self.name}: the commit record of row {row} is missing, its clip was {found}"
+                    f"; the process command does it again"
+                )
+
+    def _record_texts(self, start: int, stop: int) -> list[str]:
+        texts: list[str] = np.asarray(self.array("clips/record")[start:stop]).tolist()
+        # A table that has grown since the array was opened.
+        return texts + [""] * (stop - start - len(texts))
+
     def digest(self, path: str, index: int, record: ClipRecord) -> int:
-        """Read one clip's part of an array and return its CRC-32C."""
-        return crc32c(self.read(path, index, record))
+        """Read one clip's part of an array, whatever it is, and return its CRC-32C."""
+        return crc32c(self._read(path, index, record))
 
     def read(self, path: str, index: int, record: ClipRecord) -> NDArray[Any]:
         """Read one clip's part of an array of ``flow``, ``roi``, ``maps`` or ``frames/image``.
 
         Without the clip axis; a window of several frame pairs has their axis first, whatever way
         the store keeps it.
+
+        Raises
+        ------
+        DamagedError
+            It is missing, unreadable, or not what the clip's commit record vouches for.
+        NotStoredError
+            The recipe keeps no frames, and frames are asked for.
         """
+        if path == "frames/image" and not self.layout.keep_frames:
+            raise NotStoredError(f"{self.name} keeps no frames; its recipe has frames.keep = false")
+        reason = ""
+        for _ in range(2):
+            try:
+                values = self._read(path, index, record)
+            except Exception as error:  # whatever a damaged chunk or record makes Zarr raise
+                reason = _said(error)
+            else:
+                wanted = record.digests.get(path)
+                if wanted is not None and crc32c(values) == wanted:
+                    return values
+                reason = "its commit record vouches for other bytes, or for none"
+            self.refresh()
+        raise self._damaged(f"{path} of clip {'/'.join(map(str, record.key))}", reason)
+
+    def frames(self, record: ClipRecord) -> NDArray[np.uint8]:
+        """Read the aligned crops of one clip: uint8 (n, height, width); raises as `read` does."""
+        return self.read("frames/image", -1, record)
+
+    def _read(self, path: str, index: int, record: ClipRecord) -> NDArray[Any]:
+        start = record.frame_start
         if path == "frames/image":
-            return self.frames(record)
+            return np.asarray(self.array(path)[start : start + len(record.frame_numbers)])
         window = self.window_of(path)
         if self.layout.windows[window] is not None:
             return np.asarray(self.array(path)[index])
-        start = record.frame_start
         rows = np.asarray(self.array(path)[start : start + len(record.frame_numbers)])
         return rows[[row - start for row in record.pair_rows(window)]]
 
+    def picture_paths(self) -> tuple[str, ...]:
+        """Return the paths of the arrays that a finished clip has a part of."""
+        return picture_paths(self.layout)
+
     def window_of(self, path: str) -> str:
         """Return the window whose flow an array of ``flow``, ``roi`` or ``maps`` holds."""
-        group, _, name = path.partition("/")
-        return self.layout.maps[name].window if group == "maps" else name
+        return window_of(self.layout, path)
 
-    def frames(self, record: ClipRecord) -> NDArray[np.uint8]:
-        """Read the aligned crops of one clip: uint8 (n, height, width)."""
-        if not self.layout.keep_frames:
-            raise NotStoredError(f"{self.name} keeps no frames; its recipe has frames.keep = false")
-        stop = record.frame_start + len(record.frame_numbers)
-        return np.asarray(self.array("frames/image")[record.frame_start : stop])
+    def _rewritten(self) -> bool:
+        """Say whether arrays have been rewritten since they were opened; open them again."""
+        before = self._generation
+        self._attrs_now("clips")
+        return before != self._generation
 
     def _attrs_now(self, path: str) -> dict[str, Any]:
-        return dict(zarr.open_group(self.group.store, path=path, mode="r").attrs)
+        try:
+            found = dict(zarr.open_group(self.group.store, path=path, mode="r").attrs)
+        except Exception as error:  # whatever damaged metadata makes Zarr raise
+            raise self._damaged(f"the metadata of {path}", _said(error)) from None
+        generation = found.get("generation", 0)
+        if generation != self._generation:
+            if self._generation is not None:
+                self.refresh()
+            self._generation = generation
+        return found
+
+    def _damaged(self, what: str, reason: str) -> DamagedError:
+        return DamagedError(
+            f"{self.name}: {what} is damaged or being rewritten ({reason}); `apexflow verify` "
+            f"names what is damaged, the process command with --repair makes it again"
+        )
+
+
+class HeldStore:
+    """A store that is opened, and held, when it is first read, and may be closed between.
+
+    A copy in another process (pickled for a spawned worker) opens the store for itself.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            self._store = open_store(self._target)
+        return self._store
+
+    def close(self) -> None:
+        """Let go of the store; the next use opens it again."""
+        if self._store is not None:
+            self._store.close()
+        self._store = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_target": self._target, "_store": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
 
 
 def open_store(target: Target) -> Store:
-    """Open a store for reading.
+    """Open a store for reading, and hold it until it is closed.
+
+    While it is held, a compaction leaves the chunks that it replaces where they are.
 
     Raises `ApexflowError` when there is none, or one of another format.
     """
-    return Store(open_group(target, mode="r"), target_name(target))
+    # Held before it is opened: what the opened metadata says stays on disk.
+    handle = hold(target)
+    try:
+        return Store(open_group(target, mode="r"), target_name(target), handle=handle)
+    except BaseException:
+        if handle is not None:
+            os.close(handle)
+        raise
+
+
+def _open_held(raw: Any, name: str) -> Store:
+    store = open_store(raw)
+    store.name = name
+    return store
 
 
 def open_group(target: Target, *, mode: str) -> zarr.Group:
@@ -173,6 +437,10 @@ def open_group(target: Target, *, mode: str) -> zarr.Group:
         )
     except (GroupNotFoundError, ValueError, KeyError):
         raise not_ours(name) from None
+    except OSError:
+        raise
+    except Exception as error:  # whatever damaged metadata makes Zarr raise
+        raise DamagedError(f"{name}: zarr.json is damaged ({_said(error)})") from None
     found = group.attrs.get("format")
     if found is None:
         raise not_ours(name)
@@ -187,3 +455,16 @@ def open_group(target: Target, *, mode: str) -> zarr.Group:
 def crc32c(values: NDArray[Any]) -> int:
     """Return the CRC-32C of an array's bytes, as commit records hold it."""
     return int(google_crc32c.value(np.ascontiguousarray(values).tobytes()))
+
+
+def column_digest(values: NDArray[Any]) -> int:
+    """Return the CRC-32C of a column: of the bytes of numbers, of texts one after another."""
+    if values.dtype.kind in "fiu":
+        return crc32c(values)
+    return int(google_crc32c.value("\0".join(values.tolist()).encode()))
+
+
+def _said(error: Exception) -> str:
+    """Return the first line of what an error says, with its kind."""
+    text = str(error).splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}"

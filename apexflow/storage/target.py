@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,15 +77,19 @@ def not_ours(name: str) -> ApexflowError:
 
 
 @contextmanager
-def exclusive(target: Target) -> Iterator[None]:
-    """Hold a local store for one run; the operating system frees it when the run dies.
+def exclusive(target: Target, *, who: str = "run") -> Iterator[None]:
+    """Hold a local folder for one ``who``; the operating system frees it when that dies.
 
-    Raises `ApexflowError` when another run holds it.
+    Raises `ApexflowError` when another one holds it.
     """
-    import fcntl
-
     path = local_path(target)
     if path is None:
+        yield
+        return
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        logger.warning("%s cannot be locked here: see that no other %s writes it", path, who)
         yield
         return
     handle = os.open(path, os.O_RDONLY)
@@ -91,15 +98,34 @@ def exclusive(target: Target) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ApexflowError(
-                f"another run is writing {path}; wait for it, or stop it first"
+                f"another {who} is writing {path}; wait for it, or stop it first"
             ) from None
         except OSError as error:  # some network file systems lock no folder
             logger.warning(
-                "%s cannot be locked (%s): see that no other run writes it", path, error.strerror
+                "%s cannot be locked (%s): see that no other %s writes it",
+                *(path, error.strerror, who),
             )
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def disk_errors(what: str, remedy: str) -> Iterator[None]:
+    """Turn what the operating system says of a full or read-only disk into one line.
+
+    Raises `ApexflowError` in the place of an `OSError`; those of connections are no disk's.
+    """
+    try:
+        yield
+    except (ConnectionError, TimeoutError):
+        raise
+    except OSError as error:
+        if type(error).__module__.startswith("distributed"):
+            raise
+        text = str(error).splitlines()
+        reason = error.strerror or (text[0] if text else type(error).__name__)
+        raise ApexflowError(f"{what}: {reason}; {remedy}") from None
 
 
 def sweep(target: Target) -> int:
@@ -111,6 +137,50 @@ def sweep(target: Target) -> int:
     for file in left:
         file.unlink(missing_ok=True)
     return len(left)
+
+
+def sync_all(target: Target) -> None:
+    """Flush to disk all that was written to a local store's file system.
+
+    Once a phase of a run, and once a batch of many small files: the seven files of a clip took
+    1.7 ms one by one, 0.3 ms by this one call, which takes no longer for more files.
+    """
+    path = local_path(target)
+    if path is None or not hasattr(os, "sync"):
+        return
+    if _SYNCFS is None:
+        os.sync()
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        if _SYNCFS(handle) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
+    finally:
+        os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    """Flush one file, or the names in a folder, to disk."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
+            raise
+    finally:
+        os.close(handle)
+
+
+def _find_syncfs() -> Any:
+    if sys.platform != "linux":
+        return None
+    return getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+
+
+_SYNCFS = _find_syncfs()
 
 
 def _object_store(url: str) -> ZarrStore:

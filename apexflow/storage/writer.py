@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 from apexflow.storage.chunks import ChunkWriter
 from apexflow.storage.columns import fill_columns, write_csv
 from apexflow.storage.format import (
+    ADDED_COLUMNS,
     FRAME_CHUNK,
     FRAME_FLOAT_COLUMNS,
     NUMBER_COLUMNS,
@@ -25,9 +29,16 @@ from apexflow.storage.format import (
     Layout,
     Slot,
     float_columns,
+    picture_paths,
+    sealed,
+    window_of,
 )
-from apexflow.storage.store import Store, crc32c, open_group
-from apexflow.storage.target import Target, target_name
+from apexflow.storage.store import Store, column_digest, crc32c, open_group
+from apexflow.storage.target import Target, sync_all, sync_file, target_name
+from apexflow.storage.zarr_private import sync
+
+# A batch of more files than this is flushed with the whole file system at once.
+_MOST_FILES_ONE_BY_ONE = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,25 +75,69 @@ class StoreWriter(Store):
     reserving slots and finalising is one process's work.
     """
 
+    _checks = False
+
     def __init__(self, group: zarr.Group, name: str) -> None:
         super().__init__(group, name)
         self._writers: dict[str, ChunkWriter | None] = {}
+        self._own = threading.local()  # a worker's threads share a store, each with its batch
 
-    def reserve(self, rows: Sequence[ClipRow]) -> list[Slot]:
+    def column(self, name: str) -> NDArray[Any]:
+        """Return one column of the table, unchecked: a killed run may have left it half-written."""
+        return self.raw_column(name)
+
+    def reserve(
+        self, rows: Sequence[ClipRow], *, standing: Mapping[int, str] | None = None
+    ) -> list[Slot]:
         """Give each clip its own rows of every array, and write what is known beforehand.
 
         A clip that the store knows keeps its slot, unless it has outgrown it. The number of
         rows is committed last: a reservation that was cut short never happened.
+
+        Parameters
+        ----------
+        rows : sequence of ClipRow
+        standing : dict of row to "gone" or "kept", optional
+            What becomes of rows that are not among ``rows``; the others stay as they are.
         """
         table = self._table()
+        before = list(table.rows), list(table.frame_start)
+        for index, found in (standing or {}).items():
+            table.rows[index] = replace(table.rows[index], catalog=found)
         slots = _allocate(table, rows)
-        self._resize(len(table.rows), table.frame_total)
-        for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS):
-            if name != "frame_start":
-                self._write_column(name, [getattr(row, name) for row in table.rows])
-        self._write_column("frame_start", table.frame_start)
-        self._set_clip_attrs(count=len(table.rows))
+        if (table.rows, table.frame_start) != before or not self._table_is_vouched_for():
+            self._write_table(table)
         return slots
+
+    def table_stamp(self) -> object:
+        """Return what changes when the table does."""
+        attributes = self._attrs_now("clips")
+        digests = attributes.get("column_digests", {})
+        names = (*TEXT_COLUMNS, *NUMBER_COLUMNS)
+        return attributes.get("count"), {name: digests.get(name) for name in names}
+
+    def drop(self, indices: Collection[int]) -> None:
+        """Take rows out of the table, with all that the store holds of their clips.
+
+        The last rows move into their places. Each is in its old place until the table has been
+        written: a kill between costs doing a clip again at most.
+        """
+        if not indices:
+            return
+        self.begin()
+        table = self._table()
+        for index in indices:
+            self.forget_row(index)
+            self._wipe_frames(table.frame_start[index], table.rows[index].frame_capacity)
+        left = [i for i in range(len(table.rows)) if i not in set(indices)]
+        holes = sorted(i for i in indices if i < len(left))
+        moved = dict(zip(holes, (i for i in left if i >= len(left)), strict=True))
+        for hole, last in moved.items():
+            self._copy_row(last, hole)
+        order = [moved.get(i, i) for i in range(len(left))]
+        rows = [table.rows[i] for i in order]
+        self._write_table(_Table(rows, [table.frame_start[i] for i in order]))
+        self._cut(len(left))
 
     def begin(self) -> None:
         """Mark the store as being written; each clip must be in chunks of its own (`expand`)."""
@@ -90,7 +145,23 @@ class StoreWriter(Store):
 
     def refresh(self) -> None:
         """Look at the arrays again: their chunks may have been rewritten."""
-        self._arrays.clear()
+        super().refresh()
+        self._writers.clear()
+
+    def next_generation(self) -> None:
+        """Tell readers that arrays have been rewritten, before what was there is deleted."""
+        self._set_clip_attrs(generation=int(self._attrs_now("clips").get("generation", 0)) + 1)
+
+    def forget_digests(self, names: Collection[str]) -> None:
+        """No longer vouch for columns that are about to be written again."""
+        digests = self._attrs_now("clips").get("column_digests", {})
+        self._set_clip_attrs(column_digests={n: d for n, d in digests.items() if n not in names})
+
+    def add_run(self, run: Mapping[str, Any]) -> None:
+        """Add what a run was, to the store's attributes."""
+        group = zarr.open_group(self.group.store, mode="r+")
+        runs: Any = group.attrs.get("runs", [])
+        group.attrs.update({"runs": [*runs, dict(run)]})
 
     def forget(self, slot: Slot) -> None:
         """Take back a clip's commit record, before its slot is written again."""
@@ -98,7 +169,27 @@ class StoreWriter(Store):
 
     def forget_row(self, index: int) -> None:
         """Take back the commit record of a row, so that the next run does its clip again."""
-        self.array("clips/record")[index : index + 1] = ""
+        array = self.array("clips/record")
+        try:
+            array[index : index + 1] = ""
+        except OSError:
+            raise
+        except Exception:  # a damaged chunk of several rows: none of them can be read
+            delete_chunk(array, index // array.chunks[0])
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Commit the clips of this block together, so that one flush serves them all.
+
+        Their commit records are written at its end; clips that were finished when the block
+        raises are not committed.
+        """
+        self._own.batch = batch = _Batch()
+        try:
+            yield
+            self._flush(batch)
+        finally:
+            self._own.batch = None
 
     def commit(
         self,
@@ -109,31 +200,62 @@ class StoreWriter(Store):
     ) -> dict[str, float]:
         """Write one clip into its slot; the record last, so that it vouches for the rest.
 
-        Returns ``seconds`` with those of the writing, as "store".
+        All is on disk, flushed, before the record is there, and the record when this returns;
+        in a `batch`, when that ends. Returns ``seconds`` with those of the writing, as "store".
         """
         started = time.perf_counter()
+        open_batch: _Batch | None = getattr(self._own, "batch", None)
+        batch = open_batch or _Batch()
         placed = replace(record, frame_start=slot.frame_start)
-        digests = {} if arrays is None else self._write_arrays(slot, placed, arrays)
+        text = placed.to_json()  # what cannot be written is found before anything is
+        text.encode()
+        digests = {} if arrays is None else self._write_arrays(slot, placed, arrays, batch)
         stages = self.layout.stages
         if arrays is not None:
             seconds = {**seconds, "store": time.perf_counter() - started}
         row = np.array([[seconds.get(stage, np.nan) for stage in stages]], np.float32)
-        self._write_rows("clips/timings", slot.index, row)
-        complete = replace(placed, digests=digests).to_json()
-        writer = self._writer("clips/record")
-        if writer is None:
-            self.array("clips/record")[slot.index : slot.index + 1] = complete
-        else:
-            writer.write(slot.index, complete)
+        batch.files += self._write_rows("clips/timings", slot.index, row)
+        batch.records.append((slot.index, replace(placed, digests=digests).to_json()))
+        if open_batch is None:
+            self._flush(batch)
         return dict(seconds)
+
+    def _flush(self, batch: _Batch) -> None:
+        """Put the data of a batch on disk, then its records."""
+        self._sync(batch.files)
+        writer = self._writer("clips/record")
+        for index, text in batch.records:
+            if writer is None:
+                self.array("clips/record")[index : index + 1] = sealed(text)
+            else:
+                batch.written += writer.write(index, sealed(text), flush=True)
+        self._sync(batch.written, names_only=True)
+
+    def _sync(self, files: Sequence[Path], *, names_only: bool = False) -> None:
+        if len(files) > _MOST_FILES_ONE_BY_ONE:
+            sync_all(self.group.store)
+            return
+        for file in () if names_only else files:
+            sync_file(file)
+        for folder in dict.fromkeys(file.parent for file in files):
+            sync_file(folder)
 
     def finalize(self) -> None:
         """Copy the records into the columns, for everyone who reads without apexflow."""
+        digests = dict(self._attrs_now("clips").get("column_digests", {}))
+        results = (*RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS, *float_columns(self.layout))
+        self.begin()
+        self.forget_digests(results)
         fill_columns(self)
         write_csv(self)
-        self._set_clip_attrs(complete=True)
+        digests |= {name: column_digest(self.raw_column(name)) for name in results}
+        sync_all(self.group.store)
+        self._set_clip_attrs(complete=True, column_digests=digests)
+        sync_all(self.group.store)
 
-    def _write_arrays(self, slot: Slot, record: ClipRecord, arrays: ClipArrays) -> dict[str, int]:
+    def _write_arrays(
+        self, slot: Slot, record: ClipRecord, arrays: ClipArrays, batch: _Batch
+    ) -> dict[str, int]:
         layout = self.layout
         digests = {}
         if layout.keep_frames and arrays.frames is not None:
@@ -141,33 +263,36 @@ class StoreWriter(Store):
             padded = whole_chunks(len(crops))
             rows = np.zeros((padded, *crops.shape[1:]), np.uint8)
             rows[: len(crops)] = crops
-            self._write_rows("frames/image", start, rows)
+            batch.files += self._write_rows("frames/image", start, rows)
             digests["frames/image"] = crc32c(crops)
         for path, given in arrays.by_path():
             values = given if path.startswith("maps/") else given.astype(layout.flow_dtype)
-            self._write_part(path, slot, record, values)
+            batch.files += self._write_part(path, slot, record, values)
             digests[path] = crc32c(values)
         return digests
 
-    def _write_part(self, path: str, slot: Slot, record: ClipRecord, values: NDArray[Any]) -> None:
+    def _write_part(
+        self, path: str, slot: Slot, record: ClipRecord, values: NDArray[Any]
+    ) -> list[Path]:
         window, array = self.window_of(path), self.array(path)
         if self.layout.windows[window] is not None:
-            self._write_rows(path, slot.index, values[None])
-            return
+            return self._write_rows(path, slot.index, values[None])
         # Whole chunks, so that nothing of an earlier form of the clip stays behind.
         rows = np.full((slot.frame_capacity, *values.shape[1:]), array.fill_value, values.dtype)
         rows[[row - slot.frame_start for row in record.pair_rows(window)]] = values
-        self._write_rows(path, slot.frame_start, rows)
+        return self._write_rows(path, slot.frame_start, rows)
 
-    def _write_rows(self, path: str, start: int, values: NDArray[Any]) -> None:
-        """Write whole chunks of rows: a clip's own."""
+    def _write_rows(self, path: str, start: int, values: NDArray[Any]) -> list[Path]:
+        """Write whole chunks of rows, a clip's own; return the files, as far as they are known."""
         writer = self._writer(path)
         rows = 0 if writer is None else writer.rows
         if writer is None or start % rows or len(values) % rows:
             self.array(path)[start : start + len(values)] = values
-            return
+            return []
+        files: list[Path] = []
         for at in range(0, len(values), rows):
-            writer.write((start + at) // rows, values[at : at + rows])
+            files += writer.write((start + at) // rows, values[at : at + rows])
+        return files
 
     def _writer(self, path: str) -> ChunkWriter | None:
         if path not in self._writers:
@@ -180,22 +305,91 @@ class StoreWriter(Store):
         rows = [ClipRow(**dict(zip(names, r, strict=True))) for r in zip(*columns, strict=True)]
         return _Table(rows, self.column("frame_start").tolist())
 
-    def _resize(self, clips: int, frames: int) -> None:
-        layout = self.layout
-        names = (*TEXT_COLUMNS, *NUMBER_COLUMNS, *RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS)
-        for name in (*names, *float_columns(layout), "record", "timings"):
-            _grow(self.array(f"clips/{name}"), clips)
-        kept = ("image",) if layout.keep_frames else ()
-        for name in (*kept, "frame_number", *FRAME_FLOAT_COLUMNS):
-            _grow(self.array(f"frames/{name}"), frames)
-        for path in _picture_paths(layout):
-            by_length = layout.windows[self.window_of(path)] is None
-            _grow(self.array(path), frames if by_length else clips)
+    def _table_is_vouched_for(self) -> bool:
+        digests = self._attrs_now("clips").get("column_digests", {})
+        return all(
+            f"clips/{name}" in self.group and digests.get(name) == column_digest(self.column(name))
+            for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS)
+        )
 
-    def _write_column(self, name: str, values: Sequence[Any] | NDArray[Any]) -> None:
+    def _write_table(self, table: _Table) -> None:
+        """Write the table's columns: their number of rows and their digests at the very end."""
+        before = self._attrs_now("clips")
+        digests = dict(before.get("column_digests", {}))
+        names = (*TEXT_COLUMNS, *NUMBER_COLUMNS)
+        self.forget_digests(names)
+        self._add_columns()
+        self._resize(len(table.rows), table.frame_total)
+        if before["count"] != len(table.rows):
+            digests = {}  # of columns that have other rows now
+        for name in names:
+            values = (
+                table.frame_start
+                if name == "frame_start"
+                else [getattr(row, name) for row in table.rows]
+            )
+            digests[name] = self._write_column(name, values)
+        sync_all(self.group.store)
+        self._set_clip_attrs(count=len(table.rows), column_digests=digests)
+        sync_all(self.group.store)
+
+    def _add_columns(self) -> None:
+        """Make the columns that stores of earlier versions lack."""
+        clips = self.group["clips"]
+        assert isinstance(clips, zarr.Group)
+        like = self.array("clips/details")
+        for name in ADDED_COLUMNS:
+            if name not in clips:
+                clips.create_array(
+                    name,
+                    shape=like.shape,
+                    chunks=like.chunks,
+                    dtype="str",
+                    compressors=like.compressors,
+                    chunk_key_encoding={"name": "default", "separator": "/"},
+                    dimension_names=("clip",),
+                )
+
+    def _wipe_frames(self, start: int, count: int) -> None:
+        if not count:
+            return
+        for path in _frame_paths(self.layout):
+            array = self.array(path)
+            array[start : start + count] = array.fill_value
+
+    def _copy_row(self, source: int, place: int) -> None:
+        """Copy one clip's row of every array that has a row a clip; its record last."""
+        pictures = (path for path in _clip_paths(self.layout) if not path.startswith("clips/"))
+        for path in (*pictures, "clips/timings"):
+            array = self.array(path)
+            array[place : place + 1] = array[source : source + 1]
+        sync_all(self.group.store)
+        record = self.array("clips/record")
+        record[place : place + 1] = record[source : source + 1]
+
+    def _cut(self, clips: int) -> None:
+        """Shorten the arrays that have a row a clip; chunks beyond are deleted."""
+        for path in _clip_paths(self.layout):
+            array = self.array(path)
+            if array.shape[0] > clips:
+                array.resize((clips, *array.shape[1:]))
+        self.refresh()
+
+    def _resize(self, clips: int, frames: int) -> None:
+        for path in _clip_paths(self.layout):
+            _grow(self.array(path), clips)
+        for path in (*_frame_paths(self.layout), "frames/frame_number"):
+            _grow(self.array(path), frames)
+        for name in FRAME_FLOAT_COLUMNS:
+            _grow(self.array(f"frames/{name}"), frames)
+
+    def _write_column(self, name: str, values: Sequence[Any] | NDArray[Any]) -> int:
+        """Write the first rows of a column; return their digest."""
         array = self.array(f"clips/{name}")
-        if len(values):
-            array[: len(values)] = np.asarray(values, array.dtype)
+        rows = np.asarray(values, array.dtype)
+        if len(rows):
+            array[: len(rows)] = rows
+        return column_digest(rows)
 
     def _set_clip_attrs(self, **values: Any) -> None:
         zarr.open_group(self.group.store, path="clips", mode="r+").attrs.update(values)
@@ -257,8 +451,33 @@ def _grow(array: zarr.Array[Any], rows: int) -> None:
         array.resize((rows, *array.shape[1:]))
 
 
-def _picture_paths(layout: Layout) -> tuple[str, ...]:
-    """Return the paths of all arrays of flow and maps."""
-    groups = ("flow", "roi") if layout.regions else ("flow",)
-    flows = (f"{group}/{window}" for group in groups for window in layout.windows)
-    return (*flows, *(f"maps/{name}" for name in layout.maps))
+def delete_chunk(array: zarr.Array[Any], number: int) -> None:
+    """Delete a chunk along the first axis; its rows are the fill value from then on."""
+    key = array.metadata.encode_chunk_key((number, *(0,) * (array.ndim - 1)))
+    sync(array.store.delete(f"{array.path}/{key}"))
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What is written and not yet vouched for: the files of clips, and their records."""
+
+    files: list[Path] = field(default_factory=list)
+    records: list[tuple[int, str]] = field(default_factory=list)
+    written: list[Path] = field(default_factory=list)
+
+
+def _clip_paths(layout: Layout) -> tuple[str, ...]:
+    """Return the paths of all arrays that have a row a clip."""
+    names = (*TEXT_COLUMNS, *NUMBER_COLUMNS, *RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS)
+    columns = (f"clips/{n}" for n in (*names, *float_columns(layout), "record", "timings"))
+    long = _frame_paths(layout)
+    return (*columns, *(path for path in picture_paths(layout) if path not in long))
+
+
+def _frame_paths(layout: Layout) -> tuple[str, ...]:
+    """Return the paths of the pictures along the frame axis."""
+    return tuple(
+        path
+        for path in picture_paths(layout)
+        if path == "frames/image" or layout.windows[window_of(layout, path)] is None
+    )

@@ -14,8 +14,9 @@ Examples
 (200, 240, 2)
 """
 
-from apexflow.synthetic.clip import HEAD, ClipTruth, crop_matrix, expose, render, take
+from apexflow.synthetic.clip import BLINK, HEAD, ClipTruth, crop_matrix, expose, render, take
 from apexflow.synthetic.expressions import EXPRESSIONS, Expression, Part
+from apexflow.synthetic.light import Light
 from apexflow.synthetic.measure import endpoint_error, false_motion, shift_error
 from apexflow.synthetic.motion import Motion
 from apexflow.synthetic.portrait import LANDMARKS, Subject, paint
@@ -29,11 +30,13 @@ from apexflow.synthetic.samm import (
 from apexflow.synthetic.write import frame_name, write_frames, write_video
 
 __all__ = [
+    "BLINK",
     "EXPRESSIONS",
     "HEAD",
     "LANDMARKS",
     "ClipTruth",
     "Expression",
+    "Light",
     "Motion",
     "Part",
     "Subject",

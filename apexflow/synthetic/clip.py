@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.synthetic import sampling
-from apexflow.synthetic.expressions import EXPRESSIONS, bumps
+from apexflow.synthetic.expressions import EXPRESSIONS, bumps, lids
+from apexflow.synthetic.light import Light
 from apexflow.synthetic.motion import Motion
 from apexflow.synthetic.portrait import Subject, paint
 from apexflow.synthetic.sampling import Points
@@ -50,6 +51,14 @@ class ClipTruth:
         The number of frame 0 in file names and annotations.
     annotated_apex : int or None
         The apex's number as annotated, where that is not the truth.
+    light : Light
+        How the light changes beside the motion's gain and drift.
+    shutter : float
+        For which part of the time from frame to frame the shutter is open, 0 to 1: motion
+        blur. A frame's truth is that of the middle of its exposure.
+    blinks : tuple of int
+        The frames in which the lids are lowest. They fall and rise within `BLINK` frames, by
+        what keeps neighbours in place: a fiftieth of the face's height.
     """
 
     subject: Subject
@@ -62,6 +71,9 @@ class ClipTruth:
     name: str = "001_1_1"
     first_number: int = 1
     annotated_apex: int | None = None
+    light: Light = field(default_factory=Light)
+    shutter: float = 0.0
+    blinks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.expression not in EXPRESSIONS:
@@ -72,9 +84,12 @@ class ClipTruth:
             raise ValueError(f"apex must be a frame 0..{len(self.motion) - 1}, got {self.apex}")
         if self.noise < 0:
             raise ValueError(f"noise must not be negative, got {self.noise}")
+        if not 0 <= self.shutter <= 1:
+            raise ValueError(f"shutter must be from 0 to 1, got {self.shutter}")
         strongest = int(np.abs(self.motion.intensity).argmax())
         steep = max(
-            sampling.face_steepness(self._bumps(strongest)),
+            *(sampling.face_steepness(self._bumps(f)) for f in (strongest, *self.blinks)),
+            0.0,
             *(sampling.head_steepness(_pose(self, frame)) for frame in range(len(self))),
         )
         if steep > sampling.STEEPEST:
@@ -202,7 +217,7 @@ class ClipTruth:
         flat = np.ascontiguousarray(points, np.float64).reshape(-1, 2)
         material = self._trace(flat, frame)
         at_rest = (*_pose(self, frame)[:4], 1.0, 0.0, 0.0, 0.0)
-        moved = sampling.forward(material, at_rest, self._bumps(self.apex))
+        moved = sampling.forward(material, at_rest, self._expression(self.apex))
         return (moved - material).reshape(np.shape(points))
 
     def still(
@@ -230,8 +245,14 @@ class ClipTruth:
     def _trace(self, seen: Points, frame: int) -> Points:
         return np.asarray(sampling.inverse(seen, _pose(self, frame), self._bumps(frame)))
 
-    def _bumps(self, frame: int) -> Points:
-        strength = self.amplitude * float(self.motion.intensity[frame])
+    def _bumps(self, time: float) -> Points:
+        """Return all that moves the face at a time, counted in frames."""
+        closed = max((_lid(time - frame) for frame in self.blinks), default=0.0)
+        expression = self._expression(time)
+        return np.vstack([expression, lids(self.subject, closed)]) if closed else expression
+
+    def _expression(self, time: float) -> Points:
+        strength = self.amplitude * float(_at(self.motion.intensity, time))
         return bumps(self.subject, self.expression, strength)
 
 
@@ -260,6 +281,10 @@ def take(
         Gray or RGB, as the face was painted.
     """
     light = expose(truth, frame, face)
+    if truth.light != _EVEN:
+        subject = truth.subject
+        middle = subject.centre, 0.5 * subject.face_height
+        light = truth.light.shine(light, frame, len(truth), *middle)
     key = np.random.SeedSequence([truth.noise_seed, frame]).generate_state(1, np.uint64)[0]
     image: NDArray[np.uint8] = sampling.develop(
         light,
@@ -273,8 +298,36 @@ def take(
 
 def expose(truth: ClipTruth, frame: int, face: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return one frame before illumination, noise and rounding: (channels, H, W) float32."""
-    pose, moved = _pose(truth, frame), truth._bumps(frame)
-    return np.asarray(sampling.expose(face, pose, moved, *truth.subject.size))
+    times = [float(frame)]
+    if truth.shutter:
+        moments = truth.shutter * ((np.arange(_MOMENTS) + 0.5) / _MOMENTS - 0.5)
+        times = np.clip(frame + moments, 0, len(truth) - 1).tolist()
+    seen = [
+        sampling.expose(face, _pose(truth, time), truth._bumps(time), *truth.subject.size)
+        for time in times
+    ]
+    return np.asarray(seen[0]) if len(seen) == 1 else np.mean(seen, axis=0, dtype=np.float32)
+
+
+_MOMENTS = 5  # of an exposure; the motion between two of them is hundredths of a pixel
+_EVEN = Light()
+
+BLINK = 8
+"""Frames from where the lids begin to fall to where they are lowest: 40 ms at 200 frames/s."""
+
+
+def _lid(after: float) -> float:
+    """Return how low the lids are some frames after they are lowest: 1 there."""
+    return 0.5 + 0.5 * float(np.cos(np.pi * min(abs(after) / BLINK, 1.0)))
+
+
+def _at(curve: Points, time: float) -> Points:
+    """Return a motion's curve (N, …) at a time counted in frames: between two, in between."""
+    frame = int(time)
+    part = time - frame
+    if not part:
+        return np.asarray(curve[frame])
+    return np.asarray((1 - part) * curve[frame] + part * curve[frame + 1])
 
 
 def render(
@@ -318,11 +371,11 @@ def crop_matrix(
     )
 
 
-def _pose(truth: ClipTruth, frame: int) -> sampling.Pose:
+def _pose(truth: ClipTruth, time: float) -> sampling.Pose:
     motion, subject = truth.motion, truth.subject
-    (x, y), (dx, dy) = subject.centre, motion.shift[frame].tolist()
+    (x, y), (dx, dy) = subject.centre, _at(motion.shift, time).tolist()
     inner, outer = (radius * subject.face_height for radius in HEAD)
-    angle, scale = np.deg2rad(motion.rotation[frame]), float(motion.scale[frame])
+    angle, scale = np.deg2rad(_at(motion.rotation, time)), float(_at(motion.scale, time))
     cosine, sine = scale * float(np.cos(angle)), scale * float(np.sin(angle))
     return (x, y, inner, outer, cosine, sine, dx, dy)
 

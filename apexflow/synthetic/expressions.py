@@ -149,6 +149,18 @@ EXPRESSIONS: Final[Mapping[str, Expression]] = MappingProxyType(
 """The patterns by name. Amplitude 1 moves the middle of the strongest parts by about 1 pixel."""
 
 
+# Of an eyelid: as `Part`, and how far it falls in parts of the face's height.
+_LID = (0.13, 0.07)
+_LID_FALL = 1 / 50
+
+
+def lids(subject: Subject, closed: float) -> NDArray[np.float64]:
+    """Return the bumps, as `bumps` does, of both eyelids, fallen by a part of all that they can."""
+    middles = subject.locate(np.array([LANDMARKS[eye] for eye in ("left_eye", "right_eye")]))
+    one = np.array([*_LID, 0.0, closed * _LID_FALL]) * subject.face_height
+    return np.hstack([middles, np.tile(one, (2, 1))])
+
+
 def bumps(subject: Subject, expression: str, amplitude: float) -> NDArray[np.float64]:
     """Lay an expression on a subject's face.
 

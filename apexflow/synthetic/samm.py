@@ -13,6 +13,7 @@ import numpy as np
 
 from apexflow.synthetic.clip import ClipTruth
 from apexflow.synthetic.expressions import EXPRESSIONS
+from apexflow.synthetic.light import Light
 from apexflow.synthetic.portrait import Subject, paint
 from apexflow.synthetic.write import usable_cores, write_frame
 
@@ -64,6 +65,9 @@ def plan_samm(
     noise: float = 2.0,
     seed: int = 0,
     faulty: bool = True,
+    light: Light | None = None,
+    shutter: float = 0.0,
+    blinks: bool = False,
 ) -> list[ClipTruth]:
     """Describe a data set shaped like SAMM without writing it; see `write_samm`."""
     if not 1 <= subjects <= min(clips, len(_SUBJECTS)):
@@ -79,7 +83,7 @@ def plan_samm(
             size=size,
             face=face,
         )
-        return ClipTruth.random(
+        truth = ClipTruth.random(
             person,
             expression,
             seed=int(rng.integers(2**31)),
@@ -92,6 +96,9 @@ def plan_samm(
             name=name,
             first_number=first,
         )
+        lit = Light() if light is None else replace(light, seed=light.seed + entropy)
+        blink = np.random.default_rng([seed, 11, entropy]).integers(frames)
+        return replace(truth, light=lit, shutter=shutter, blinks=(int(blink),) * blinks)
 
     truths = []
     people = sorted(_SUBJECTS[:subjects])
@@ -128,6 +135,9 @@ def write_samm(
     quality: int = 90,
     seed: int = 0,
     faulty: bool = True,
+    light: Light | None = None,
+    shutter: float = 0.0,
+    blinks: bool = False,
     workers: int | None = None,
 ) -> list[ClipTruth]:
     """Write a data set shaped like SAMM, with known motion, and its ``samm.csv``.
@@ -155,6 +165,12 @@ def write_samm(
     faulty : bool
         Whether to add two clips whose apex is wrong in the table, as it is in SAMM's own: of
         032_3_1 before the onset, of 028_4_1 after the offset. Their frames are sound.
+    light : Light, optional
+        How the light changes, in each clip by a seed of its own; even by default.
+    shutter : float
+        As in `ClipTruth`.
+    blinks : bool
+        Whether the subject blinks once in each clip, at any frame.
     workers : int, optional
         Threads; one per usable core by default. The files do not depend on it.
 
@@ -176,6 +192,9 @@ def write_samm(
         noise=noise,
         seed=seed,
         faulty=faulty,
+        light=light,
+        shutter=shutter,
+        blinks=blinks,
     )
     write_clips(root, truths, quality=quality, workers=workers)
     return truths

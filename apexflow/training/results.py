@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from apexflow.catalog import person_of
+from apexflow.storage.csv_cells import safe_row
 from apexflow.training.metrics import Scores, scores, scores_by
 
 _SCORE_COLUMNS = ("uf1", "uar", "accuracy", "precision", "recall", "f1")
@@ -28,6 +30,12 @@ class Prediction:
     label: int
     predicted: int
     probabilities: tuple[float, ...]
+    person: str = ""
+
+    @property
+    def who(self) -> str:
+        """The person whose clip it is; the same in several data sets where that is known."""
+        return self.person or person_of(self.dataset, self.subject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +70,21 @@ class TrainResult:
         return scores_by(groups, self._true, self._predicted, len(self.classes))
 
     @property
-    def by_subject(self) -> dict[tuple[str, str], Scores]:
-        """Scores of each subject's clips."""
-        people = sorted({(one.dataset, one.subject) for one in self.predictions})
-        names = [json.dumps([one.dataset, one.subject]) for one in self.predictions]
-        found = scores_by(names, self._true, self._predicted, len(self.classes))
-        return {who: found[json.dumps(list(who))] for who in people}
+    def by_person(self) -> dict[str, Scores]:
+        """Scores of each person's clips."""
+        whose = [one.who for one in self.predictions]
+        found = scores_by(whose, self._true, self._predicted, len(self.classes))
+        return {who: found[who] for who in sorted(found)}
+
+    def _subject_rows(self) -> Iterator[list[Any]]:
+        """Yield a row a person: the data sets and subjects that are this person, and the scores."""
+        names: dict[str, set[tuple[str, str]]] = {}
+        for one in self.predictions:
+            names.setdefault(one.who, set()).add((one.dataset, one.subject))
+        for who, found in self.by_person.items():
+            parts = zip(*sorted(names[who]), strict=True)
+            datasets, subjects = (" ".join(dict.fromkeys(part)) for part in parts)
+            yield [datasets, subjects, who, *_score_cells(found)]
 
     def table(self) -> str:
         """Return the table that papers print: a row for all clips, one a data set."""
@@ -109,8 +126,8 @@ class TrainResult:
         )
         _write_csv(
             folder / "subjects.csv",
-            ["dataset", "subject", "clips", *_SCORE_COLUMNS],
-            ([*who, *_score_cells(found)] for who, found in self.by_subject.items()),
+            ["dataset", "subject", "person", "clips", *_SCORE_COLUMNS],
+            self._subject_rows(),
         )
         groups = {"all": self.scores, **self.by_dataset}
         _write_csv(
@@ -149,5 +166,5 @@ def _score_values(found: Scores) -> dict[str, Any]:
 def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(head)
-        writer.writerows(rows)
+        writer.writerow(safe_row(head))
+        writer.writerows(map(safe_row, rows))

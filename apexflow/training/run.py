@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 
 from apexflow.errors import ApexflowError
 from apexflow.storage.dataset import MEMORY, ClipDataset
-from apexflow.storage.target import Target
+from apexflow.storage.target import Target, disk_errors, exclusive, sync_file
 from apexflow.training.build import make_dataset
 from apexflow.training.config import TrainConfig
 from apexflow.training.figures import draw_confusion, draw_curves
@@ -25,6 +26,7 @@ from apexflow.training.folds import Fold, dataset_folds, subject_folds
 from apexflow.training.progress import Progress
 from apexflow.training.results import Prediction, TrainResult
 
+_GOES_ON = "the folds finished so far are safe, and the same command goes on from there"
 _PACKAGES = ("apexflow", "numpy", "scikit-learn", "torch", "torchvision", "zarr")
 
 
@@ -77,15 +79,32 @@ def train(
     ------
     ApexflowError
         The stores lack what the model is fed, there is one subject only, the folder holds
-        results of another configuration or of other clips, there is no such device.
+        results of another configuration or of other clips, another training writes it, a file
+        in it is damaged, its disk is full, there is no such device.
     """
     machine = _machine(device, mixed, workers)
     dataset = make_dataset(stores, config, memory=memory)
     folds = (subject_folds if config.folds == "subject" else dataset_folds)(dataset.samples)
     folder = Path(output)
+    with disk_errors(f"cannot write to {folder}", _GOES_ON):
+        folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(folder, who="training"):
+            return _train(folder, dataset, folds, config, machine, progress=progress)
+
+
+def _train(
+    folder: Path,
+    dataset: ClipDataset,
+    folds: Sequence[Fold],
+    config: TrainConfig,
+    machine: Machine,
+    *,
+    progress: bool,
+) -> TrainResult:
     _claim(folder, _description(dataset, config))
     places = [folder / "folds" / _file_name(i, fold) for i, fold in enumerate(folds)]
-    found = [_load(place) for place in places]
+    shapes = [(len(fold.test), len(dataset.classes)) for fold in folds]
+    found = [_load(place, shape) for place, shape in zip(places, shapes, strict=True)]
     ready = sum(one is not None for one in found)
     with Progress(folds=len(folds), finished=ready, epochs=config.epochs, show=progress) as shown:
         for i, (fold, place) in enumerate(zip(folds, places, strict=True)):
@@ -115,6 +134,7 @@ def _result(
                 *(who.dataset, who.subject, who.clip, fold.name, who.label),
                 int(np.argmax(row)),
                 tuple(row),
+                who.person,
             )
     return TrainResult(
         model=config.model,
@@ -138,42 +158,72 @@ def _save(place: Path, fitted: Fitted, config: TrainConfig, classes: tuple[str, 
         "deviation": list(fitted.normalization.deviation),
         "state": fitted.state,
     }
-    _write_whole(place / "checkpoint.pt", lambda path: torch.save(checkpoint, path))
+    data = io.BytesIO()  # torch says of a full disk what is no OSError
+    torch.save(checkpoint, data)
+    _write_whole(place / "checkpoint.pt", data.getvalue())
     values = {
         "epoch": fitted.epoch,
         "probabilities": fitted.probabilities.astype(float).tolist(),
         "curves": fitted.curves,
     }
-    _write_whole(place / "fold.json", lambda path: path.write_text(json.dumps(values)))
+    _write_whole(place / "fold.json", json.dumps(values).encode())
     return _Finished(**values)
 
 
-def _load(place: Path) -> _Finished | None:
+def _load(place: Path, shape: tuple[int, int]) -> _Finished | None:
+    """Read a finished fold of (test clips, classes); None when it is yet to be done."""
     path = place / "fold.json"
-    return _Finished(**json.loads(path.read_text())) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if set(values) != {field.name for field in fields(_Finished)}:
+            raise ValueError("other entries than a fold has")
+        found = np.asarray(values["probabilities"], float)
+        if found.shape != shape or not np.isfinite(found).all():
+            raise ValueError(f"probabilities of shape {found.shape}, not {shape}")
+        if not isinstance(values["epoch"], int):
+            raise ValueError(f"epoch {values['epoch']!r}")
+        curves = {str(name): [float(v) for v in one] for name, one in values["curves"].items()}
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ApexflowError(
+            f"{path} is damaged ({str(error).splitlines()[0]}): delete it, and the same command "
+            f"does this fold again"
+        ) from None
+    return _Finished(values["epoch"], values["probabilities"], curves)
 
 
-def _write_whole(path: Path, write: Any) -> None:
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, and have it on disk before its name is there."""
     partial = path.with_name(path.name + ".partial")
-    write(partial)
-    partial.replace(path)
+    try:
+        partial.write_bytes(data)
+        sync_file(partial)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_file(path.parent)
 
 
 def _claim(folder: Path, description: dict[str, Any]) -> None:
     """Write the configuration into a new folder; refuse one that holds another's results."""
     path = folder / "config.json"
+    if not path.is_file():
+        text = json.dumps(description, indent=2, ensure_ascii=False)
+        _write_whole(path, f"{text}\n".encode())
+        return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not path.is_file():
-            text = json.dumps(description, indent=2, ensure_ascii=False)
-            _write_whole(path, lambda partial: partial.write_text(text + "\n", encoding="utf-8"))
-            return
         there = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ApexflowError(f"{folder}: cannot hold results ({error})") from None
-    for part in ("config", "data"):
+        parts = {part: dict(there[part]) for part in ("config", "data")}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ApexflowError(
+            f"{path} is damaged ({str(error).splitlines()[0]}), so that nothing says what the "
+            f"results in {folder} are of: choose another output, or delete the folder"
+        ) from None
+    for part, known in parts.items():
         for name, value in description[part].items():
-            before = there.get(part, {}).get(name)
+            before = known.get(name)
             if before != value:
                 raise ApexflowError(
                     f"{folder} holds results with {name} {before!r}, now it is {value!r}: "

@@ -288,6 +288,7 @@ def tvl1_work(pairs: Sequence[Any], *, nscales: int = 5, warps: int = 5) -> Work
         inner_iterations=30,
         outer_iterations=10,
         gamma=0.0,
+        cubic=-0.75,
         median_filtering=5,
     )
 

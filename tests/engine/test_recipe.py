@@ -12,7 +12,7 @@ from apexflow.cli import cli
 from apexflow.engine.recipe import Recipe, recipe_names, recipe_text
 from apexflow.errors import ApexflowError
 
-SHIPPED = {"apexnet", "default", "roi", "seed-samm", "sequence", "ststnet"}
+SHIPPED = {"apexnet", "default", "roi", "seed-samm", "sequence", "ststnet", "ststnet-published"}
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -60,14 +60,22 @@ def test_seed_samm_is_the_published_workflow() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("frame", {}, "unknown key frame; allowed here: alignment, crop, face, flow, frames, maps"),
+        (
+            "frame",
+            {},
+            "unknown key frame; allowed here: alignment, crop, face, flow, frames, maps,",
+        ),
         ("crop.hight", 3, "unknown key crop.hight; allowed here: height, interpolation, width"),
         ("maps.hsv.zoom", 2, "unknown key maps.hsv.zoom; allowed here: encoding, mask_eyes,"),
         ("flow.farneback.flags", 256, "unknown key flow.farneback.flags; allowed here: iterations"),
         ("crop.height", 224.5, "crop.height: Input should be a valid integer, not 224.5"),
         ("crop.height", 8, "crop.height: Input should be greater than or equal to 16, not 8"),
         ("alignment.method", "affine", "alignment.method: Input should be 'integer', 'subpixel'"),
-        ("flow.method", "raft", "flow.method: Input should be 'farneback' or 'tvl1', not 'raft'"),
+        (
+            "flow.method",
+            "raft",
+            "flow.method: Input should be 'farneback', 'tvl1' or 'clg', not 'raft'",
+        ),
         ("windows", ["onset-peak"], "windows: 'onset-peak' is not a window; a window is"),
         ("windows", ["onset-apex"] * 2, "must name each window once"),
         ("maps.hsv.window", "apex-offset", "must be one of ['onset-apex']"),
@@ -112,6 +120,52 @@ def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
         Recipe.load(path)
 
 
+# The recipes of version 0.1 whose stores must go on: their hashes then.
+HASHES_OF_0_1 = {
+    "seed-samm": "e122d22b9cd31d5cbaec962770d85ed7d62907a18dbf2fe745a1bbf4cf0e05be",
+    "ststnet-published": "9a48dc8b1ded60ca960cb064e42f4a9690812bc620d52fa8e76e4509bec84ac0",
+}
+
+
+@pytest.mark.parametrize("name", HASHES_OF_0_1)
+def test_stores_of_earlier_versions_keep_their_hash(name: str) -> None:
+    recipe = Recipe.load(name)
+    assert recipe.hash == HASHES_OF_0_1[name]
+    old = recipe.to_dict()
+    for table, key in (("alignment", "reach"), ("flow", "clg")):
+        del old[table][key]
+    del old["normalization"], old["temporal"], old["flow"]["tvl1"]["cubic"]
+    assert Recipe.from_dict(old) == recipe
+    assert Recipe.from_dict(old).temporal.method == "pair"
+    assert Recipe.from_dict(old).normalization.method == "none"
+    changed_later = recipe.to_dict()
+    changed_later["normalization"]["sigma"] = 7.0
+    assert Recipe.from_dict(changed_later).hash != recipe.hash
+
+
+@pytest.mark.parametrize(
+    ("text", "method", "light", "temporal"),
+    [
+        ("", "clg", "local", "sequence"),
+        ("[flow.clg]\nalpha = 80.0", "clg", "local", "sequence"),
+        ('[flow]\nmethod = "tvl1"', "tvl1", "none", "pair"),
+        ("[flow.farneback]\nwinsize = 15", "farneback", "none", "pair"),
+        ('[flow]\ndtype = "float16"', "clg", "local", "sequence"),
+        ('[flow]\nmethod = "tvl1"\n[temporal]\nmethod = "mean"', "tvl1", "none", "mean"),
+        ('[flow]\nmethod = "tvl1"\n[normalization]\nmethod = "local"', "tvl1", "local", "pair"),
+        ('[temporal]\nmethod = "mean"', "clg", "local", "mean"),
+    ],
+)
+def test_a_flow_method_of_its_own_starts_from_two_frames_as_they_are(
+    tmp_path: Path, text: str, method: str, light: str, temporal: str
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'base = "default"\n{text}\n')
+    recipe = Recipe.load(path)
+    chosen = recipe.flow.method, recipe.normalization.method, recipe.temporal.method
+    assert chosen == (method, light, temporal)
+
+
 def test_own_region_boxes_become_part_of_the_recipe(tmp_path: Path) -> None:
     """A store and a worker elsewhere need no second file, and other boxes are another recipe."""
     boxes = tmp_path / "boxes.csv"
@@ -136,7 +190,7 @@ def test_recipes_are_listed_and_printed(tmp_path: Path) -> None:
         own = tmp_path / "own.toml"
         own.write_text(shown.output)
         assert Recipe.load(own) == Recipe.load(name)
-    full = CliRunner().invoke(cli, ["recipe", "show", "roi", "--full"])
-    assert '"winsize": 15' in full.output
+    full = CliRunner().invoke(cli, ["recipe", "show", "apexnet", "--full"])
+    assert '"winsize": 19' in full.output
     missing = CliRunner().invoke(cli, ["recipe", "show", "nope"])
     assert isinstance(missing.exception, ApexflowError)

@@ -510,7 +510,7 @@ def test_reach_ends_with_the_clip_and_half_way(data):
     count = data.draw(st.integers(1, 40))
     onset, apex = (data.draw(st.integers(0, count - 1)) for _ in range(2))
     reach = data.draw(st.integers(0, 20))
-    part = Reach.of(count, onset, apex, reach)
+    part = Reach.of(np.arange(count), onset, apex, reach)
     assert part.chosen[part.onset] == onset
     assert part.chosen[part.apex] == apex
     for number, expected in zip(part.chosen, part.expected, strict=True):
@@ -518,6 +518,19 @@ def test_reach_ends_with_the_clip_and_half_way(data):
         assert abs(number - own) <= min(reach, abs(number - other))
     left_out = np.setdiff1d(np.arange(count), part.chosen)
     assert all(min(abs(n - onset), abs(n - apex)) > reach for n in left_out)
+
+
+def test_frames_that_are_missing_are_counted():
+    """The numbers say when a frame was taken: what is out of reach need not be there at all."""
+    frames, _ = noisy_frames(50, 40, 1, 1)
+    whole = clg_sequence(frames, 1, 10, reach=2)
+    there = [0, 1, 2, 3, 8, 9, 10, 11]
+    found = clg_sequence(frames[there], 1, 6, numbers=there, reach=2)
+    np.testing.assert_array_equal(found.flow, whole.flow)
+    np.testing.assert_array_equal(found.amplitudes, whole.amplitudes[there])
+    # Counted by place, frame 3 would lie half-way and frame 8 nearer to the onset than it does.
+    part = Reach.of(np.array([0, 10, 11, 12]), 0, 3, 8)
+    np.testing.assert_array_equal(part.expected, [0, 1, 1, 1])
 
 
 def test_no_rounds_leave_the_flow_between_means():
@@ -617,6 +630,9 @@ STACK = np.zeros((5, 20, 30), np.uint8)
         ((STACK, 0, -1), {}, "apex must be at least 0. Got -1"),
         ((STACK, 0.5, 4), {}, "onset must be an integer. Got 0.5"),
         ((STACK, 0, 4), {"reach": -1}, "reach must be at least 0"),
+        ((STACK, 0, 4), {"numbers": [0, 1]}, "numbers must be 5 integers, one a frame"),
+        ((STACK, 0, 4), {"numbers": [0.0, 1, 2, 3, 4]}, "numbers must be 5 integers"),
+        ((STACK, 0, 4), {"numbers": [0, 1, 3, 3, 4]}, "numbers must rise"),
         ((STACK, 0, 4), {"rounds": -1}, "rounds must be at least 0"),
         ((STACK, 0, 4), {"alpha": 0}, "alpha must be at least 0.001"),
         ((STACK, 0, 4), {"levels": 0}, "levels must be at least 1"),

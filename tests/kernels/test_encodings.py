@@ -22,6 +22,7 @@ from apexflow.kernels.encode import (
     mask_region,
     optical_strain,
     remove_head_motion,
+    suppress_noise,
 )
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -190,3 +191,28 @@ def test_bad_options_are_refused(encoding: str, options: dict[str, Any], match: 
 def test_bad_sizes_are_refused(encoding: str, size: Any) -> None:
     with pytest.raises(ValueError, match="size must be"):
         ENCODINGS[encoding](np.zeros((8, 8, 2), np.float32), size)
+
+
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_noise_is_taken_off_the_length_and_leaves_the_direction(lead):
+    flow = np.random.default_rng(1).normal(0, 1, (*lead, 20, 30, 2)).astype(np.float32)
+    flow[..., 0, 0, :] = 0
+    left = suppress_noise(flow, 0.7)
+    length, before = np.linalg.norm(left, axis=-1), np.linalg.norm(flow, axis=-1)
+    np.testing.assert_allclose(length, np.maximum(before - 0.7, 0), atol=1e-6)
+    cross = left[..., 0] * flow[..., 1] - left[..., 1] * flow[..., 0]
+    np.testing.assert_allclose(cross, 0, atol=1e-5)
+    assert ((left * flow).sum(axis=-1) >= 0).all()
+    np.testing.assert_array_equal(suppress_noise(flow, 0), flow)
+    with pytest.raises(ValueError, match="noise must be at least 0"):
+        suppress_noise(flow, -1)
+
+
+@pytest.mark.parametrize("encoding", sorted(ENCODINGS))
+def test_a_flow_of_noise_alone_makes_the_map_of_no_motion(encoding):
+    flow = np.random.default_rng(2).uniform(-0.02, 0.02, (2, 40, 50)).astype(np.float32)
+    still = make_maps(np.zeros_like(flow), encoding)
+    np.testing.assert_array_equal(make_maps(flow, encoding, noise=0.03), still)
+    moving = flow.copy()
+    moving[0, 10:30, 10:30] += 1
+    assert (make_maps(moving, encoding, noise=0.03) != still).any()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from apexflow.kernels.register import Placement, Registration
-from apexflow.kernels.register.robust import fit_motion
+from apexflow.kernels.register.robust import FALLING, fit_motion
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -183,8 +183,34 @@ def test_the_fit_is_exact_whatever_a_minority_says(
     x, y = points.T
     steps = np.stack([p[0] + p[2] * x - p[3] * y, p[1] + p[3] * x + p[2] * y], axis=1)
     steps[:outliers] += rng.uniform(2, 9, (outliers, 2))
-    found = fit_motion(points, steps, rng.uniform(0.5, 1, 40), similarity, 12)
+    found = fit_motion(points, steps, rng.uniform(0.5, 1, 40), similarity, 12, np.empty(0))
     np.testing.assert_allclose(found, p, atol=1e-6)
+
+
+@pytest.mark.parametrize("similarity", [False, True])
+def test_a_large_expression_pulls_less_when_the_reach_falls(similarity: bool) -> None:
+    """Seven blocks of ten move with the skin, more of them by little than by much."""
+    off: dict[tuple[float, ...], list[float]] = {(): [], FALLING: []}
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        points = rng.uniform(-100, 100, (80, 2))
+        steps = rng.normal(0, 0.01, (80, 2))
+        steps[:56] += 1.5 * rng.uniform(0, 1, (56, 1)) ** 2 * np.array([0.3, 1.0])
+        weights = rng.uniform(300, 900, 80)
+        for falling, errors in off.items():
+            p = fit_motion(points, steps, weights, similarity, 4, np.array(falling))
+            errors.append(float(np.hypot(p[0], p[1])))
+    assert np.mean(off[FALLING]) < 0.02
+    assert np.mean(off[FALLING]) < 0.6 * np.mean(off[()])
+
+
+def test_no_block_is_left_out_for_what_noise_does_to_it() -> None:
+    """Weak blocks scatter by more than the last reach; together they still fix the place."""
+    rng = np.random.default_rng(5)
+    points, weights = rng.uniform(-100, 100, (60, 2)), np.full(60, 10.0)
+    steps = rng.normal(0, 0.28, (60, 2)) + np.array([0.2, -0.1])
+    p = fit_motion(points, steps, weights, False, 4, np.array(FALLING))
+    np.testing.assert_allclose(p[:2], steps.mean(axis=0), atol=0.05)
 
 
 def test_the_fit_without_outliers_is_weighted_least_squares() -> None:
@@ -199,7 +225,7 @@ def test_the_fit_without_outliers_is_weighted_least_squares() -> None:
     )
     root = np.sqrt(np.tile(weights, 2))[:, None]
     expected = np.linalg.lstsq(root * matrix, root[:, 0] * steps.T.ravel(), rcond=None)[0]
-    found = fit_motion(points, steps, weights, True, 4)
+    found = fit_motion(points, steps, weights, True, 4, np.empty(0))
     np.testing.assert_allclose(found, expected, atol=1e-8)
 
 
@@ -220,6 +246,8 @@ def test_bad_arguments_are_refused() -> None:
     template = np.zeros((40, 40), np.uint8)
     with pytest.raises(ValueError, match=r"model must be one of .* Got 'affine'"):
         Registration(template, model="affine")
+    with pytest.raises(ValueError, match=r"reach must be one of .* Got 'rising'"):
+        Registration(template, reach="rising")
     with pytest.raises(ValueError, match="image must be uint8"):
         Registration(template).locate(template.astype(np.int32), (20, 20))
     with pytest.raises(ValueError, match="start must be a finite number"):

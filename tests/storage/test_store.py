@@ -56,6 +56,14 @@ def test_opens_with_xarray_and_has_named_axes(store: StoreWriter) -> None:
     assert maps["hsv"].sizes["clip"] == 7
 
 
+def test_opens_as_one_tree_with_xarray(store: StoreWriter) -> None:
+    with xarray.open_datatree(store.name, engine="zarr", consolidated=False) as tree:
+        assert set(tree.children) == {"clips", "frames", "flow", "maps"}
+        assert tree["flow/onset-apex"].dims == ("clip", "component", "y", "x")
+        assert tree["flow"].attrs["units"] == "pixels of the crop"
+        assert tree["clips/person"].values[0].startswith("samm/")
+
+
 def test_walking_the_whole_hierarchy_warns_of_nothing(store: StoreWriter) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

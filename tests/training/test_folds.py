@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import apexflow as af
+from apexflow.catalog import person_of
 from apexflow.errors import ApexflowError
 from apexflow.training.folds import Fold, dataset_folds, inner_split, people, subject_folds
 from tests.storage.stores import make_store, random_clips
@@ -16,6 +17,8 @@ class Clip:
     dataset: str
     subject: str
     label: int = 0
+    person: str = ""
+    frames: str = ""
 
 
 CLIPS = st.lists(
@@ -33,7 +36,7 @@ def test_each_person_is_tested_once_and_never_learnt_from(clips: list[Clip]) -> 
             subject_folds(clips)
         return
     folds = subject_folds(clips)
-    assert [fold.name for fold in folds] == sorted("/".join(who) for who in everyone)
+    assert [fold.name for fold in folds] == sorted(everyone)
     assert sorted(i for fold in folds for i in fold.test) == list(range(len(clips)))
     for fold in folds:
         assert len(people(clips, fold.test)) == 1
@@ -45,6 +48,29 @@ def test_subject_1_of_one_data_set_is_nobody_of_another() -> None:
     clips = [Clip("a", "1"), Clip("b", "1"), Clip("a", "1")]
     assert [fold.test for fold in subject_folds(clips)] == [(0, 2), (1,)]
     assert [fold.name for fold in dataset_folds(clips)] == ["a", "b"]
+
+
+def test_people_of_several_data_sets_are_tested_once() -> None:
+    clips = [
+        Clip("smic-hs", "03", person=person_of("smic-hs", "03")),
+        Clip("smic-vis", "03", person=person_of("smic-vis", "03")),
+        Clip("smic", "04"),
+        Clip("smic-nir-e", "04"),
+    ]
+    assert [(fold.name, fold.test) for fold in subject_folds(clips)] == [
+        ("smic/03", (0, 1)),
+        ("smic/04", (2, 3)),
+    ]
+    # Who is tested in one data set is not learnt from in another.
+    assert [fold.train for fold in dataset_folds(clips)] == [(0, 1), (2, 3), (0, 1), (2, 3)]
+
+
+def test_the_same_frames_under_two_people_are_refused() -> None:
+    clips = [Clip("a", "6", frames="f"), Clip("a", "006", frames="f"), Clip("a", "7")]
+    with pytest.raises(ApexflowError, match="a/6/ and a/006/ have the same frames"):
+        subject_folds(clips)
+    one = [replace(clip, person="p") for clip in clips[:2]]
+    assert [fold.test for fold in subject_folds([*one, clips[2]])] == [(2,), (0, 1)]
 
 
 def test_a_fold_with_a_person_on_both_sides_cannot_be_made() -> None:

@@ -10,6 +10,7 @@ import torch
 
 import apexflow as af
 from apexflow.errors import ApexflowError
+from apexflow.storage.target import exclusive
 from apexflow.training.build import make_network
 from apexflow.training.config import PRESETS, TrainConfig
 from apexflow.training.run import train
@@ -221,6 +222,61 @@ class TestFolder:
         make_store(tmp_path / "other.zarr", motion_clips(3, 4, seed=1))
         with pytest.raises(ApexflowError, match="holds results with fingerprint"):
             trained(tmp_path / "other.zarr", output, epochs=6)
+
+
+DAMAGES = {
+    "empty": lambda _: b"",
+    "cut": lambda data: data[: len(data) // 2],
+    "another's": lambda _: b'{"epoch": 1}',
+    "a list": lambda _: b"[1, 2]",
+    "no numbers": lambda data: data.replace(b'"probabilities": [[', b'"probabilities": [["x", '),
+    "not UTF-8": lambda data: b"\xff" + data,
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("name", ["folds/001_made_01/fold.json", "config.json"])
+def test_a_damaged_file_of_results_is_named(
+    store: Path, output: Path, tmp_path: Path, name: str, how: str
+) -> None:
+    folder = shutil.copytree(output, tmp_path / "results")
+    damaged = DAMAGES[how]((folder / name).read_bytes())
+    if damaged == (folder / name).read_bytes():
+        return  # config.json holds no probabilities
+    (folder / name).write_bytes(damaged)
+    with pytest.raises(ApexflowError, match=rf"{Path(name).name} is damaged") as said:
+        trained(store, folder, epochs=6)
+    assert "\n" not in str(said.value)
+    if name != "config.json":
+        (folder / name).unlink()  # as the message says
+        trained(store, folder, epochs=6)
+        assert (folder / name).read_bytes() == (output / name).read_bytes()
+
+
+def test_two_trainings_on_one_folder_exclude_each_other(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    with (
+        exclusive(folder, who="training"),
+        pytest.raises(ApexflowError, match="another training is writing"),
+    ):
+        trained(store, folder, epochs=1)
+    assert list(folder.iterdir()) == []
+    assert trained(store, folder, epochs=1).scores.clips == 36
+
+
+def test_a_person_of_several_data_sets_is_one_row(tmp_path: Path) -> None:
+    clips = motion_clips(3, 2)
+    for i, clip in enumerate(clips):
+        clip.dataset = "smic-vis" if i % 2 else "smic"
+    make_store(tmp_path / "s.zarr", clips)
+    result = trained(tmp_path / "s.zarr", tmp_path / "out", epochs=2)
+    assert list(result.epochs) == list(result.by_person) == ["smic/00", "smic/01", "smic/02"]
+    with (tmp_path / "out" / "subjects.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["person"] for row in rows] == list(result.epochs)
+    assert [row["dataset"] for row in rows] == ["smic smic-vis"] * 3
+    assert sum(int(row["clips"]) for row in rows) == len(clips)
 
 
 def test_what_does_not_fit_into_memory_is_streamed(store: Path, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """One clip's way: frames in, aligned crops, flow and maps out. No scheduler, no store.
 
-The files stand in the order of the way: `plan`, `frames`, `faces`, `align`, `apex`, `flow`,
-`result`; `backend` says where a step computes, `cuda` is the GPU's.
+The files stand in the order of the way: `plan` with `rate` and `temporal`, `frames`, `faces`,
+`align`, `apex`, `light`, `flow`, `result`; `backend` says where a step computes, `cuda` is the
+GPU's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from apexflow.engine.clip.clock import Clock
 from apexflow.engine.clip.faces import FaceDetector, locate_face
 from apexflow.engine.clip.flow import flow_of_regions, flow_of_windows, make_all_maps
 from apexflow.engine.clip.frames import ClipFrames
+from apexflow.engine.clip.light import normalize_frames
 from apexflow.engine.clip.plan import plan_clip, with_apex
 from apexflow.engine.clip.result import ClipResult
 
@@ -58,8 +60,9 @@ def process_clip(
         aligned = steps.run(align_frames, frames, located, recipe)
     with clock("flow"):
         plan = with_apex(plan, aligned.crops, recipe)
-        flow = steps.run(flow_of_windows, plan, aligned, recipe)
-        roi = steps.run(flow_of_regions, plan, aligned, flow, located, recipe)
+        images = steps.run(normalize_frames, plan, aligned, recipe)
+        flow = steps.run(flow_of_windows, plan, images, recipe)
+        roi = steps.run(flow_of_regions, plan, images, flow, located, recipe)
     with clock("encode"):
         maps = steps.run(make_all_maps, flow, roi, located, recipe)
     return ClipResult(

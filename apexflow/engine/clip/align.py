@@ -156,7 +156,9 @@ class Aligner:
         if recipe.method in ("subpixel", "similarity"):
             model: Literal["shift", "similarity"]
             model = "similarity" if recipe.method == "similarity" else "shift"
-            self._registration = kernels.Registration(to_gray(template[None])[0], model=model)
+            self._registration = kernels.Registration(
+                to_gray(template[None])[0], model=model, reach=recipe.reach
+            )
 
     def find(self, frames: Array) -> list[Pose]:
         """Return where the face is in each of (n, h, w[, 3]) frames."""

@@ -137,6 +137,7 @@ class MtcnnDetector:
     image_side: int = 0
 
     def detect(self, image: Image) -> Face:
+        refuse_small_frame(image.shape[1], image.shape[0], self.min_face_size, self.image_side)
         small, scale = _reduced(image, self.image_side)
         rgb = cv2.cvtColor(small, cv2.COLOR_GRAY2RGB if small.ndim == 2 else cv2.COLOR_BGR2RGB)
         with _one_torch_thread():
@@ -151,6 +152,21 @@ class MtcnnDetector:
             tuple((np.asarray(boxes[0], np.float64) * scale).tolist()),
             tuple(map(tuple, (np.asarray(landmarks[0], np.float64) * scale).tolist())),
             float(confidences[0]),
+        )
+
+
+def refuse_small_frame(width: int, height: int, min_face_size: int, image_side: int) -> None:
+    """Refuse a frame that MTCNN looks for no face in, as it would fail with a torch error.
+
+    Its pyramid begins where the smallest face is 12 px, its first network's input.
+    """
+    scale = image_side / max(width, height) if 0 < image_side < max(width, height) else 1.0
+    if round(min(width, height) * scale) < min_face_size:
+        reduced = f", reduced to {image_side} px," if scale < 1 else ""
+        raise ClipError(
+            f"the frame of {width}x{height} px{reduced} is smaller than min_face_size "
+            f"{min_face_size}: a face cannot be found in it; lower min_face_size, or take a fixed "
+            "box"
         )
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow import kernels
-from apexflow.datasets.sources import Image
 from apexflow.engine.clip.backend import Array, Backend
 from apexflow.engine.clip.faces import LocatedFace
+from apexflow.engine.clip.light import FlowImages, Images
 from apexflow.engine.clip.plan import ClipPlan
-from apexflow.engine.clip.result import Aligned
+from apexflow.engine.clip.temporal import PairFrames, flow_frames
 from apexflow.engine.regions import RegionBox, cut_flow, in_crop
-from apexflow.engine.windows import FramePair, Window
+from apexflow.engine.windows import Window
 from apexflow.kernels.encode import make_maps
 from apexflow.kernels.gpu import cuda_device, is_device_array, to_host
 
@@ -31,17 +31,17 @@ _COPIES_OF_A_FLOW = 6
 
 
 def flow_of_windows(
-    plan: ClipPlan, aligned: Aligned, recipe: Recipe, backend: Backend
+    plan: ClipPlan, images: FlowImages, recipe: Recipe, backend: Backend
 ) -> dict[str, Vectors]:
     """Return the flow of the face of each window, as in `ClipResult`; each pair computed once."""
-    pairs = _all_pairs(plan)
-    vectors = flow_between(aligned.crops, _rows(pairs, aligned), recipe.flow, backend)
+    pairs = flow_frames(plan, recipe)
+    vectors = _flow_of_pairs(images.crops, images.numbers, pairs, plan.reach, recipe, backend)
     return _by_window(plan, pairs, vectors)
 
 
 def flow_of_regions(
     plan: ClipPlan,
-    aligned: Aligned,
+    images: FlowImages,
     flow: Mapping[str, Vectors],
     located: LocatedFace,
     recipe: Recipe,
@@ -53,23 +53,77 @@ def flow_of_regions(
     """
     if not recipe.regions.names:
         return {}
-    if aligned.regions is None:
+    if images.regions is None:
         return _cut_regions(flow, located, recipe)
-    pairs = _all_pairs(plan)
-    count = aligned.regions.shape[1]
-    # The regions of a frame are images of their own to the kernel.
-    images = aligned.regions.reshape(-1, *aligned.regions.shape[2:])
-    by_region = _rows(pairs, aligned)[:, None] * count + np.arange(count)[:, None]
-    vectors = flow_between(images, by_region.reshape(-1, 2), recipe.flow, backend)
-    return _by_window(plan, pairs, vectors.reshape(len(pairs), count, *vectors.shape[1:]))
+    pairs = flow_frames(plan, recipe)
+    vectors = [
+        _flow_of_pairs(region, images.numbers, pairs, plan.reach, recipe, backend)
+        for region in np.moveaxis(images.regions, 1, 0)
+    ]
+    return _by_window(plan, pairs, np.stack(vectors, axis=1))
 
 
-def flow_between(images: Image, rows: NDArray[np.int64], recipe: Flow, backend: Backend) -> Vectors:
+def _flow_of_pairs(
+    images: Images,
+    numbers: Sequence[int],
+    pairs: Sequence[PairFrames],
+    reach: int,
+    recipe: Recipe,
+    backend: Backend,
+) -> Vectors:
+    """Return the flow (n, 2, height, width) of n pairs among the images of numbered frames."""
+    vectors = np.empty((len(pairs), 2, *images.shape[1:]), np.float32)
+    row = {number: i for i, number in enumerate(numbers)}
+    many = [i for i, pair in enumerate(pairs) if pair.sequence]
+    two = [i for i, pair in enumerate(pairs) if not pair.sequence]
+    if two:
+        means, rows = _means(images, row, [pairs[i] for i in two])
+        vectors[two] = flow_between(means, rows, recipe.flow, backend)
+
+    for i in many:
+        frames = backend.put(images[[row[number] for number in pairs[i].sequence]])
+        vectors[i] = _flow_of_sequence(frames, pairs[i], reach, recipe.flow)
+    return vectors
+
+
+def _means(
+    images: Images, row: Mapping[int, int], pairs: Sequence[PairFrames]
+) -> tuple[Images, NDArray[np.int64]]:
+    """Return the images that flows lead between, and the rows (n, 2) of them for each pair."""
+    ends = [(pair.first, pair.second) for pair in pairs]
+    if all(len(end) == 1 for both in ends for end in both):
+        rows = [[row[number] for (number,) in both] for both in ends]
+        return images, np.array(rows, np.int64)
+    place = {end: i for i, end in enumerate(dict.fromkeys(end for both in ends for end in both))}
+    means = [images[[row[n] for n in end]].mean(axis=0, dtype=np.float32) for end in place]
+    return np.stack(means), np.array([[place[end] for end in both] for both in ends], np.int64)
+
+
+def _flow_of_sequence(frames: Array, pair: PairFrames, reach: int, recipe: Flow) -> Vectors:
+    """Return the flow (2, height, width) of a pair from all frames within reach."""
+    first, second = (pair.sequence.index(number) for number in pair.pair)
+    # Its first flow has twice the smoothness of the corrections: that of a pair.
+    options = recipe.options | {"alpha": recipe.clg.alpha / 2}
+    flow = kernels.clg_sequence(
+        frames, first, second, numbers=pair.sequence, reach=reach, **options
+    ).flow
+    return _stored(to_host(flow)[None], recipe)[0]
+
+
+def _stored(flow: Vectors, recipe: Flow) -> Vectors:
+    """Return flow (n, height, width, 2) components first, rounded as a store holds it."""
+    components_first = np.ascontiguousarray(np.moveaxis(flow, -1, 1))
+    return components_first.astype(recipe.dtype).astype(np.float32)
+
+
+def flow_between(
+    images: Images, rows: NDArray[np.int64], recipe: Flow, backend: Backend
+) -> Vectors:
     """Return the flow of pairs of images.
 
     Parameters
     ----------
-    images : (m, height, width) uint8
+    images : (m, height, width) uint8, or float32 of about the same range
     rows : (n, 2) int
         The rows of ``images`` that each flow leads from and to.
     recipe : Flow
@@ -82,6 +136,8 @@ def flow_between(images: Image, rows: NDArray[np.int64], recipe: Flow, backend: 
     """
     if not len(rows):
         return np.zeros((0, 2, *images.shape[1:]), np.float32)
+    if recipe.method == "tvl1" and images.dtype != np.uint8:
+        images = images * np.float32(1 / 255)  # of its float images 1 is white
     there = backend.put(images)
     take = _Batches(there) if is_device_array(there) else _PreparedOnce(images, rows, recipe)
     compute = getattr(kernels, recipe.method)
@@ -90,8 +146,7 @@ def flow_between(images: Image, rows: NDArray[np.int64], recipe: Flow, backend: 
         first, second = (take(row) for row in rows[part].T)
         flow = compute(first, second, **recipe.options)
         flow = flow.reshape(-1, *flow.shape[-3:])
-        components_first = np.ascontiguousarray(to_host(np.moveaxis(flow, -1, 1)))
-        return components_first.astype(recipe.dtype).astype(np.float32)
+        return _stored(to_host(flow), recipe)
 
     each = _COPIES_OF_A_FLOW * 8 * images.shape[1] * images.shape[2]
     return np.concatenate(backend.batches(flow_batch, len(rows), each))
@@ -139,6 +194,7 @@ def make_map(
         size=wanted.size,
         head=boxes["nose"] if wanted.remove_head else None,
         mask=boxes["eyes"] if wanted.mask_eyes else None,
+        noise=wanted.noise,
         options=wanted.options,
     )
 
@@ -151,6 +207,10 @@ def kernel_compiled(recipe: Flow) -> bool:
         from apexflow.kernels.flow_tvl1.cpu import refine
 
         return is_compiled(refine)
+    if recipe.method == "clg":
+        from apexflow.kernels.flow_clg.cpu import fit
+
+        return is_compiled(fit)
     from apexflow.kernels.flow_farneback.cpu import blur
 
     return is_compiled(blur)
@@ -174,7 +234,7 @@ class _PreparedOnce:
     A clip of consecutive frames keeps two prepared images in memory.
     """
 
-    def __init__(self, images: Image, rows: NDArray[np.int64], recipe: Flow) -> None:
+    def __init__(self, images: Images, rows: NDArray[np.int64], recipe: Flow) -> None:
         self._images, self._recipe = images, recipe
         self._uses = Counter(rows.ravel().tolist())
         self._prepared: dict[int, Any] = {}
@@ -190,30 +250,22 @@ class _PreparedOnce:
             del self._prepared[row]
         return found
 
-    def _prepare(self, image: Image) -> Any:
+    def _prepare(self, image: Images) -> Any:
         options = self._recipe.options
         if self._recipe.method == "tvl1":
             names: Sequence[str] = ("nscales", "scale_step")
             prepare: Any = kernels.prepare_tvl1
+        elif self._recipe.method == "clg":
+            names, prepare = ("levels",), kernels.prepare_clg
         else:
             names = ("pyr_scale", "levels", "poly_n", "poly_sigma")
             prepare = kernels.prepare_farneback
         return prepare(image, **{name: options[name] for name in names})
 
 
-def _all_pairs(plan: ClipPlan) -> tuple[FramePair, ...]:
-    return tuple(dict.fromkeys(pair for pairs in plan.pairs.values() for pair in pairs))
-
-
-def _rows(pairs: Sequence[FramePair], aligned: Aligned) -> NDArray[np.int64]:
-    """Return the rows of the aligned frames (n, 2) that pairs of frame numbers mean."""
-    row = {number: i for i, number in enumerate(aligned.numbers)}
-    return np.array([[row[a], row[b]] for a, b in pairs], np.int64).reshape(-1, 2)
-
-
-def _by_window(plan: ClipPlan, pairs: Sequence[FramePair], vectors: Vectors) -> dict[str, Vectors]:
+def _by_window(plan: ClipPlan, pairs: Sequence[PairFrames], vectors: Vectors) -> dict[str, Vectors]:
     """Sort flow, a row a pair, by windows; that of a window of one pair has no axis of pairs."""
-    place = {pair: i for i, pair in enumerate(pairs)}
+    place = {pair.pair: i for i, pair in enumerate(pairs)}
     found = {}
     for name, of_window in plan.pairs.items():
         chosen = vectors[[place[pair] for pair in of_window]]

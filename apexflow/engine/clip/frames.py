@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from apexflow.datasets.sources import FrameSource, Image
+from apexflow.datasets.sources import FolderFrames, FrameSource, Image
 from apexflow.engine.clip.clock import Clock
 from apexflow.engine.clip.plan import ClipPlan
 from apexflow.errors import ClipError
@@ -26,6 +26,9 @@ class ClipFrames:
     ----------
     template : uint8 (H, W) or (H, W, 3)
         The template frame, decoded first.
+    value_bits : int or None
+        Bits of a sample that images of more than 8 were scaled by, the same for all frames of
+        the clip; None where none has more.
     """
 
     def __init__(self, source: FrameSource, plan: ClipPlan, clock: Clock, *, color: bool) -> None:
@@ -41,6 +44,10 @@ class ClipFrames:
         """(height, width) of every frame."""
         height, width = self.template.shape[:2]
         return height, width
+
+    @property
+    def value_bits(self) -> int | None:
+        return self.source.value_bits if isinstance(self.source, FolderFrames) else None
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from apexflow.datasets.sources import FolderFrames, decode_image, read_file
+from apexflow.datasets.images import decode_image, is_whole, read_file
+from apexflow.datasets.sources import FolderFrames
 from apexflow.engine.clip.frames import ClipFrames
 from apexflow.errors import ClipError
 from apexflow.kernels.gpu import Device, in_batches
@@ -110,15 +111,19 @@ def _decode(
 ) -> list[Array]:
     """Decode files on the GPU, and those on the host that its decoder does not take.
 
-    Nor does it get a file that may be cut off, lest it fill up what is missing.
+    Nor does it get a file that may be cut off, or is damaged, lest it fill up what is missing.
     """
-    whole = [i for i, file in enumerate(files) if file[-len(_END) :].tobytes() == _END]
+    whole = [i for i, file in enumerate(files) if _ends(file) and is_whole(file)]
     taken = decoder.decode([files[i] for i in whole], color=color) if whole else []
     images = dict(zip(whole, taken, strict=True))
     for i, file in enumerate(files):
         if images.get(i) is None:
             images[i] = device.xp.asarray(_decode_on_host(file, color=color))
     return [images[i] for i in range(len(files))]
+
+
+def _ends(file: File) -> bool:
+    return file[-len(_END) :].tobytes() == _END
 
 
 def _decode_on_host(file: File, *, color: bool) -> NDArray[np.uint8]:

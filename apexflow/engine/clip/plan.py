@@ -12,12 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.catalog import Clip
-from apexflow.datasets.sources import FrameSource, open_frames
+from apexflow.datasets.sources import FrameSource, VideoFrames, open_frames
+from apexflow.engine.clip.rate import frame_rate
+from apexflow.engine.clip.temporal import frame_reach, frames_of_pairs
 from apexflow.engine.windows import KEY_FRAMES, FramePair, Window
 from apexflow.errors import ClipError
 
 if TYPE_CHECKING:
     from apexflow.engine.recipe import Recipe
+
+# What a column of whole numbers holds.
+MOST_NUMBER = (1 << 63) - 1
+# An hour at 290 frames/s; the numbers of as many frames take 30 MB of the process that plans.
+MOST_FRAMES = 1 << 20
+# The smallest frame of any container: an empty chunk of an AVI, or an entry of an MP4's index.
+LEAST_FRAME_BYTES = 4
 
 ESTIMATES = ("difference", "flow")
 """The values of `Clip.apex_source` that ask for an estimate."""
@@ -41,6 +50,11 @@ class ClipPlan:
     pairs : dict of window to tuple of (from, to)
         Empty until the apex is estimated, where that has to come first.
     fingerprint : str
+        Of the clip as it is called and annotated, and of the files that are read.
+    files : str
+        Of the files alone, by size and time: equal wherever the same frames are read.
+    reach : int
+        How many frames on each side of a pair's frames its flow may be drawn from.
     """
 
     numbers: tuple[int, ...]
@@ -50,6 +64,8 @@ class ClipPlan:
     apex_source: str
     pairs: Mapping[str, tuple[FramePair, ...]]
     fingerprint: str
+    files: str = ""
+    reach: int = 0
 
     @property
     def apex_pending(self) -> bool:
@@ -70,7 +86,7 @@ def plan_clip(clip: Clip, recipe: Recipe) -> tuple[FrameSource, ClipPlan]:
     for name in needed:
         if name not in key_frames and not (name == "apex" and pending):
             raise ClipError(f"no {name} is annotated, and the recipe's windows need it")
-    source = open_frames(clip)
+    source = _open(clip)
     there = set(source.numbers)
     for name in needed:
         if name in key_frames and key_frames[name] not in there:
@@ -83,17 +99,74 @@ def plan_clip(clip: Clip, recipe: Recipe) -> tuple[FrameSource, ClipPlan]:
     template = _template_number(numbers, key_frames, recipe)
     wait = pending and "apex" in needed
     pairs = {} if wait else _pairs(windows, key_frames, interval)
+    many = recipe.temporal.method != "pair"
+    reach = frame_reach(recipe.temporal, frame_rate(clip, source)) if many else 0
     if recipe.frames.which == "windows" and not wait:
-        ends = {number for of_window in pairs.values() for pair in of_window for number in pair}
-        numbers = tuple(sorted({template, *ends}))
+        ends = {pair for of_window in pairs.values() for pair in of_window}
+        drawn = frames_of_pairs(ends, key_frames, interval, recipe.temporal, reach)
+        numbers = tuple(sorted({template}.union(*(pair.numbers for pair in drawn))))
     if len(numbers) < 2:
         raise ClipError(f"{clip.path} holds {len(numbers)} frame of the clip; motion needs two")
-    stamp = [clip.key, clip.source, clip.onset, clip.apex, clip.offset, source.fingerprint(numbers)]
+    _check_storable(source, numbers)
+    files = source.fingerprint(numbers)
+    stamp = [clip.key, clip.source, clip.onset, clip.apex, clip.offset, files]
     if wait:
         stamp.append(clip.apex_source)
-    fingerprint = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
+    if many:
+        stamp.append(reach)
     known = clip.apex_source if wait or "apex" in key_frames else ""
-    return source, ClipPlan(numbers, template, key_frames, interval, known, pairs, fingerprint)
+    fingerprints = _digest(stamp), _digest([[size, time] for _, size, time in files])
+    plan = ClipPlan(numbers, template, key_frames, interval, known, pairs, *fingerprints, reach)
+    return source, plan
+
+
+def _digest(stamp: object) -> str:
+    return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
+
+
+def _open(clip: Clip) -> FrameSource:
+    """Open a clip's frames; whatever the disk says of it is that clip's failure."""
+    try:
+        source = open_frames(clip)
+    except OSError as error:  # a name too long, no permission, a stale mount
+        raise ClipError(f"{clip.source}: {error.strerror or error}") from None
+    except ValueError as error:  # a zero byte in a name
+        raise ClipError(f"{clip.source!r}: {error}") from None
+    if isinstance(source, VideoFrames):
+        _check_count(source)
+    return source
+
+
+def _check_count(video: VideoFrames) -> None:
+    """Believe no more frames of a header than the file has bytes for, or a plan can hold."""
+    size = video.path.stat().st_size
+    most = min(size // LEAST_FRAME_BYTES, MOST_FRAMES)
+    if video.count > most:
+        raise ClipError(
+            f"{video.path} claims {video.count} frames in {size} bytes; {most} is the most "
+            f"that is believed: write the video again, or its frames as images"
+        )
+
+
+def _check_storable(source: FrameSource, numbers: tuple[int, ...]) -> None:
+    """Find what the store could not hold: it is this clip's failure, not the run's."""
+    if numbers[-1] > MOST_NUMBER:
+        raise ClipError(
+            f"frame number {numbers[-1]} ({source.file_name(numbers[-1])}) is beyond 63 bits; "
+            f"rename the file"
+        )
+    for number in numbers:
+        name = source.file_name(number)
+        if not name.isascii() and not _is_utf8(name):
+            raise ClipError(f"the name of file {name!a} is not UTF-8; rename it")
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def with_apex(plan: ClipPlan, crops: NDArray[np.uint8], recipe: Recipe) -> ClipPlan:

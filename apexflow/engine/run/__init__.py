@@ -8,8 +8,10 @@ import platform
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,13 +32,27 @@ from apexflow.engine.run.executors import (
 )
 from apexflow.engine.run.gpus import check_decoder, check_gpus, find_gpus
 from apexflow.engine.run.progress import Progress
-from apexflow.engine.run.task import Outcome, layout
+from apexflow.engine.run.task import (
+    GOES_ON,
+    Outcome,
+    layout,
+    other_versions,
+    pixel_versions,
+    printable,
+)
 from apexflow.engine.run.todo import Todo, find_todo, matching_store
 from apexflow.errors import ApexflowError
 from apexflow.storage.compact import expand
 from apexflow.storage.create import create_store
 from apexflow.storage.repair import repair as repair_store
-from apexflow.storage.target import Target, exclusive, local_path, sweep, target_name
+from apexflow.storage.target import (
+    Target,
+    disk_errors,
+    exclusive,
+    local_path,
+    sweep,
+    target_name,
+)
 from apexflow.storage.writer import StoreWriter
 
 _STATED_PACKAGES = (
@@ -71,6 +87,12 @@ class RunSummary:
         Summed over workers, so that they may exceed ``seconds``.
     devices : dict of str to int
         How many of the clips that are done "cpu" has computed, and how many each kind of GPU.
+    gone, kept, dropped : tuple of str
+        Clips of the store that the catalog no longer has, with the clip that has their frames
+        now: those that take no part in data sets and folds from now on, those that are kept on
+        purpose, and those that this run has taken out.
+    other_versions : dict of package to (before, now)
+        What may change pixels and differs from what the store was made with.
     """
 
     store: str
@@ -81,6 +103,10 @@ class RunSummary:
     seconds: float
     stage_seconds: dict[str, float]
     devices: dict[str, int] = field(default_factory=dict)
+    gone: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    other_versions: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         rate = self.frames / self.seconds if self.seconds else 0.0
@@ -93,9 +119,28 @@ class RunSummary:
             f"skipped  {self.skipped} clips that were finished before",
             f"failed   {len(self.failed)} clips",
             *(f"  {failure.clip}: {failure.reason}" for failure in self.failed),
+            *self._strangers(),
             f"seconds  {', '.join(stages)} (summed over workers)",
+            *self._versions(),
         ]
         return "\n".join(lines)
+
+    def _strangers(self) -> Iterator[str]:
+        told = (
+            ("gone", self.gone, "take no part from now on: --prune drops them, --keep keeps them"),
+            ("kept", self.kept, "are kept on purpose; --prune drops them"),
+            ("dropped", self.dropped, "were taken out of the store"),
+        )
+        for word, names, what in told:
+            if names:
+                yield f"{word:8s} {len(names)} clips that the catalog does not have {what}"
+                yield from (f"  {name}" for name in names)
+
+    def _versions(self) -> list[str]:
+        changed = [f"{n} {old} -> {new}" for n, (old, new) in self.other_versions.items()]
+        if not changed:
+            return []
+        return [f"versions {', '.join(changed)}: what may change pixels is not what made the store"]
 
     def _devices(self) -> list[str]:
         if not self.devices.keys() - {CPU.name}:
@@ -115,6 +160,8 @@ def process(
     scheduler: str | None = None,
     progress: bool = True,
     repair: bool = False,
+    prune: bool = False,
+    keep: bool = False,
     clip_timeout: float = CLIP_TIMEOUT,
     dashboard: bool = False,
     performance_report: str | Path | None = None,
@@ -145,6 +192,10 @@ def process(
     repair : bool
         First read all that the store holds; do the clips again whose part is damaged, and make
         damaged columns again.
+    prune, keep : bool
+        What becomes of clips that the store has and the catalog no longer has, of the data sets
+        that the catalog has: taken out of the store, or kept on purpose. Without either they
+        stay where they are and take no part in data sets and folds.
     clip_timeout : float
         Seconds until a clip that has not finished is ended and recorded as failed; 0 waits for
         ever. Not with ``workers=0``.
@@ -159,10 +210,12 @@ def process(
     ------
     ApexflowError
         When nothing can be done: another recipe's store, no scheduler, fewer GPUs than asked
-        for, an unwritable folder.
+        for, a full disk or an unwritable folder, the same frames under two people.
         A clip that cannot be used is not an error; it is in the summary's ``failed``.
     """
     started = time.perf_counter()
+    if prune and keep:
+        raise ApexflowError("prune and keep exclude each other: drop clips, or keep them")
     chosen = Recipe.load(recipe)
     options = RunOptions(
         clip_timeout=clip_timeout,
@@ -191,27 +244,39 @@ def process(
     with executor as run_tasks:
         _make_folder(target)
         with exclusive(target):
-            # Under the lock: a run that started beside this one may have made it by now.
-            made = matching_store(target, chosen) or _create(target, catalog, chosen)
-            sweep(target)
-            if repair:
-                repair_store(made)
-            todo = find_todo(made, _rooted(catalog), chosen, target)
+            cannot = f"cannot write to {target_name(store)}"
+            with disk_errors(cannot, GOES_ON):
+                # Under the lock: a run that started beside this one may have made it by now.
+                made = matching_store(target, chosen) or _create(target, catalog, chosen)
+                sweep(target)
+                if repair:
+                    repair_store(made)
+                todo = find_todo(*(made, _rooted(catalog), chosen, target), prune=prune, keep=keep)
             shown = Progress(
                 total=len(todo.clips), skipped=todo.skipped, show=progress, compiling=compiling
             )
             tally = _run(made, todo, run_tasks, shown)
     order = todo.order
+    failed = sorted(tally.failed, key=lambda failure: order[failure.clip])
     return RunSummary(
         store=target_name(store),
         done=tally.done,
         skipped=todo.skipped,
-        failed=tuple(sorted(tally.failed, key=lambda failure: order[failure.clip])),
+        failed=(*failed, *(Failure(clip, reason) for clip, reason in todo.unstorable)),
         frames=tally.frames,
         seconds=time.perf_counter() - started,
         stage_seconds=tally.stage_seconds,
         devices=dict(tally.devices),
+        gone=todo.gone,
+        kept=todo.kept,
+        dropped=todo.dropped,
+        other_versions=_changed_versions(made),
     )
+
+
+def _changed_versions(store: StoreWriter) -> dict[str, tuple[str, str]]:
+    made = store.attributes.get("versions", {})
+    return {name: (made[name], now) for name, now in other_versions(store).items()}
 
 
 @dataclass(slots=True)
@@ -237,16 +302,34 @@ class _Tally:
 
 def _run(store: StoreWriter, todo: Todo, run_tasks: RunTasks, shown: Progress) -> _Tally:
     tally = _Tally()
-    if not todo.clips and store.complete:
+    if not todo.clips and store.complete and not todo.table_changed:
         return tally
-    expand(store)
-    store.begin()
-    with shown as progress:
-        for outcome in run_tasks(todo.tasks(store)):
-            tally.add(outcome)
-            progress.advance(outcome)
-    store.finalize()
+    cannot = f"cannot write to {store.name}"
+    if todo.clips:
+        with disk_errors(cannot, GOES_ON):
+            for index in todo.damaged:
+                store.forget_row(index)
+            expand(store, lost_as_blank=bool(todo.damaged))
+            store.begin()
+            store.add_run(_provenance(store, todo))
+        with shown as progress:
+            for outcome in run_tasks(todo.tasks(store)):
+                tally.add(outcome)
+                progress.advance(outcome)
+    with disk_errors(cannot, GOES_ON):
+        store.finalize()
     return tally
+
+
+def _provenance(store: StoreWriter, todo: Todo) -> dict[str, Any]:
+    """Return what the store keeps of a run."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {
+        "started": now,
+        "clips": len(todo.clips),
+        "recipe_hash": store.recipe_hash,
+        "versions": _versions(),
+    }
 
 
 def _make_folder(target: Target) -> None:
@@ -254,10 +337,8 @@ def _make_folder(target: Target) -> None:
     path = local_path(target)
     if path is None:
         return
-    try:
+    with disk_errors(f"cannot create the store {path}", "choose another output"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ApexflowError(f"cannot create the store {path}: {error.strerror}") from None
 
 
 def _create(target: Target, catalog: Catalog, recipe: Recipe) -> StoreWriter:
@@ -267,14 +348,15 @@ def _create(target: Target, catalog: Catalog, recipe: Recipe) -> StoreWriter:
         recipe=recipe.to_dict(),
         recipe_hash=recipe.hash,
         provenance={
-            "datasets": sorted({clip.dataset for clip in catalog}),
+            "datasets": sorted({printable(clip.dataset) for clip in catalog}),
             "versions": _versions(),
+            "runs": [],
         },
     )
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "machine": platform.machine()}
+    found = {"python": platform.python_version(), **pixel_versions()}
     for name in _STATED_PACKAGES:
         try:
             found[name] = version(name)

@@ -36,6 +36,9 @@ SECONDS_COMPILING = 120.0
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_FOR_AN_ANSWER = 5.0
 SECONDS_BETWEEN_COMPLAINTS = 30.0
+# A worker sends a sign of life every half second; one that is stopped, or waits for a dead disk,
+# sends none. One that computes without a pause may be late.
+SECONDS_OF_SILENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,9 @@ class Dispatch:
         Seconds until a clip that has not finished is ended; 0 waits for ever.
     replace_lost_workers : callable
         Called about once a second; starts local workers in the place of those whose nanny died.
+    end_worker : callable
+        Ends the local worker of that address from outside, with its nanny; does nothing to
+        workers that are not ours.
     compile_first : bool
         Whether one batch is in flight, and no more, until a clip is done, or for two minutes.
     """
@@ -69,6 +75,7 @@ class Dispatch:
     clip_timeout: float
     replace_lost_workers: Callable[[], None]
     compile_first: bool = False
+    end_worker: Callable[[str], None] = lambda _: None
     _in_flight: dict[Any, _Batch] = field(default_factory=dict)
     _again: deque[_Batch] = field(default_factory=deque)
     _finished: SimpleQueue[Any] = field(default_factory=SimpleQueue)
@@ -77,6 +84,8 @@ class Dispatch:
     _seconds_a_clip: float = SECONDS_A_BATCH
     _threads: int = 1
     _next_look: float = 0.0
+    _signs: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _looked: float = 0.0
     _started: float = field(default_factory=time.monotonic)
     _without_worker_since: float = field(default_factory=time.monotonic)
 
@@ -200,6 +209,7 @@ class Dispatch:
         self._next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
         if self.client.status in ("closed", "closing"):
             raise _scheduler_lost(self.client)
+        self._end_silent_workers()
         self.replace_lost_workers()
         threads = self.client.nthreads()
         if threads:
@@ -208,6 +218,29 @@ class Dispatch:
             logger.warning("the scheduler has no worker; the run waits for one")
             self._without_worker_since = time.monotonic()
         self._threads = max(1, sum(n for w, n in threads.items() if w not in self._refused))
+
+    def _end_silent_workers(self) -> None:
+        """End workers that are past a clip's time and give no sign of life.
+
+        A worker ends itself when a clip takes too long, unless it is stopped or waits in the
+        kernel: its timer stands still with it.
+        """
+        now = time.monotonic()
+        if now - self._looked > SECONDS_OF_SILENCE / 2:  # we were stopped ourselves
+            self._signs.clear()
+        self._looked = now
+        overdue = (now - batch.sent > self.clip_timeout for batch in self._in_flight.values())
+        if not self.clip_timeout or not any(overdue):
+            self._signs.clear()
+            return
+        for address, worker in self.client.scheduler_info(n_workers=-1)["workers"].items():
+            sign, seen = self._signs.get(address, (None, now))
+            if sign != worker["last_seen"]:
+                self._signs[address] = worker["last_seen"], now
+            elif now - seen > SECONDS_OF_SILENCE:
+                del self._signs[address]
+                logger.warning("worker %s gives no sign of life; it is ended", address)
+                self.end_worker(address)
 
 
 def _scheduler_lost(client: Client) -> ApexflowError:

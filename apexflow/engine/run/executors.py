@@ -148,12 +148,18 @@ def local_workers(
             if lost:
                 cluster.scale(len(workers))
 
+        def end_worker(address: str) -> None:
+            found = cluster.scheduler.workers.get(address)
+            if found is not None and found.name in cluster.workers:
+                cluster.workers[found.name].end()
+
         yield _dispatching(
             client,
             options,
             modules=modules,
             use_gpus=bool(gpus),
             replace_lost_workers=replace_lost_workers,
+            end_worker=end_worker,
             compile_first=compile_first,
         )
 
@@ -208,6 +214,7 @@ def _dispatching(
     modules: Sequence[str],
     use_gpus: bool,
     replace_lost_workers: Callable[[], None] = lambda: None,
+    end_worker: Callable[[str], None] = lambda _: None,
     compile_first: bool = False,
 ) -> RunTasks:
     """Return the function that runs tasks, with what the user wants to see of it."""
@@ -230,6 +237,7 @@ def _dispatching(
                     options.clip_timeout,
                     replace_lost_workers,
                     compile_first=compile_first,
+                    end_worker=end_worker,
                 )
                 yield from dispatch.run(tasks)
         finally:

@@ -11,12 +11,14 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 
 from apexflow.engine.run.parent import end_with_parent
 from apexflow.engine.run.task import Outcome, Task, fail_task, run_task
 from apexflow.errors import ApexflowError
 
 _READY = b"ready"
+_SECONDS_TO_START = 60.0
 
 
 def run_isolated(task: Task, *, clip_timeout: float, memory_limit: int) -> Outcome:
@@ -34,14 +36,21 @@ def run_isolated(task: Task, *, clip_timeout: float, memory_limit: int) -> Outco
     command = [sys.executable, "-m", "apexflow.engine.run.isolated", *arguments]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
+        # One that is stopped before it is ready would be waited for without an end.
+        starting = threading.Timer(clip_timeout + _SECONDS_TO_START, process.kill)
+        starting.daemon = True
+        if clip_timeout:
+            starting.start()
         try:
             # Python's start is not the clip's time; a process that dies early sends nothing.
             process.stdout.read(len(_READY))
+            starting.cancel()
             answer, _ = process.communicate(pickle.dumps(task), timeout=clip_timeout or None)
         except subprocess.TimeoutExpired:
             reason = f"not finished after {clip_timeout:g} s, and ended (--clip-timeout)"
             return fail_task(task, reason)
         finally:
+            starting.cancel()
             process.kill()
     if process.returncode != 0:
         return fail_task(

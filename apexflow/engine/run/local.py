@@ -44,6 +44,8 @@ class LocalWorker(SubprocessWorker):  # type: ignore[misc]
             "resources": dict(resources),
             "memory_limit": memory_limit,
             "preload_nanny": ["apexflow.engine.run.parent"],
+            # By which the run finds the process of a worker that it has to end.
+            "name": name,
         }
         self._environment = {PARENT: str(os.getpid()), **environment}
         super().__init__(scheduler, "distributed.Nanny", name, options)
@@ -52,6 +54,12 @@ class LocalWorker(SubprocessWorker):  # type: ignore[misc]
     def lost(self) -> bool:
         """Whether the nanny has died, so that nobody will restart the worker."""
         return self.process is not None and self.process.returncode is not None
+
+    def end(self) -> None:
+        """Kill the nanny and its worker, from outside: they may be stopped and hear nothing."""
+        if self.process is not None and self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     async def _start(self) -> None:
         spec = json.dumps({"cls": self.worker_class, "opts": self.worker_kwargs})
@@ -67,8 +75,7 @@ class LocalWorker(SubprocessWorker):  # type: ignore[misc]
         As one group: Dask's own way kills the processes that it has just listed one by one,
         and fails when one of them ends meanwhile.
         """
+        self.end()
         if self.process is not None and self.process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
             await self.process.wait()
         await ProcessInterface.close(self)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import json
+import platform
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import cv2
@@ -18,9 +20,10 @@ from apexflow.catalog import Clip
 from apexflow.engine.clip import CPU, ClipResult, process_clip
 from apexflow.engine.clip.backend import Backend
 from apexflow.engine.clip.clock import STAGES
+from apexflow.engine.clip.plan import MOST_NUMBER
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.windows import Window
-from apexflow.errors import ApexflowError, ClipError
+from apexflow.errors import ApexflowError, ClipError, DamagedError
 from apexflow.storage.format import (
     DONE,
     FAILED,
@@ -31,9 +34,16 @@ from apexflow.storage.format import (
     MapLayout,
     Slot,
 )
-from apexflow.storage.target import Target
+from apexflow.storage.store import Store
+from apexflow.storage.target import Target, disk_errors
 from apexflow.storage.writer import ClipArrays, StoreWriter, open_writer
 
+GOES_ON = "the clips finished so far are safe, and the same command goes on from there"
+# Another version of these may give other pixels.
+_PIXEL_PACKAGES = (
+    *("apexflow", "numpy", "numba", "opencv-contrib-python-headless", "torch"),
+    *("facenet-pytorch", "cupy-cuda13x"),
+)
 # From <malloc.h> of glibc.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -99,13 +109,20 @@ def _unexpected(error: Exception) -> str:
 
 
 def _commit_result(store: StoreWriter, task: Task, result: ClipResult) -> Outcome:
-    record, arrays = _done_record(task.clip, result), _arrays(task.recipe, result)
-    seconds = _commit(store, task.slot, record, arrays, result)
+    try:
+        record, arrays = _done_record(task.clip, result), _arrays(task.recipe, result)
+        record = replace(record, versions=other_versions(store))
+        seconds = _commit(store, task.slot, record, arrays, result)
+    except ApexflowError:
+        raise
+    except Exception as error:  # a value that no array can hold must not cost the others
+        return _fail(store, task, _unexpected(error))
     frames = len(result.plan.numbers)
     return Outcome(str(task.clip), DONE, "", frames, seconds, result.device)
 
 
 def _fail(store: StoreWriter, task: Task, reason: str) -> Outcome:
+    reason = printable(reason)
     record = ClipRecord(**_key(task.clip), status=FAILED, message=reason)
     _commit(store, task.slot, record, None, None)
     return Outcome(str(task.clip), FAILED, reason)
@@ -121,20 +138,24 @@ def finished_outcome(task: Task) -> Outcome | None:
 
     A run takes back the records of clips that it does again before it sends them.
     """
-    record = _store(task).record(task.slot.index)
+    try:
+        record = _store(task).record(task.slot.index)
+    except DamagedError:
+        return None
     if record is None or record.fingerprint != task.fingerprint or not record.done:
         return None
     return Outcome(str(task.clip), DONE, "", len(record.frame_numbers), device=record.device)
 
 
 def clip_row(clip: Clip, frame_capacity: int) -> ClipRow:
-    """Return the clip as the store's table has it."""
+    """Return the clip as the store's table has it; its key must be `storable`."""
     return ClipRow(
         **_key(clip),
-        source=clip.source,
-        emotion=clip.emotion,
-        action_units=clip.action_units,
-        details=_details(clip),
+        source=printable(clip.source),
+        emotion=printable(clip.emotion),
+        action_units=printable(clip.action_units),
+        details=printable(_details(clip)),
+        person=printable(clip.person),
         label=_number(clip.label),
         onset=_number(clip.onset),
         apex=_number(clip.apex),
@@ -155,7 +176,33 @@ def _details(clip: Clip) -> str:
 
 
 def _number(value: int | None) -> int:
-    return NO_NUMBER if value is None else value
+    return NO_NUMBER if value is None or abs(value) > MOST_NUMBER else value
+
+
+def storable(text: str) -> bool:
+    """Whether a text is UTF-8 throughout: a name on disk need not be."""
+    return printable(text) == text
+
+
+def printable(text: str) -> str:
+    """Return a text in which bytes that are not UTF-8 are escaped."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+@lru_cache(maxsize=1)
+def pixel_versions() -> dict[str, str]:
+    """Return the versions here of what may change a pixel."""
+    found = {"machine": platform.machine()}
+    for name in _PIXEL_PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def other_versions(store: Store) -> dict[str, str]:
+    """Return those of `pixel_versions` that are not what the store was made with."""
+    made = store.attributes.get("versions", {})
+    return {name: now for name, now in pixel_versions().items() if made.get(name, now) != now}
 
 
 def layout(recipe: Recipe) -> Layout:
@@ -217,6 +264,14 @@ def _store(task: Task) -> StoreWriter:
     return open_writer(task.target)
 
 
+@contextmanager
+def committed_together(tasks: Sequence[Task]) -> Iterator[None]:
+    """Commit the clips of a batch of one run with one flush, at the end of the block."""
+    store = _store(tasks[0])
+    with disk_errors(f"cannot write to {store.name}", GOES_ON), store.batch():
+        yield
+
+
 @lru_cache(maxsize=1)
 def _opened(target: str, run: str) -> StoreWriter:
     """Open a store once a worker and run: the next run may find it grown, or another one."""
@@ -230,13 +285,8 @@ def _commit(
     arrays: ClipArrays | None,
     result: ClipResult | None,
 ) -> dict[str, float]:
-    try:
+    with disk_errors(f"cannot write to {store.name}", GOES_ON):
         return store.commit(slot, record, arrays, {} if result is None else result.seconds)
-    except OSError as error:
-        raise ApexflowError(
-            f"cannot write to {store.name}: {error.strerror or error}; the clips finished so far "
-            f"are safe, and the same command goes on from there"
-        ) from None
 
 
 def _key(clip: Clip) -> dict[str, Any]:
@@ -249,6 +299,7 @@ def _done_record(clip: Clip, result: ClipResult) -> ClipRecord:
         **_key(clip),
         status=DONE,
         fingerprint=result.plan.fingerprint,
+        frames=result.plan.files,
         frame_numbers=aligned.numbers,
         files=result.files,
         shift=tuple((float(x), float(y)) for x, y in aligned.shift),

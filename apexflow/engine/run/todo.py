@@ -11,13 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from apexflow.catalog import Catalog, Clip
+from apexflow.datasets.sources import list_frames
 from apexflow.engine.clip.plan import ClipPlan, plan_clip
 from apexflow.engine.recipe import Recipe
-from apexflow.engine.run.task import Task, clip_row, layout
-from apexflow.errors import ApexflowError, ClipError
-from apexflow.storage.format import ClipRecord, Layout, Slot
-from apexflow.storage.store import Store
-from apexflow.storage.target import Target, store_exists, target_name
+from apexflow.engine.run.task import GOES_ON, Task, clip_row, layout, printable, storable
+from apexflow.errors import ApexflowError, DamagedError
+from apexflow.storage.checks import torn_clips
+from apexflow.storage.compact import expand
+from apexflow.storage.format import GONE, KEPT, ClipRecord, Layout, Slot
+from apexflow.storage.store import Key, Store
+from apexflow.storage.target import Target, disk_errors, store_exists, target_name
 from apexflow.storage.writer import StoreWriter, open_writer
 
 
@@ -32,13 +35,48 @@ class _ClipTodo:
 
 
 @dataclass(frozen=True, slots=True)
+class _Planned:
+    """What is known of a clip before its frames are read; ``problem`` says why it has none."""
+
+    clip: Clip
+    capacity: int = 0
+    fingerprint: str = ""
+    files: str = ""
+    numbers: tuple[int, int] = (0, -1)
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Todo:
-    """What a run has to do: the clips, and how many an earlier run had finished."""
+    """What a run has to do, and what became of the rest of the store.
+
+    Attributes
+    ----------
+    clips : tuple
+        The clips that are missing, changed or damaged.
+    skipped : int
+        How many clips an earlier run had finished.
+    unstorable : tuple of (clip, reason)
+        Clips that can have no row in the store.
+    gone, kept, dropped : tuple of str
+        Clips of the store that the catalog does not have: those that take no part from now on,
+        those that are kept on purpose, and those that were taken out.
+    table_changed : bool
+        Whether the table is not what it was before.
+    damaged : tuple of int
+        Rows whose commit record or pixels are not whole.
+    """
 
     clips: tuple[_ClipTodo, ...]
     skipped: int
     recipe: Recipe
     target: Target
+    unstorable: tuple[tuple[str, str], ...] = ()
+    gone: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    table_changed: bool = False
+    damaged: tuple[int, ...] = ()
 
     @property
     def order(self) -> dict[str, int]:
@@ -50,38 +88,162 @@ class Todo:
         run = uuid.uuid4().hex
         for todo in self.clips:
             if todo.recorded:
-                store.forget(todo.slot)
+                with disk_errors(f"cannot write to {store.name}", GOES_ON):
+                    store.forget(todo.slot)
             yield Task(todo.clip, todo.slot, self.recipe, self.target, todo.fingerprint, run)
 
 
-def find_todo(store: StoreWriter, clips: Sequence[Clip], recipe: Recipe, target: Target) -> Todo:
-    """Give every clip a slot; find those that are missing or changed."""
-    plans = [_capacity_and_fingerprint(clip, recipe) for clip in clips]
-    rows = [clip_row(clip, capacity) for clip, (capacity, _) in zip(clips, plans, strict=True)]
-    slots = store.reserve(rows)
-    del rows
-    known = [_stamp(record) for record in store.iter_records()]
-    todo = tuple(
-        _ClipTodo(clip, slot, fingerprint, recorded=known[slot.index] is not None)
-        for clip, slot, (_, fingerprint) in zip(clips, slots, plans, strict=True)
-        if not fingerprint or known[slot.index] != fingerprint
+def find_todo(
+    store: StoreWriter,
+    clips: Sequence[Clip],
+    recipe: Recipe,
+    target: Target,
+    *,
+    prune: bool = False,
+    keep: bool = False,
+) -> Todo:
+    """Give every clip a slot; find those that are missing, changed or torn.
+
+    The store is reconciled with the catalog: of the data sets that the catalog has, clips that
+    only the store has are marked as gone; with ``keep`` as kept, with ``prune`` they are taken
+    out. Other data sets' clips stay as they are.
+
+    Raises `ApexflowError` when two people have the same frames.
+    """
+    plans = [_planned_safely(clip, recipe) for clip in clips]
+    _refuse_shared_frames(plans)
+    unstorable = tuple(
+        (printable(str(plan.clip)), "its name is not UTF-8, which a store cannot hold; rename it")
+        for plan in plans
+        if not storable(str(plan.clip))
     )
-    return Todo(todo, len(clips) - len(todo), recipe, target)
+    plans = [plan for plan in plans if storable(str(plan.clip))]
+    rows = [clip_row(plan.clip, plan.capacity) for plan in plans]
+    strangers, twice = _strangers(store, clips)
+    dropped = [*twice, *(strangers if prune else ())]
+    names = _names(store, strangers, plans)
+    if dropped:
+        expand(store)
+        store.drop(dropped)
+        strangers, _ = _strangers(store, clips)
+    standing = _standing(store, strangers, keep=keep)
+    before = store.table_stamp()
+    slots = store.reserve(rows, standing=standing)
+    changed = bool(dropped) or store.table_stamp() != before
+    del rows
+    keys, damaged = store.keys(), torn_clips(store)
+    records = store.sound_records(damaged)
+    known = [_stamp(record, key) for record, key in zip(records, keys, strict=True)]
+    todo = tuple(
+        _ClipTodo(plan.clip, slot, plan.fingerprint, recorded=known[slot.index] is not None)
+        for plan, slot in zip(plans, slots, strict=True)
+        if not plan.fingerprint or known[slot.index] != plan.fingerprint or slot.index in damaged
+    )
+    left = {index: "/".join(keys[index]) for index in strangers}
+    return Todo(
+        todo,
+        len(plans) - len(todo),
+        recipe,
+        target,
+        unstorable=unstorable,
+        gone=tuple(names.get(n, n) for i, n in left.items() if standing[i] == GONE),
+        kept=tuple(names.get(n, n) for i, n in left.items() if standing[i] == KEPT),
+        dropped=tuple(names.values()) if prune else (),
+        table_changed=changed,
+        damaged=tuple(sorted(damaged)),
+    )
 
 
-def _stamp(record: ClipRecord | None) -> str | None:
+def _planned_safely(clip: Clip, recipe: Recipe) -> _Planned:
+    """Plan a clip; whatever is wrong with it is that clip's alone.
+
+    The task will meet the same again, and record it.
+    """
+    try:
+        _, plan = plan_clip(clip, recipe)
+    except Exception as error:  # a file may be anything
+        return _Planned(clip, problem=str(error))
+    ends = plan.numbers[0], plan.numbers[-1]
+    return _Planned(clip, len(plan.numbers), plan.fingerprint, plan.files, ends)
+
+
+def _refuse_shared_frames(plans: Sequence[_Planned]) -> None:
+    """Refuse the same frames under two people: one would be learnt from, the other tested."""
+    by_files: dict[str, _Planned] = {}
+    by_place: dict[tuple[Path | None, str], list[_Planned]] = {}
+    for plan in plans:
+        if not plan.files:
+            continue
+        others = by_place.setdefault((plan.clip.root, plan.clip.source), [])
+        same = by_files.setdefault(plan.files, plan)
+        alike = [same] if same is not plan and _same_bytes(same.clip, plan.clip) else []
+        for other in (*others, *alike):
+            overlap = other.numbers[0] <= plan.numbers[1] and plan.numbers[0] <= other.numbers[1]
+            if other.clip.person != plan.clip.person and (overlap or other in alike):
+                raise ApexflowError(
+                    f"{other.clip} and {plan.clip} have the same frames ({plan.clip.source}), "
+                    f"under two people ({other.clip.person}, {plan.clip.person}): correct the "
+                    f"table, or name the person in a column of its own"
+                )
+        others.append(plan)
+
+
+def _same_bytes(one: Clip, two: Clip) -> bool:
+    """Compare a file of two clips whose files agree in size and time."""
+    try:
+        first, second = (_first_file(clip) for clip in (one, two))
+        return first.samefile(second) or first.read_bytes() == second.read_bytes()
+    except OSError:
+        return False
+
+
+def _first_file(clip: Clip) -> Path:
+    return min(list_frames(clip.path).values()) if clip.path.is_dir() else clip.path
+
+
+def _strangers(store: Store, clips: Sequence[Clip]) -> tuple[list[int], list[int]]:
+    """Return the rows that the catalog lacks, and those of a clip that has another row.
+
+    Of a data set that the catalog does not have nothing is known: its rows are left alone.
+    """
+    datasets, wanted = {clip.dataset for clip in clips}, {clip.key for clip in clips}
+    keys = store.keys()
+    last = {key: index for index, key in enumerate(keys)}
+    twice = [index for index, key in enumerate(keys) if last[key] != index]
+    strangers = [
+        index
+        for index, key in enumerate(keys)
+        if last[key] == index and key[0] in datasets and key not in wanted
+    ]
+    return strangers, twice
+
+
+def _names(store: Store, rows: Sequence[int], plans: Sequence[_Planned]) -> dict[str, str]:
+    """Return the names of rows, with the clip that has their frames now."""
+    now = {plan.files: plan.clip for plan in plans if plan.files}
+    keys = store.keys()
+    names = {}
+    for index in rows:
+        name = "/".join(keys[index])
+        try:
+            record = store.record(index)
+        except DamagedError:
+            record = None
+        clip = now.get(record.frames) if record is not None else None
+        names[name] = name if clip is None else f"{name} (now {clip})"
+    return names
+
+
+def _standing(store: Store, strangers: Sequence[int], *, keep: bool) -> dict[int, str]:
+    before = store.column("catalog").tolist()
+    return {i: KEPT if keep or before[i] == KEPT else GONE for i in strangers}
+
+
+def _stamp(record: ClipRecord | None, key: Key) -> str | None:
     """Return what a done clip was made from, "" of a failed one, None without a record."""
     if record is None:
         return None
-    return record.fingerprint if record.done else ""
-
-
-def _capacity_and_fingerprint(clip: Clip, recipe: Recipe) -> tuple[int, str]:
-    try:
-        _, plan = plan_clip(clip, recipe)
-    except ClipError:  # the task will meet it again, and record it
-        return 0, ""
-    return len(plan.numbers), plan.fingerprint
+    return record.fingerprint if record.done and record.key == key else ""
 
 
 def matching_store(target: Target, recipe: Recipe) -> StoreWriter | None:
@@ -155,8 +317,8 @@ def forecast(
     for clip in catalog:
         try:
             plan, size = _planned(clip, chosen)
-        except ClipError as error:
-            failing.append((str(clip), str(error)))
+        except Exception as error:  # a file may be anything
+            failing.append((printable(str(clip)), printable(str(error))))
             continue
         if finished.get(clip.key) == plan.fingerprint:
             skipped += 1
@@ -178,7 +340,7 @@ def _planned(clip: Clip, recipe: Recipe) -> tuple[ClipPlan, int]:
 def _fingerprints(store: Store | None) -> dict[tuple[str, str, str], str]:
     if store is None:
         return {}
-    done = (record for record in store.iter_records() if record is not None and record.done)
+    done = (record for record in store.sound_records() if record is not None and record.done)
     return {record.key: record.fingerprint for record in done}
 
 

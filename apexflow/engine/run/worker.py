@@ -26,6 +26,7 @@ from apexflow.engine.run.isolated import run_isolated as isolate
 from apexflow.engine.run.task import (
     Outcome,
     Task,
+    committed_together,
     finished_outcome,
     keep_freed_memory,
     one_thread_each,
@@ -152,10 +153,11 @@ def run_batch(tasks: Sequence[Task], *, setup: str, clip_timeout: float) -> Answ
         return Answer((), refusal=own.refusal, worker=worker.address)
     started = time.perf_counter()
     outcomes = []
-    for task in tasks:
-        with time_limit(clip_timeout):
-            # Dask does a task again whose answer died with its worker.
-            outcomes.append(finished_outcome(task) or run_task(task, own.backend))
+    with committed_together(tasks):
+        for task in tasks:
+            with time_limit(clip_timeout):
+                # Dask does a task again whose answer died with its worker.
+                outcomes.append(finished_outcome(task) or run_task(task, own.backend))
     return Answer(
         tuple(outcomes),
         time.perf_counter() - started,

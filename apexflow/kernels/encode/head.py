@@ -1,4 +1,4 @@
-"""Flow without the motion of the head, and without the eyes."""
+"""Flow without the motion of the head, without the eyes, and without its noise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from apexflow.kernels._validate import check_flow
+from apexflow.kernels._validate import check_flow, check_number
 
 Box = Sequence[float]
 
@@ -64,6 +64,43 @@ def mask_region(flow: NDArray[np.float32], region: Box) -> NDArray[np.float32]:
     rows, columns = _pixels("region", region, masked)
     masked[..., rows, columns, :] = 0
     return masked
+
+
+def suppress_noise(flow: NDArray[np.float32], noise: float) -> NDArray[np.float32]:
+    """Take the length of noise off every vector; none of a shorter one is left.
+
+    Soft thresholding [1]_: what is left is continuous, where cutting off would draw an edge, and
+    a flow that is noise alone becomes zero, so that no stretching makes it a motion.
+
+    Parameters
+    ----------
+    flow : (H, W, 2) or (N, H, W, 2) float32
+    noise : float
+        In pixels of the flow, at least 0.
+
+    Returns
+    -------
+    ndarray
+        A new flow of the same shape.
+
+    Raises
+    ------
+    ValueError
+        When an argument has another shape, dtype or value.
+
+    References
+    ----------
+    .. [1] D. L. Donoho, "De-noising by soft-thresholding", IEEE Transactions on Information
+       Theory 41, 1995. https://doi.org/10.1109/18.382009
+    """
+    flow, noise = check_flow("flow", flow), check_number("noise", noise, minimum=0)
+    length = np.hypot(flow[..., :1], flow[..., 1:])
+    level = np.float32(noise)
+    left: NDArray[np.float32] = np.maximum(length - level, np.float32(0))
+    return flow * (left / np.maximum(length, _TINY))
+
+
+_TINY = np.float32(1e-30)
 
 
 def _pixels(name: str, box: Box, flow: NDArray[np.float32]) -> tuple[slice, slice]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.kernels._validate import check_choice
-from apexflow.kernels.encode.head import mask_region, remove_head_motion
+from apexflow.kernels.encode.head import mask_region, remove_head_motion, suppress_noise
 from apexflow.kernels.encode.hsv import encode_hsv
 from apexflow.kernels.encode.hsv_absolute import encode_hsv_absolute
 from apexflow.kernels.encode.magnitude_angle import encode_magnitude_angle
@@ -36,6 +36,7 @@ def make_maps(
     size: tuple[int, int] | None = (28, 28),
     head: Sequence[float] | None = None,
     mask: Sequence[float] | None = None,
+    noise: float = 0.0,
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> NDArray[np.uint8]:
     """Return maps of flows as a store holds them, components first.
@@ -55,6 +56,8 @@ def make_maps(
         A region in pixels of the flow whose motion is the head's, see `remove_head_motion`.
     mask : (x0, y0, x1, y1), optional
         A region whose flow is set to zero, after the head's motion is removed.
+    noise : float
+        Length in pixels that is taken off every vector at last, see `suppress_noise`.
     options : dict
         Further options of the encoding.
 
@@ -77,6 +80,8 @@ def make_maps(
         batch = remove_head_motion(batch, head)
     if mask is not None:
         batch = mask_region(batch, mask)
+    if noise:
+        batch = suppress_noise(batch, noise)
     maps = ENCODINGS[encoding](batch, size, **options)
     return maps.reshape(*lead, *target, 3)
 

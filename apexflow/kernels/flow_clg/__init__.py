@@ -19,6 +19,7 @@ from apexflow.kernels._validate import check_pairs
 from apexflow.kernels.flow_clg import cpu
 from apexflow.kernels.flow_clg.arguments import (
     CLGFrame,
+    CLGSequence,
     Frames,
     check_frames,
     check_image,
@@ -26,7 +27,7 @@ from apexflow.kernels.flow_clg.arguments import (
     check_solver,
 )
 from apexflow.kernels.flow_clg.pair import flow_of_pair, interleaved, prepare
-from apexflow.kernels.flow_clg.sequence import CLGSequence, clg_sequence
+from apexflow.kernels.flow_clg.sequence import clg_sequence
 from apexflow.kernels.light.gaussian import Floats
 
 __all__ = ["CLGFrame", "CLGSequence", "clg", "clg_sequence", "prepare_clg"]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from apexflow.kernels import _validate as validate
 from apexflow.kernels.light.arguments import check_gray_levels
@@ -15,8 +18,23 @@ MIN_SIDE = 16
 Array = Any
 """A NumPy array, or a CuPy one."""
 
+Doubles = NDArray[np.float64]
+
 LEAST_ALPHA = 1e-3
 _LARGEST_RHO = 1000.0
+
+# Constants of `clg_sequence`, as they were measured on clips with known motion.
+MEAN_REACH = 2  # the first flow is drawn between means over this many frames on each side
+FIRST_SMOOTHNESS = 2.0  # and, having fewer of them, twice as smooth
+FITS = 2  # Gauss-Newton steps for the amplitudes
+PRIOR = 1000.0  # an amplitude keeps to 0 or 1 as if that were known within 1 / sqrt(PRIOR)
+DEVIATION = 2.2  # the square of 1.4826: a variance is this many squared medians
+HOLD = (0.7, 1.5)  # the flow is not scaled further in one go
+STILL = 0.35  # frames up to this amplitude make up the reference
+MOVED = 0.6  # frames from this amplitude on tell what is left to move
+SAMPLING = 2  # the median of the residual is that of every second pixel of every second row
+OUTLIER_RHO = 3.0  # where a frame differs from the others, after blurring its difference so,
+OUTLIER_LEVELS = 10.0  # by about this much, it loses its say: a blink, not the expression
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +54,25 @@ class CLGFrame:
     shape: tuple[int, int]
     levels: int
     images: tuple[Array, ...]
+
+
+class CLGSequence(NamedTuple):
+    """What `clg_sequence` returns.
+
+    Attributes
+    ----------
+    flow : (H, W, 2) float32
+        Displacement (x, y) in px from the onset to the apex frame.
+    amplitudes : (n,) float32
+        Amplitude of the expression in each frame, 0 at the onset and 1 at the apex, before the
+        last correction of the flow; NaN where a frame was out of reach.
+    confidence : (H, W) float32 or None
+        As `clg` returns it; None unless asked for.
+    """
+
+    flow: Any
+    amplitudes: Any
+    confidence: Any = None
 
 
 Frames = Array | CLGFrame
@@ -92,6 +129,22 @@ def check_stack(frames: Array) -> Array:
     if frames.ndim != 3:
         raise ValueError(f"frames must have 3 dimensions. Got shape {frames.shape}.")
     return frames
+
+
+def check_numbers(
+    numbers: Sequence[int] | NDArray[np.integer[Any]] | None, count: int
+) -> NDArray[np.int64]:
+    """Return the numbers of a stack's frames, rising; 0, 1, … unless given."""
+    if numbers is None:
+        return np.arange(count, dtype=np.int64)
+    taken = np.asarray(numbers)
+    if taken.shape != (count,) or taken.dtype.kind not in "iu":
+        raise ValueError(
+            f"numbers must be {count} integers, one a frame. Got {taken.dtype} {taken.shape}."
+        )
+    if (taken[1:] <= taken[:-1]).any():
+        raise ValueError("numbers must rise from frame to frame.")
+    return taken.astype(np.int64)
 
 
 def check_image(image: Array) -> Array:

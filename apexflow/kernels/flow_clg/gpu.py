@@ -14,14 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apexflow.kernels.flow_clg.arguments import Array, CLGFrame, Frames, Solver, level_sizes
-from apexflow.kernels.flow_clg.sequence import (
+from apexflow.kernels.flow_clg.arguments import (
     FIRST_SMOOTHNESS,
     OUTLIER_LEVELS,
     OUTLIER_RHO,
     SAMPLING,
+    Array,
+    CLGFrame,
     CLGSequence,
     Doubles,
+    Frames,
+    Solver,
+    level_sizes,
 )
 from apexflow.kernels.gpu import Device, in_batches
 from apexflow.kernels.light.gaussian import Floats, gaussian_taps

@@ -11,8 +11,9 @@ on a GPU.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,47 +22,27 @@ from apexflow.kernels import gpu as devices
 from apexflow.kernels._validate import check_integer
 from apexflow.kernels.flow_clg import cpu, stack
 from apexflow.kernels.flow_clg.arguments import (
+    DEVIATION,
+    FIRST_SMOOTHNESS,
+    FITS,
+    HOLD,
+    MEAN_REACH,
+    MOVED,
+    OUTLIER_LEVELS,
+    OUTLIER_RHO,
+    PRIOR,
+    SAMPLING,
+    STILL,
+    CLGSequence,
+    Doubles,
     Solver,
     check_levels,
+    check_numbers,
     check_solver,
     check_stack,
 )
 from apexflow.kernels.flow_clg.pair import flow_of_pair, interleaved, prepare
 from apexflow.kernels.light.gaussian import Floats, gaussian_taps, plane_size
-
-Doubles = NDArray[np.float64]
-
-# Constants of the method as it was measured on clips with known motion.
-MEAN_REACH = 2  # the first flow is drawn between means over this many frames on each side
-FIRST_SMOOTHNESS = 2.0  # and, having fewer of them, twice as smooth
-FITS = 2  # Gauss-Newton steps for the amplitudes
-PRIOR = 1000.0  # an amplitude keeps to 0 or 1 as if that were known within 1 / sqrt(PRIOR)
-DEVIATION = 2.2  # the square of 1.4826: a variance is this many squared medians
-HOLD = (0.7, 1.5)  # the flow is not scaled further in one go
-STILL = 0.35  # frames up to this amplitude make up the reference
-MOVED = 0.6  # frames from this amplitude on tell what is left to move
-SAMPLING = 2  # the median of the residual is that of every second pixel of every second row
-OUTLIER_RHO = 3.0  # where a frame differs from the others, after blurring its difference so,
-OUTLIER_LEVELS = 10.0  # by about this much, it loses its say: a blink, not the expression
-
-
-class CLGSequence(NamedTuple):
-    """What `clg_sequence` returns.
-
-    Attributes
-    ----------
-    flow : (H, W, 2) float32
-        Displacement (x, y) in px from the onset to the apex frame.
-    amplitudes : (n,) float32
-        Amplitude of the expression in each frame, 0 at the onset and 1 at the apex, before the
-        last correction of the flow; NaN where a frame was out of reach.
-    confidence : (H, W) float32 or None
-        As `clg` returns it; None unless asked for.
-    """
-
-    flow: Any
-    amplitudes: Any
-    confidence: Any = None
 
 
 class Steps(Protocol):
@@ -96,7 +77,9 @@ class Reach:
     Attributes
     ----------
     chosen : (k,) intp
-        Numbers of the frames, rising.
+        Positions of the frames in the stack, rising.
+    numbers : (k,) int64
+        Their numbers: when they were taken.
     expected : (k,) float64
         Their amplitude by their place alone: 0 around the onset, 1 around the apex.
     onset, apex : int
@@ -104,21 +87,22 @@ class Reach:
     """
 
     chosen: NDArray[np.intp]
+    numbers: NDArray[np.int64]
     expected: Doubles
     onset: int
     apex: int
 
     @classmethod
-    def of(cls, count: int, onset: int, apex: int, reach: int) -> Reach:
+    def of(cls, numbers: NDArray[np.int64], onset: int, apex: int, reach: int) -> Reach:
         """Return the frames within reach; none is counted to the farther of onset and apex."""
-        numbers = np.arange(count)
-        from_onset = (numbers - onset) * (1 if apex >= onset else -1)
-        length = abs(apex - onset)
+        from_onset = (numbers - numbers[onset]) * (1 if apex >= onset else -1)
+        length = abs(numbers[apex] - numbers[onset])
         first = 2 * from_onset <= length
         distance = np.where(first, abs(from_onset), abs(from_onset - length))
         chosen = np.flatnonzero(distance <= reach)
         return cls(
             chosen,
+            numbers[chosen],
             np.where(first[chosen], 0.0, 1.0),
             int(np.searchsorted(chosen, onset)),
             int(np.searchsorted(chosen, apex)),
@@ -126,7 +110,7 @@ class Reach:
 
     def around(self, position: int) -> NDArray[np.intp]:
         """Return the positions of the frames whose mean the first flow takes."""
-        near = abs(self.chosen - self.chosen[position]) <= MEAN_REACH
+        near = abs(self.numbers - self.numbers[position]) <= MEAN_REACH
         return np.flatnonzero(near & (self.expected == self.expected[position]))
 
 
@@ -135,6 +119,7 @@ def clg_sequence(
     onset: int,
     apex: int,
     *,
+    numbers: Sequence[int] | NDArray[np.integer[Any]] | None = None,
     reach: int = 8,
     alpha: float = 50.0,
     rho: float = 8.0,
@@ -167,6 +152,9 @@ def clg_sequence(
     onset, apex : int
         Their indices among the frames; the apex may come before the onset. Where both are one
         frame the flow is zero.
+    numbers : sequence of int, optional
+        The number of each frame, rising, where frames of the clip are missing; reach and
+        halfway are counted by them.
     reach : int
         How many frames before and after onset and apex take part, as far as the clip has
         them; between the two none beyond half the way. 8 frames are 40 ms at 200 frames/s.
@@ -217,7 +205,8 @@ def clg_sequence(
     solver = check_solver(
         alpha=alpha, rho=rho, warps=warps, max_iterations=max_iterations, tolerance=tolerance
     )
-    part = Reach.of(len(frames), onset, apex, reach if onset != apex else 0)
+    taken = check_numbers(numbers, len(frames))
+    part = Reach.of(taken, onset, apex, reach if onset != apex else 0)
     steps: Steps
     if devices.on_device(frames=frames):
         from apexflow.kernels.flow_clg.gpu import DeviceSteps

@@ -47,6 +47,7 @@ class Solver:
     inner_iterations: int
     outer_iterations: int
     median_filtering: int
+    cubic: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +91,7 @@ def check_solver(
     outer_iterations: int,
     gamma: float,
     median_filtering: int,
+    cubic: float,
 ) -> Solver:
     """Return the parameters of a pair."""
     if validate.check_number("gamma", gamma) != 0:
@@ -103,6 +105,7 @@ def check_solver(
         inner_iterations=validate.check_integer("inner_iterations", inner_iterations, minimum=1),
         outer_iterations=validate.check_integer("outer_iterations", outer_iterations, minimum=1),
         median_filtering=validate.check_integer("median_filtering", median_filtering, minimum=1),
+        cubic=validate.check_number("cubic", cubic, minimum=-1, maximum=0),
     )
     if solver.median_filtering not in (1, 3, 5):
         raise ValueError(f"median_filtering must be 1, 3 or 5. Got {median_filtering!r}.")

@@ -50,7 +50,6 @@ RIGHT_BORDER = 24
 
 _F = np.float32
 _EPSILON = _F(1.1920929e-07)  # OpenCV takes a smaller squared gradient for none
-_CUBIC = _F(-0.75)  # OpenCV's A of the bicubic kernel
 _FAR = _F(1e9)
 _STEEP = _F(-1e30)  # divides a residual by no gradient: the clamp decides
 
@@ -88,7 +87,7 @@ def _pitch(width):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def refine(  # type: ignore[no-untyped-def]
-    first, second, flow, room, tau, lambda_, theta, warps, epsilon, inner, outer, median
+    first, second, flow, room, tau, lambda_, theta, warps, epsilon, inner, outer, median, cubic
 ):
     """Improve ``flow`` (2, H, W) in place from one level of two images."""
     height, width = first.shape
@@ -105,7 +104,7 @@ def refine(  # type: ignore[no-untyped-def]
     limit = _F(_F(lambda_ * theta) * step * step)
     done = np.float64(_F(epsilon * epsilon * height * width)) * np.float64(step) ** 2
     for _warp_number in range(warps):
-        _warp(planes, rows, height, width, pitch, step)
+        _warp(planes, rows, height, width, pitch, step, _F(cubic))
         change = np.inf
         for _outer_number in range(outer):
             if change <= done:
@@ -245,12 +244,12 @@ def _step_dual(rows, at, u, p, pitch, below, p_y, inside):  # type: ignore[no-un
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _warp(planes, rows, height, width, pitch, step):  # type: ignore[no-untyped-def]
+def _warp(planes, rows, height, width, pitch, step, cubic):  # type: ignore[no-untyped-def]
     """Linearise around the present flow: fill IX, IY, RHO and INVERSE of all rows.
 
-    OpenCV's cubic interpolation with zeros outside. Where the flow of 16 neighbours lies
-    within one pixel, as nearly everywhere, they share a window of 5 x 5 taps, each lane with
-    its own weights; elsewhere each pixel is sampled alone.
+    Keys' cubic interpolation, by its parameter A, with zeros outside. Where the flow of 16
+    neighbours lies within one pixel, as nearly everywhere, they share a window of 5 x 5 taps,
+    each lane with its own weights; elsewhere each pixel is sampled alone.
     """
     stride = width + BORDER + RIGHT_BORDER
     plane = (height + 2 * BORDER) * stride
@@ -271,15 +270,15 @@ def _warp(planes, rows, height, width, pitch, step):  # type: ignore[no-untyped-
             torn = (splat(least_x + _F(1)) < shift_x) | (splat(least_y + _F(1)) < shift_y)
             if not any_lane(torn & valid):
                 corner = (BORDER - 1 + int(least_y)) * stride + BORDER - 1 + int(least_x)
-                weights_x = _window_weights(column - left, splat(least_x) < shift_x)
-                weights_y = _window_weights(line - top, splat(least_y) < shift_y)
+                weights_x = _window_weights(column - left, splat(least_x) < shift_x, cubic)
+                weights_y = _window_weights(line - top, splat(least_y) < shift_y, cubic)
                 image = _sample(planes, corner + SECOND * plane, stride, weights_x, weights_y)
                 d_x = _sample(planes, corner + D_X * plane, stride, weights_x, weights_y)
                 d_y = _sample(planes, corner + D_Y * plane, stride, weights_x, weights_y)
             else:
                 store(positions, 0, column)
                 store(positions, LANES, line)
-                _sample_alone(planes, stride, plane, positions, alone)
+                _sample_alone(planes, stride, plane, positions, alone, cubic)
                 image, d_x, d_y = load(alone, 0), load(alone, LANES), load(alone, 2 * LANES)
             zero = splat(_F(0))
             d_x, d_y = select(valid, d_x, zero), select(valid, d_y, zero)
@@ -310,10 +309,10 @@ def _cubic_weights(t, one, a):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _window_weights(t, late):  # type: ignore[no-untyped-def]
+def _window_weights(t, late, cubic):  # type: ignore[no-untyped-def]
     """Weights of 5 taps: the cubic's 4, one tap later where ``late``."""
     zero = splat(_F(0))
-    w0, w1, w2, w3 = _cubic_weights(t, splat(_F(1)), splat(_CUBIC))
+    w0, w1, w2, w3 = _cubic_weights(t, splat(_F(1)), splat(cubic))
     return (
         select(late, zero, w0),
         select(late, w0, w1),
@@ -343,13 +342,13 @@ def _sample_row(image, at, weights):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _sample_alone(planes, stride, plane, positions, samples):  # type: ignore[no-untyped-def]
+def _sample_alone(planes, stride, plane, positions, samples, cubic):  # type: ignore[no-untyped-def]
     """Sample the second image and its gradient at 16 unrelated positions, (columns, lines)."""
     for lane in range(LANES):
         column, line = positions[lane], positions[LANES + lane]
         left, top = np.floor(column), np.floor(line)
-        weights_x = _cubic_weights(column - left, _F(1), _CUBIC)
-        weights_y = _cubic_weights(line - top, _F(1), _CUBIC)
+        weights_x = _cubic_weights(column - left, _F(1), cubic)
+        weights_y = _cubic_weights(line - top, _F(1), cubic)
         corner = (BORDER - 1 + int(top)) * stride + BORDER - 1 + int(left)
         for image in (SECOND, D_X, D_Y):
             total = _F(0)

@@ -189,6 +189,7 @@ class _Level:
                 width,
                 pitch,
                 self._step,
+                np.float32(self._solver.cubic),
             ),
         )
 

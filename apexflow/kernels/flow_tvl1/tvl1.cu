@@ -19,7 +19,6 @@ constexpr int TILE_X = 2 * LANES;
 constexpr int TILE_Y = STRIPS * ROWS;
 constexpr int MEDIAN_X = 32, MEDIAN_Y = 8;
 
-constexpr float CUBIC = -0.75f;  // OpenCV's A of the bicubic kernel
 constexpr float STEEP = -1e30f;  // divides a residual by no gradient: the clamp decides
 
 struct Progress {
@@ -99,16 +98,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) gradient(
     slopes[count * plane + to] = 0.5f * (image[below * width + at.x] - image[above * width + at.x]);
 }
 
-// Keys' cubic kernel at t + 1, t, 1 - t and 2 - t; taps outside the image weigh nothing.
-__device__ void cubic_taps(float position, int size, int index[4], float weight[4]) {
+// Keys' cubic kernel of parameter `a` at t + 1, t, 1 - t and 2 - t; taps outside the image weigh nothing.
+__device__ void cubic_taps(float position, int size, float a, int index[4], float weight[4]) {
     // Beyond 3 px outside all taps are zero, wherever exactly.
     const float held = fminf(fmaxf(position, -3.0f), static_cast<float>(size + 2));
     const float before = floorf(held);
     const float t = held - before, r = 1.0f - t;
-    weight[0] = CUBIC * t * r * r;
-    weight[1] = ((CUBIC + 2.0f) * t - (CUBIC + 3.0f)) * t * t + 1.0f;
-    weight[2] = ((CUBIC + 2.0f) * r - (CUBIC + 3.0f)) * r * r + 1.0f;
-    weight[3] = CUBIC * r * t * t;
+    weight[0] = a * t * r * r;
+    weight[1] = ((a + 2.0f) * t - (a + 3.0f)) * t * t + 1.0f;
+    weight[2] = ((a + 2.0f) * r - (a + 3.0f)) * r * r + 1.0f;
+    weight[3] = a * r * t * t;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         const int tap = static_cast<int>(before) - 1 + i;
@@ -122,7 +121,7 @@ __device__ void cubic_taps(float position, int size, int index[4], float weight[
 extern "C" __global__ void __launch_bounds__(THREADS) linearise(
     const float* first, const float* second, const float* gradients, const float* u, float* slopes,
     const int* progress, int count, int firsts, int seconds, int height, int width, int pitch,
-    float step) {
+    float step, float cubic) {
     const Pixel at = pixel_of_thread(height, width);
     if (!at.inside) return;
     const size_t image = static_cast<size_t>(height) * width;
@@ -132,8 +131,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) linearise(
     const float dx = flow[here] * (1.0f / step), dy = flow[count * plane + here] * (1.0f / step);
     int columns[4], lines[4];
     float weights_x[4], weights_y[4];
-    cubic_taps(at.x + dx, width, columns, weights_x);
-    cubic_taps(at.y + dy, height, lines, weights_y);
+    cubic_taps(at.x + dx, width, cubic, columns, weights_x);
+    cubic_taps(at.y + dy, height, cubic, lines, weights_y);
     const size_t number = seconds == 1 ? 0 : at.pair;
     const float* planes[3] = {second + number * image, gradients + number * image,
                               gradients + (seconds + number) * image};

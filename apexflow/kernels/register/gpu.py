@@ -15,7 +15,7 @@ from apexflow.kernels.gpu import Device, in_batches
 from apexflow.kernels.register.blocks import LEAST_CONTRAST
 from apexflow.kernels.register.prepared import ROUNDS, SETTLED, STEPS, Blocks
 from apexflow.kernels.register.reduce import REDUCTION
-from apexflow.kernels.register.robust import FLOOR, SPREAD, TUKEY
+from apexflow.kernels.register.robust import FALLING, FLOOR, NOISE, SPREAD, TUKEY
 
 _SOURCE = "register/register.cu"
 _THREADS = 128  # as the source says
@@ -32,7 +32,8 @@ class DeviceRegistration:
         Of the reduced template, which is then looked for first.
     lag : (float, float)
         From the middle of the reduced template to that of the template, in its pixels.
-    similarity : bool
+    similarity, falling : bool
+        As `Blocks.refine` takes them.
     device : Device
     """
 
@@ -43,13 +44,14 @@ class DeviceRegistration:
         lag: tuple[float, float],
         *,
         similarity: bool,
+        falling: bool,
         device: Device,
     ) -> None:
         self._device = device
         self._fine = _DeviceBlocks(fine, device)
         self._coarse = None if coarse is None else _DeviceBlocks(coarse, device)
         self._lag = lag
-        self._similarity = similarity
+        self._similarity, self._falling = similarity, falling
 
     def locate_all(self, images: Any, starts: Any) -> tuple[Any, Any, Any, Any]:
         """Find how the template lies in images.
@@ -85,7 +87,7 @@ class DeviceRegistration:
         start = matrices.copy()  # a batch that fails half-way begins again
         if self._coarse is not None:
             self._find_coarsely(images, start)
-        self._fine.refine(images, start, similarity=self._similarity)
+        self._fine.refine(images, start, similarity=self._similarity, falling=self._falling)
         matrices[:] = start
 
     def _find_coarsely(self, images: Any, matrices: Any) -> None:
@@ -104,7 +106,7 @@ class DeviceRegistration:
         offset = 0.5 * (REDUCTION - 1)
         reduced = matrices.copy()
         reduced[:, :, 2] = (matrices[:, :, 2] - self._lagging(matrices) - offset) / REDUCTION
-        self._coarse.refine(small, reduced, similarity=True)
+        self._coarse.refine(small, reduced, similarity=True, falling=False)
         matrices[:, :, :2] = reduced[:, :, :2]
         matrices[:, :, 2] = reduced[:, :, 2] * REDUCTION + offset + self._lagging(reduced)
 
@@ -126,10 +128,11 @@ class _DeviceBlocks:
         self._centres = xp.asarray(np.ascontiguousarray(blocks.centres))
         self._weights = xp.asarray(blocks.weights)
 
-    def refine(self, images: Any, matrices: Any, *, similarity: bool) -> None:
+    def refine(self, images: Any, matrices: Any, *, similarity: bool, falling: bool) -> None:
         """Bring the matrices to where the blocks of each image find themselves."""
         xp = self._device.xp
         frames, height, width = images.shape
+        reaches = xp.asarray(np.array(FALLING if falling else (), np.float64))
         settled = xp.zeros(frames, np.int32)
         steps = xp.empty((frames, self.count, 2), np.float64)
         seen = xp.empty((frames, self.count), np.int32)
@@ -156,7 +159,9 @@ class _DeviceBlocks:
             seen,
             np.int32(similarity),
             np.int32(ROUNDS),
-            *map(np.float64, (TUKEY, SPREAD, FLOOR, self._radius, SETTLED)),
+            reaches,
+            np.int32(len(reaches)),
+            *map(np.float64, (TUKEY, SPREAD, FLOOR, NOISE, self._radius, SETTLED)),
             values,
             weights,
             matrices,

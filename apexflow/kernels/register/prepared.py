@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.kernels.register.blocks import measure_blocks, prepare_blocks
-from apexflow.kernels.register.robust import fit_motion
+from apexflow.kernels.register.robust import FALLING, fit_motion
 
 Floats = NDArray[np.float64]
 
@@ -56,12 +56,15 @@ class Blocks:
         weights = np.where(strong, np.sqrt(np.maximum(strengths, 0)), 0.0)
         return cls(centres, weights, patterns, inverses, float(np.abs(centres).max()))
 
-    def refine(self, image: NDArray[np.uint8], matrix: Floats, *, similarity: bool) -> None:
+    def refine(
+        self, image: NDArray[np.uint8], matrix: Floats, *, similarity: bool, falling: bool
+    ) -> None:
         """Bring the matrix to where the blocks find themselves."""
+        reaches = np.array(FALLING if falling else ())
         steps, seen = np.zeros_like(self.centres), np.empty(len(self.centres), np.bool_)
         for _ in range(STEPS):
             measure_blocks(image, self.patterns, self.inverses, self.centres, matrix, steps, seen)
-            p = fit_motion(self.centres, steps, self.weights * seen, similarity, ROUNDS)
+            p = fit_motion(self.centres, steps, self.weights * seen, similarity, ROUNDS, reaches)
             matrix += [[p[2], -p[3], p[0]], [p[3], p[2], p[1]]]
             if max(abs(p[0]), abs(p[1])) + self.radius * (abs(p[2]) + abs(p[3])) < SETTLED:
                 return

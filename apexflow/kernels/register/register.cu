@@ -144,9 +144,9 @@ __device__ void fit_weighted(
 // there. One block of threads a frame; values and weight (F, n) are scratch.
 extern "C" __global__ void fit_motions(
     const double* points, const double* weights, int length, const double* all_steps,
-    const int* all_seen, int similarity, int rounds, double tukey, double spread, double floor_,
-    double radius, double settled_below, double* all_values, double* all_weights,
-    double* matrices, int* settled
+    const int* all_seen, int similarity, int rounds, const double* falling, int further,
+    double tukey, double spread, double floor_, double noise, double radius, double settled_below,
+    double* all_values, double* all_weights, double* matrices, int* settled
 ) {
     __shared__ double shared[5][THREADS];
     __shared__ double middle[2];
@@ -170,7 +170,7 @@ extern "C" __global__ void fit_motions(
             const double median = median_of(values, length, count, middle);
             (axis == 0 ? motion.x : motion.y) = median;
         }
-        for (int round = 0; round < 2 * rounds; ++round) {
+        for (int round = 0; round < 2 * rounds + further; ++round) {
             for (int i = t; i < length; i += THREADS) {
                 const double x = points[2 * i], y = points[2 * i + 1];
                 const double ex = steps[2 * i] - (motion.x + motion.stretch * x - motion.turn * y);
@@ -183,7 +183,10 @@ extern "C" __global__ void fit_motions(
             for (int i = t; i < length; i += THREADS) {
                 double trust = 0.0;
                 if (values[i] < none) {
-                    const double far = values[i] / reach;
+                    double own = reach;
+                    if (round >= 2 * rounds)
+                        own = max(falling[round - 2 * rounds], tukey * noise / weights[i]);
+                    const double far = values[i] / own;
                     const double near = max(1.0 - far * far, 0.0);
                     trust = round < rounds ? 1 / max(values[i], floor_) : near * near;
                     trust *= weights[i];

@@ -68,6 +68,10 @@ class Registration:
     model : {"shift", "similarity"}, default "shift"
         What may happen to the template: a shift, or also rotation and scale, of a few degrees
         and percent.
+    reach : {"median", "falling"}, default "median"
+        How far a block may lie from what the others agree on: as far as Tukey's constant times
+        the median distance, or in further rounds only .3, .15 and .08 px and what noise does to
+        it. Falling, a large expression pulls the template less.
 
     Raises
     ------
@@ -91,7 +95,11 @@ class Registration:
     """
 
     def __init__(
-        self, template: NDArray[np.uint8], *, model: Literal["shift", "similarity"] = "shift"
+        self,
+        template: NDArray[np.uint8],
+        *,
+        model: Literal["shift", "similarity"] = "shift",
+        reach: Literal["median", "falling"] = "median",
     ) -> None:
         check_array("template", template, dtypes=("uint8",), ndim=(2,))
         if min(template.shape) < MINIMUM_SIZE:
@@ -102,7 +110,8 @@ class Registration:
         check_choice("model", model, ("shift", "similarity"))
         if devices.is_device_array(template):
             template = devices.cuda_device().to_host(template)
-        self._similarity = model == "similarity"
+        check_choice("reach", reach, ("median", "falling"))
+        self._similarity, self._falling = model == "similarity", reach == "falling"
         self._fine = Blocks.of(template)
         self._coarse = None
         if self._similarity and min(template.shape) >= REDUCTION * _REDUCED_SIDE:
@@ -142,7 +151,7 @@ class Registration:
         pixels = np.ascontiguousarray(image)
         if self._coarse is not None:
             self._find_coarsely(pixels, matrix)
-        self._fine.refine(pixels, matrix, similarity=self._similarity)
+        self._fine.refine(pixels, matrix, similarity=self._similarity, falling=self._falling)
         return _placement(matrix)
 
     def locate_all(self, images: NDArray[np.uint8], starts: NDArray[np.number[Any]]) -> Placements:
@@ -191,7 +200,12 @@ class Registration:
 
         lag = self._lag[0], self._lag[1]
         return DeviceRegistration(
-            self._fine, self._coarse, lag, similarity=self._similarity, device=device
+            self._fine,
+            self._coarse,
+            lag,
+            similarity=self._similarity,
+            falling=self._falling,
+            device=device,
         )
 
     def _find_coarsely(self, image: NDArray[np.uint8], matrix: Floats) -> None:
@@ -201,7 +215,7 @@ class Registration:
         offset = 0.5 * (REDUCTION - 1)
         middle = matrix[:, 2] - matrix[:, :2] @ self._lag
         reduced = np.column_stack([matrix[:, :2], (middle - offset) / REDUCTION])
-        self._coarse.refine(_reduced(image), reduced, similarity=True)
+        self._coarse.refine(_reduced(image), reduced, similarity=True, falling=False)
         matrix[:, :2] = reduced[:, :2]
         matrix[:, 2] = reduced[:, 2] * REDUCTION + offset + reduced[:, :2] @ self._lag
 

@@ -11,12 +11,20 @@ from numba import njit
 TUKEY = 4.685
 # From the median length of a two-dimensional Gaussian error to its deviation an axis.
 SPREAD = 1 / math.sqrt(2 * math.log(2))
+# px: how far a block may lie off in the rounds that follow when the reach falls. The median
+# distance says how far blocks lie that agree, as long as most of them stand still; where skin moves
+# under seven blocks of ten it is the skin's. Errors of the shift from onset to apex of faces of 140
+# to 220 px: .021 px, worst .034, for .028, worst .095 (benchmarks/alignment.py).
+FALLING = (0.3, 0.15, 0.08, 0.08)
+# px times the root of a block's strength: the error of its step an axis in sensor noise of 2 gray
+# levels in both images. No block is left out for what noise does to it.
+NOISE = 2.8
 # px: below it differences between blocks are interpolation and noise, not motion.
 FLOOR = 0.02
 
 
 @njit(nogil=True, cache=True)
-def fit_motion(points, steps, weights, similarity, rounds):  # type: ignore[no-untyped-def]
+def fit_motion(points, steps, weights, similarity, rounds, falling):  # type: ignore[no-untyped-def]
     """Fit a shift, or a similarity, to steps at points, by what most of them agree on.
 
     Iteratively reweighted least squares from the median: first by distance (the geometric
@@ -32,6 +40,9 @@ def fit_motion(points, steps, weights, similarity, rounds):  # type: ignore[no-u
         Whether to fit rotation and scale too; they need three points.
     rounds : int
         Of each kind.
+    falling : (k,) float64
+        Reaches in px of k further rounds by the biweight, one after the other; each at least
+        Tukey's constant times a point's own error by noise, `NOISE` / weight.
 
     Returns
     -------
@@ -46,7 +57,7 @@ def fit_motion(points, steps, weights, similarity, rounds):  # type: ignore[no-u
     similarity = similarity and count >= 3
     p[0], p[1] = np.median(steps[chosen, 0]), np.median(steps[chosen, 1])
     distance, weight = np.zeros(len(points)), np.zeros(len(points))
-    for i in range(2 * rounds):
+    for i in range(2 * rounds + len(falling)):
         for n in range(len(points)):
             x, y = points[n]
             ex = steps[n, 0] - (p[0] + p[2] * x - p[3] * y)
@@ -56,8 +67,11 @@ def fit_motion(points, steps, weights, similarity, rounds):  # type: ignore[no-u
         for n in range(len(points)):
             if i < rounds:
                 weight[n] = weights[n] / max(distance[n], FLOOR)
-            else:
-                weight[n] = weights[n] * max(1.0 - (distance[n] / reach) ** 2, 0.0) ** 2
+                continue
+            own = reach
+            if i >= 2 * rounds and weights[n] > 0:
+                own = max(falling[i - 2 * rounds], TUKEY * NOISE / weights[n])
+            weight[n] = weights[n] * max(1.0 - (distance[n] / own) ** 2, 0.0) ** 2
         _weighted_fit(points, steps, weight, similarity, p)
     return p
 

@@ -23,6 +23,7 @@ from apexflow.engine.clip.cuda import FAILURES_IN_A_ROW, Cuda
 from apexflow.engine.clip.faces import LocatedFace, locate_face
 from apexflow.engine.clip.flow import flow_of_regions, flow_of_windows, make_all_maps
 from apexflow.engine.clip.frames import ClipFrames
+from apexflow.engine.clip.light import normalize_frames
 from apexflow.engine.clip.plan import plan_clip
 from apexflow.engine.recipe import Recipe
 from apexflow.errors import ClipError
@@ -92,8 +93,9 @@ def assert_agrees(found: ClipResult, clip: Clip, recipe: Recipe, name: str) -> N
         np.testing.assert_allclose(one, two, atol=1e-3, err_msg=figure)
     assert levels(found.aligned.crops, wanted.aligned.crops) <= 1
     located = LocatedFace(found.face, found.box, found.regions)
-    flow = flow_of_windows(found.plan, found.aligned, recipe, CPU)
-    roi = flow_of_regions(found.plan, found.aligned, found.flow, located, recipe, CPU)
+    images = normalize_frames(found.plan, found.aligned, recipe, CPU)
+    flow = flow_of_windows(found.plan, images, recipe, CPU)
+    roi = flow_of_regions(found.plan, images, found.flow, located, recipe, CPU)
     for one, two in ((found.flow, flow), (found.roi, roi)):
         assert one.keys() == two.keys()
         for window in one:
@@ -126,9 +128,25 @@ def map_of(window: str, encoding: str = "hsv", **options: Any) -> dict[str, Any]
 SHORT_TVL1 = {"nscales": 1, "warps": 1, "inner_iterations": 8, "outer_iterations": 2}
 
 
+# Few steps of each kind: as C++ on one core a launch takes milliseconds.
+SHORT_CLG = {"levels": 2, "warps": 1, "max_iterations": 4}
+
+
+def two_frames(name: str = "default") -> Recipe:
+    """Return a small recipe whose flow is Farnebäck's between two crops as they are."""
+    flow = {"method": "farneback"}
+    pair = {"normalization": {"method": "none"}, "temporal": {"method": "pair"}}
+    return changed(small(Recipe.load(name)), flow=flow, **pair)
+
+
 def recipes() -> Iterator[Any]:
-    base = small(Recipe.load("default"))
-    for name in ("default", "seed-samm", "roi", "sequence"):
+    base = two_frames()
+    for name in ("default", "roi"):
+        short = small(Recipe.load(name)).to_dict()
+        short["flow"]["clg"] |= SHORT_CLG
+        short["regions"] |= {"height": 48, "width": 40}
+        yield pytest.param(Recipe.from_dict(short), id=name)
+    for name in ("seed-samm", "sequence"):
         yield pytest.param(small(Recipe.load(name)), id=name)
     yield pytest.param(changed(base, alignment={"method": "none"}), id="not aligned")
     yield pytest.param(
@@ -146,9 +164,9 @@ def recipes() -> Iterator[Any]:
         id="many windows",
     )
     options = base.to_dict()["flow"]
-    short = options | {"method": "tvl1", "tvl1": options["tvl1"] | SHORT_TVL1}
+    tvl1 = options | {"method": "tvl1", "tvl1": options["tvl1"] | SHORT_TVL1}
     yield pytest.param(
-        changed(base, flow=short, maps={"strain": map_of("onset-apex", "uv-strain")}), id="tvl1"
+        changed(base, flow=tvl1, maps={"strain": map_of("onset-apex", "uv-strain")}), id="tvl1"
     )
 
 
@@ -164,7 +182,7 @@ def test_a_gpu_agrees_with_the_cpu(backend: Cuda, catalog: Catalog, recipe: Reci
 def test_colour(backend: Cuda, tmp_path: Path, catalog: Catalog, method: str) -> None:
     clip = in_colour(catalog[0], tmp_path)
     recipe = changed(
-        small(Recipe.load("default")),
+        two_frames(),
         alignment={"method": method, "color": True},
         regions={"names": ["mouth"], "source": "frames", "height": 40, "width": 48},
     )
@@ -181,14 +199,14 @@ def in_colour(clip: Clip, folder: Path) -> Clip:
 
 def test_an_apex_that_is_estimated(backend: Cuda, catalog: Catalog) -> None:
     clip = replace(catalog[0], apex=None, apex_source="flow")
-    recipe = small(Recipe.load("default"))
+    recipe = two_frames()
     assert_agrees(process_clip(clip, recipe, backend), clip, recipe, backend.name)
 
 
 def test_a_clip_without_frame_pairs(backend: Cuda, catalog: Catalog) -> None:
     short = replace(catalog[0], offset=catalog[0].apex)
     recipe = changed(
-        small(Recipe.load("default")),
+        two_frames(),
         windows=["onset-every-99"],
         regions={"names": ["mouth"], "source": "frames", "height": 40, "width": 48},
         maps={"hsv": map_of("onset-every-99")},
@@ -215,7 +233,7 @@ def assert_equal(found: ClipResult, wanted: ClipResult) -> None:
 @pytest.fixture
 def stepped() -> Recipe:
     return changed(
-        small(Recipe.load("default")),
+        two_frames(),
         windows=["consecutive"],
         maps={"hsv": map_of("consecutive")},
     )
@@ -306,7 +324,7 @@ def test_the_part_of_a_frame_that_is_uploaded_is_all_that_is_looked_at(
 ) -> None:
     """All else is blackened: search and crops must not see it."""
     clip = catalog[0]
-    recipe = changed(small(Recipe.load("default")), alignment={"method": method})
+    recipe = changed(two_frames(), alignment={"method": method})
     source, plan = plan_clip(clip, recipe)
     frames = list(source.read(plan.numbers, color=False))
     template = frames[plan.numbers.index(plan.template)]
@@ -330,7 +348,7 @@ def test_the_part_of_a_frame_that_is_uploaded_is_all_that_is_looked_at(
 def test_a_crop_beyond_the_part_that_was_uploaded_is_left_to_the_cpu(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = small(Recipe.load("default"))
+    recipe = two_frames()
     wanted = process_clip(catalog[0], recipe)
     backend = FakeCuda()
     assert process_clip(catalog[0], recipe, backend).device == NAME
@@ -403,7 +421,7 @@ def test_what_is_wrong_with_a_clip_is_no_failure_of_the_gpu(
         with pytest.raises(ClipError, match=last.name):
             process_clip(
                 replace(catalog[0], root=tmp_path, source="broken"),
-                small(Recipe.load("default")),
+                two_frames(),
                 backend,
             )
     assert backend.usable
@@ -411,7 +429,7 @@ def test_what_is_wrong_with_a_clip_is_no_failure_of_the_gpu(
 
 def test_frames_that_have_passed_are_decoded_again(catalog: Catalog) -> None:
     """As a batch that did not fit is read once more."""
-    recipe = small(Recipe.load("default"))
+    recipe = two_frames()
     source, plan = plan_clip(catalog[0], recipe)
     frames = ClipFrames(source, plan, Clock(), color=False)
     wanted = np.stack(list(source.read(plan.numbers, color=False)))
@@ -426,7 +444,6 @@ def test_a_run_on_a_gpu(
     shim: ShimDevice,
     on_device: Backends,
     catalog: Catalog,
-    small_recipe: Recipe,
     monkeypatch: pytest.MonkeyPatch,
     gpu_decode: bool,
 ) -> None:
@@ -436,8 +453,8 @@ def test_a_run_on_a_gpu(
     monkeypatch.setattr("apexflow.engine.run.gpus.CUDA", "tests.engine.run.fake_gpus:ShimCuda")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]), prepend=":")
     monkeypatch.setenv(FOLDER, str(shim._folder))
-    path = tmp_path / "s.zarr"
-    options = {"recipe": small_recipe, "workers": 1, "progress": False}
+    path, recipe = tmp_path / "s.zarr", two_frames()
+    options = {"recipe": recipe, "workers": 1, "progress": False}
     summary = process(catalog, path, gpu_decode=gpu_decode, **options)
     assert summary.devices == {NAME: 5}
     assert f"5 clips on {NAME}" in str(summary)
@@ -451,7 +468,7 @@ def test_a_run_on_a_gpu(
             done += 1
             assert record.decode_device == (NAME if gpu_decode else "cpu")
             row = store.keys().index(record.key)
-            found = process_clip(clip, small_recipe, backend)
+            found = process_clip(clip, recipe, backend)
             np.testing.assert_array_equal(store.frames(record), found.aligned.crops)
             for name in ("flow/onset-apex", "maps/hsv"):
                 group, _, key = name.partition("/")

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import struct
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import zarr
 
-from apexflow import process, read_table
+from apexflow import Catalog, RunSummary, process, read_table
+from apexflow.engine.audit import audit
 from apexflow.engine.recipe import Recipe
+from apexflow.storage.checks import verify
+from apexflow.storage.store import open_store
 from apexflow.synthetic import ClipTruth, Subject, write_frames, write_video
+from tests.conftest import SMALL_TOML
 
 HEADER = "subject,clip,path,onset,apex,offset,label\n"
 
@@ -140,3 +151,154 @@ def test_no_face_is_a_failure_of_the_clip(tmp_path: Path) -> None:
     summary = process(catalog, tmp_path / "s.zarr", workers=0, progress=False)
     (failure,) = summary.failed
     assert "MTCNN found no face" in failure.reason
+
+
+def good(folder: Path, name: str, seed: int = 1) -> str:
+    """Write a sound clip of 8 frames; return its row."""
+    person = Subject.random(seed, size=(160, 200))
+    write_frames(
+        folder / name,
+        ClipTruth.random(person, "surprise", seed=seed, frames=8, amplitude=1, shift=1),
+    )
+    return f"1,{name},{name},1,5,8,0\n"
+
+
+def processed(folder: Path, rows: str, recipe: Recipe, **options: object) -> RunSummary:
+    (folder / "clips.csv").write_text(HEADER + rows)
+    catalog = read_table(folder, folder / "clips.csv")
+    options = {"workers": 0, "progress": False, **options}
+    return process(catalog, folder / "s.zarr", recipe=recipe, **options)  # type: ignore[arg-type]
+
+
+def test_a_frame_number_that_no_column_holds(tmp_path: Path, small_recipe: Recipe) -> None:
+    rows = good(tmp_path, "good") + good(tmp_path, "bad", 2).replace(",1,5,8,", ",1,5,,")
+    frames = sorted((tmp_path / "bad").glob("*.jpg"))
+    for number, frame in enumerate(frames):
+        frame.rename(frame.with_name(f"img{10**20 + number}.jpg"))
+    rows = rows.replace("bad,bad,1,5,,", "bad,bad,,,,")
+    every = replace(
+        small_recipe,
+        frames=replace(small_recipe.frames, which="all"),
+        windows=("consecutive",),
+        maps={},
+        face=replace(small_recipe.face, template_frame="first"),
+    )
+    for _ in range(2):
+        summary = processed(tmp_path, rows, every)
+        (failure,) = summary.failed
+        assert failure.clip == "table/1/bad"
+        assert open_store(tmp_path / "s.zarr").complete
+    assert summary.skipped == 1
+    assert verify(open_store(tmp_path / "s.zarr")) == []
+
+
+def test_file_names_that_are_not_utf8(tmp_path: Path, small_recipe: Recipe) -> None:
+    rows = good(tmp_path, "good") + good(tmp_path, "bad", 2)
+    for frame in (tmp_path / "bad").glob("*.jpg"):
+        os.rename(frame, os.fsencode(frame.parent) + b"/\xff" + os.fsencode(frame.name))  # noqa: PTH104
+    summary = processed(tmp_path, rows, small_recipe)
+    assert [failure.clip for failure in summary.failed] == ["table/1/bad"]
+    assert "not UTF-8" in summary.failed[0].reason
+    str(summary).encode()
+    # A clip whose own name is such has no row: a store holds UTF-8 alone.
+    name = os.fsdecode(b"\xff")
+    catalog = read_table(tmp_path, tmp_path / "clips.csv")
+    odd = Catalog([*catalog[:1], replace(catalog[0], name=name)])
+    summary = process(odd, tmp_path / "odd.zarr", recipe=small_recipe, workers=0, progress=False)
+    assert summary.done == 1
+    (failure,) = summary.failed
+    assert "its name is not UTF-8" in failure.reason
+    str(summary).encode()
+    assert len(open_store(tmp_path / "odd.zarr").keys()) == 1
+
+
+@pytest.mark.parametrize("path", ["a" * 296 + ".mp4", "a" * 300, "b/" * 3000 + "c.avi"])
+def test_paths_that_no_file_system_takes(tmp_path: Path, small_recipe: Recipe, path: str) -> None:
+    rows = good(tmp_path, "good") + f"1,long,{path},1,5,8,0\n"
+    summary = processed(tmp_path, rows, small_recipe)
+    assert summary.done == 1
+    assert "File name too long" in summary.failed[0].reason
+
+
+def test_an_avi_that_claims_two_billion_frames(tmp_path: Path, small_recipe: Recipe) -> None:
+    """Its true frames are counted, or it fails; the process that plans never believes it."""
+    person = Subject.random(1, size=(160, 200))
+    truth = ClipTruth.random(person, "surprise", seed=1, frames=8, amplitude=1, shift=1)
+    write_video(tmp_path / "claims.avi", truth)
+    content = (tmp_path / "claims.avi").read_bytes()
+    header = content.index(b"avih") + 8
+    stream = content.index(b"strh") + 8
+    huge = struct.pack("<I", 2**31 - 1)
+    for place in (header + 16, stream + 32):
+        content = content[:place] + huge + content[place + 4 :]
+    (tmp_path / "claims.avi").write_bytes(content)
+    rows = good(tmp_path, "good") + "2,claims,claims.avi,0,4,7,0\n"
+    (tmp_path / "clips.csv").write_text(HEADER + rows)
+    (tmp_path / "recipe.toml").write_text(SMALL_TOML)
+    command = [sys.executable, "-m", "apexflow", "process", "table", str(tmp_path), "--quiet"]
+    command += ["-o", str(tmp_path / "s.zarr"), "--workers", "0", "--gpus", "0"]
+    ended = subprocess.run(
+        [*command, "--recipe", str(tmp_path / "recipe.toml")],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (3 << 30, 3 << 30)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode in (0, 1), ended.stderr
+    assert "Traceback" not in ended.stderr
+    records = [record for record in open_store(tmp_path / "s.zarr").records() if record]
+    assert records[0].done
+    assert len(records) == 2
+
+
+def test_a_hole_in_a_jpeg_fails_the_frame(tmp_path: Path, small_recipe: Recipe) -> None:
+    rows = good(tmp_path, "good") + good(tmp_path, "bad", 2)
+    path = tmp_path / "bad" / "img4.jpg"
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 512] = bytes(512)
+    path.write_bytes(data)
+    (failure,) = processed(tmp_path, rows, small_recipe).failed
+    assert failure.clip == "table/1/bad"
+    assert "img4.jpg is damaged (JPEG): its coded data" in failure.reason
+
+
+def test_frames_below_the_detectors_size_say_so(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    for number in range(1, 4):
+        cv2.imwrite(str(tmp_path / "c" / f"{number}.png"), np.full((28, 28), 40 * number, np.uint8))
+    (tmp_path / "clips.csv").write_text(f"{HEADER}1,c,c,1,2,3,0\n")
+    catalog = read_table(tmp_path, tmp_path / "clips.csv")
+    summary = process(catalog, tmp_path / "s.zarr", workers=0, progress=False)
+    (failure,) = summary.failed
+    assert "the frame of 28x28 px is smaller than min_face_size 40" in failure.reason
+    report = audit("table", tmp_path, tmp_path / "clips.csv", recipe="default")
+    assert failure.reason in [finding.message for finding in report.findings]
+
+
+def test_deep_frames_give_what_8_bits_give(tmp_path: Path, small_recipe: Recipe) -> None:
+    rows = good(tmp_path, "bits8")
+    for bits in (10, 12, 16):
+        (tmp_path / f"bits{bits}").mkdir()
+        for frame in sorted((tmp_path / "bits8").glob("*.jpg")):
+            deep = cv2.imread(str(frame), 0).astype(np.uint16) << (bits - 8)
+            cv2.imwrite(str(tmp_path / f"bits{bits}" / f"{frame.stem}.png"), deep)
+        rows += f"1,bits{bits},bits{bits},1,5,8,0\n"
+    assert processed(tmp_path, rows, small_recipe).done == 4
+    store = open_store(tmp_path / "s.zarr")
+    group = zarr.open_group(tmp_path / "s.zarr", mode="r")
+    flow = np.asarray(group["flow/onset-apex"])[: len(store.keys())]
+    for other in flow[1:]:
+        np.testing.assert_array_equal(other, flow[0])
+
+
+def test_copies_among_the_frames_are_left_out(tmp_path: Path, small_recipe: Recipe) -> None:
+    rows = good(tmp_path, "good") + good(tmp_path, "bad", 2)
+    for name in (
+        "img4 2.jpg",
+        "Copy of img4.jpg",
+        "._img4.jpg",
+        "capture_20240102123045123456.jpg",
+    ):
+        (tmp_path / "bad" / name).write_bytes(b"x")
+    assert processed(tmp_path, rows, small_recipe).done == 2

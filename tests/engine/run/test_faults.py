@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import os
 import pickle
 import resource
 import shutil
@@ -7,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -65,6 +67,34 @@ def test_a_clip_that_kills_its_worker_costs_nothing_but_itself(
     assert reason in failure.reason
     assert summary.done == 4
     assert verify(open_store(path)) == []
+
+
+def test_a_stopped_worker_is_ended_from_outside(
+    tmp_path: Path, catalog: Catalog, small_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own timer stands still with it."""
+    clips = sound(catalog)
+    monkeypatch.setattr("apexflow.engine.run.dispatch.SECONDS_OF_SILENCE", 3.0)
+    path, stopped = tmp_path / "s.zarr", []
+
+    def stop() -> None:
+        while not any(path.glob("clips/record/c.*")):
+            time.sleep(0.005)
+        for pid in workers_of(os.getpid()):
+            with suppress(OSError):  # `ps` itself is among them, and gone
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if b"spawn_main" in command and not stopped:
+                    os.kill(pid, signal.SIGSTOP)
+                    stopped.append(pid)
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    options = {"recipe": small_recipe, "workers": 1, "clip_timeout": 12}
+    summary = process(clips, path, **options, **QUIET)
+    stopping.join()
+    assert not any(map(alive, stopped))
+    assert (summary.done, summary.failed) == (5, ())
+    assert verify(path) == []
 
 
 def test_a_clip_that_takes_all_memory_is_ended_alone(
@@ -284,10 +314,12 @@ def test_damage_is_found_and_only_its_clips_are_done_again(
     damages = verify(open_store(path))
     assert {damage.index for damage in damages} == {1, 2, 4}
     options = {"recipe": recipe, "workers": 0, **QUIET}
-    with pytest.raises(ApexflowError, match="--repair"):
-        process(read_samm(samm_root), path, **options)
+    # What is missing or cut short is found anyway, a changed byte by reading everything.
+    summary = process(read_samm(samm_root), path, **options)
+    assert (summary.done, summary.skipped) == (2, 3)
+    assert {damage.index for damage in verify(open_store(path))} == {1}
     summary = process(read_samm(samm_root), path, repair=True, **options)
-    assert (summary.done, summary.skipped) == (3, 2)
+    assert (summary.done, summary.skipped) == (1, 4)
     assert verify(open_store(path)) == []
     assert_same_arrays(reference, path)
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from apexflow.kernels import clg, clg_sequence, prepare_clg
 from apexflow.kernels._validate import check_pairs
 from apexflow.kernels.flow_clg import CLGFrame, gpu
-from apexflow.kernels.flow_clg.arguments import check_solver
-from apexflow.kernels.flow_clg.sequence import CLGSequence, Reach, track
+from apexflow.kernels.flow_clg.arguments import CLGSequence, check_solver
+from apexflow.kernels.flow_clg.sequence import Reach, track
 from apexflow.kernels.gpu import Device
 from tests.kernels.cuda.build import ShimDevice
 from tests.kernels.cuda.strict_arrays import StrictDevice
@@ -217,7 +217,7 @@ def sequence_on(
     device: Device, frames: Any, onset: int, apex: int, *, reach: int = 8, rounds: int = 2
 ) -> CLGSequence:
     """Return the result from the device, from a host array to host arrays."""
-    part = Reach.of(len(frames), onset, apex, reach)
+    part = Reach.of(np.arange(len(frames)), onset, apex, reach)
     solver = check_solver(**DEFAULTS | {"alpha": 50.0})
     steps = gpu.DeviceSteps(device.xp.asarray(frames), part.chosen, 3, solver, device=device)
     found = np.full(len(frames), np.nan, np.float32)

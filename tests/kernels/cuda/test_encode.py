@@ -150,11 +150,11 @@ def test_stored_flow_of_a_card_becomes_maps_there(
     shim: ShimDevice, on_shim: Any, encoding: str, lead: tuple[int, ...], dtype: Any
 ) -> None:
     flow = np.random.default_rng(1).normal(0, 1.2, (*lead, 2, 40, 64)).astype(dtype)
-    regions = {"head": (10, 8, 20, 25), "mask": (3, 3, 30, 7)}
+    changes: dict[str, Any] = {"head": (10, 8, 20, 25), "mask": (3, 3, 30, 7), "noise": 0.3}
     before = len(shim.launches)
-    got = make_maps(on_shim(flow), encoding, size=(20, 32), **regions)
+    got = make_maps(on_shim(flow), encoding, size=(20, 32), **changes)
     assert len(shim.launches) > before
-    assert_within_a_level(got, make_maps(flow, encoding, size=(20, 32), **regions))
+    assert_within_a_level(got, make_maps(flow, encoding, size=(20, 32), **changes))
 
 
 @pytest.mark.parametrize("encoding", sorted(ENCODINGS))

@@ -1,0 +1,155 @@
+"""A full disk ends every phase in one line and status 2; nothing is lost, and it goes on later."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from apexflow import process
+from apexflow.datasets import read_samm
+from apexflow.engine.recipe import Recipe
+from apexflow.storage.checks import verify
+from apexflow.storage.compact import compact
+from apexflow.storage.store import open_store
+from apexflow.storage.target import store_exists
+from tests.storage.stores import make_store
+from tests.stores import assert_same_arrays
+from tests.training.motion import motion_clips
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A file system of so many bytes, which may be given another size later."""
+    mount, unmount = shutil.which("mount"), shutil.which("umount")
+    place = tmp_path / "disk"
+    place.mkdir()
+    if mount is None or unmount is None or os.name != "posix" or os.geteuid() != 0:
+        pytest.skip("a small file system can be mounted by root alone")
+
+    def sized(size: int) -> Path:
+        options = f"size={size}" + ",remount" * os.path.ismount(place)
+        command = [mount, "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if made.returncode != 0:
+            pytest.skip(f"no file system can be mounted here: {made.stderr.strip()}")
+        return place
+
+    yield sized
+    if os.path.ismount(place):
+        subprocess.run([unmount, "-l", str(place)], check=True)
+
+
+def used(place: Path) -> int:
+    """Return the bytes that a file system holds."""
+    found = os.statvfs(place)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "apexflow", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def assert_one_line(ended: subprocess.CompletedProcess[str]) -> None:
+    assert ended.returncode == 2, ended.stderr
+    (line,) = ended.stderr.strip().splitlines()
+    assert line.startswith("apexflow: error: cannot ")
+    assert "No space left on device" in line
+
+
+# From where nothing fits, over each phase of a run, to where nearly all does.
+SIZES = [0, 4, 16, 40, 80, 120, 160, 200, 240, 280, 320]
+
+
+def test_a_run_at_every_size_of_disk(
+    disk: Callable[[int], Path],
+    reference: Path,
+    samm_root: Path,
+    recipe_file: Callable[[], Path],
+    small_recipe: Recipe,
+) -> None:
+    """In one process for speed: every phase from the creation to the last column."""
+    place = disk(4096)
+    options = ("process", "samm", samm_root, "--recipe", recipe_file(), "--quiet")
+    full = 0
+    for pages in SIZES:
+        disk(max(1, pages) * 4096)
+        ended = run(*options, "--workers", "0", "-o", place / "s.zarr")
+        if ended.returncode == 1:  # it fits: two clips of the data set are faulty
+            break
+        full += 1
+        assert_one_line(ended)
+        if (place / "s.zarr" / "zarr.json").exists() and pages % 3 == 0:
+            verify_what_is_there(place / "s.zarr")
+    assert full >= 5
+    disk(64 << 20)
+    process(read_samm(samm_root), place / "s.zarr", recipe=small_recipe, workers=0, progress=False)
+    assert verify(place / "s.zarr") == []
+    assert_same_arrays(reference, place / "s.zarr")
+    assert list(place.rglob("*.partial")) == []
+
+
+def verify_what_is_there(path: Path) -> None:
+    if store_exists(path):  # not one whose making was cut short
+        assert verify(path) == []
+
+
+def test_workers_on_a_full_disk(
+    disk: Callable[[int], Path], samm_root: Path, recipe_file: Callable[[], Path]
+) -> None:
+    place = disk(130 * 4096)
+    options = ("process", "samm", samm_root, "--recipe", recipe_file(), "--quiet")
+    assert_one_line(run(*options, "--workers", "2", "-o", place / "s.zarr"))
+
+
+def test_compact_expand_export_and_report(
+    disk: Callable[[int], Path],
+    reference: Path,
+    samm_root: Path,
+    recipe_file: Callable[[], Path],
+    small_recipe: Recipe,
+) -> None:
+    place = disk(64 << 20)
+    path = Path(shutil.copytree(reference, place / "s.zarr"))
+    disk(used(place) + 3 * 4096)
+    for command in (
+        ("compact", path, "--chunk-mb", "0.05"),
+        ("export", path, "--maps", place / "m", "--normalized", place / "n", "--gif", place / "g"),
+        ("report", path, "-o", place / "r.html"),
+    ):
+        assert_one_line(run(*command))
+        assert verify(path) == []
+        for left in ("m", "n", "g"):
+            shutil.rmtree(place / left, ignore_errors=True)
+        (place / "r.html").unlink(missing_ok=True)
+    disk(64 << 20)
+    compact(path)
+    disk(used(place) + 3 * 4096)
+    # A changed input makes the run bring the small chunks back.
+    root = shutil.copytree(samm_root, place.parent / "samm")
+    os.utime(next((root / "006").rglob("*.jpg")), ns=(1, 1))
+    options = ("process", "samm", root, "--recipe", recipe_file(), "--quiet", "--workers", "0")
+    assert_one_line(run(*options, "-o", path))
+    assert verify(path) == []
+    disk(64 << 20)
+    process(read_samm(root), path, recipe=small_recipe, workers=0, progress=False)
+    assert verify(path) == []
+    assert open_store(path).complete
+
+
+def test_training_on_a_full_disk(disk: Callable[[int], Path], tmp_path: Path) -> None:
+    make_store(tmp_path / "s.zarr", motion_clips(3, 2))
+    options = ("train", tmp_path / "s.zarr", "--model", "ststnet", "--quiet", "--device", "cpu")
+    options += ("--flow", "onset-apex", "--encode", "uv-strain", "--epochs", "1")
+    place = disk(4096)
+    for pages in (1, 3, 20):
+        disk(pages * 4096)
+        assert_one_line(run(*options, "-o", place / "out"))
+    disk(64 << 20)
+    ended = run(*options, "-o", place / "out")
+    assert ended.returncode == 0, ended.stderr
+    assert list(place.rglob("*.partial")) == []
