@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -239,14 +240,16 @@ def _by_pillow(data: Buffer) -> str:
     """Decode with Pillow, which passes on what libtiff warns of; OpenCV does not."""
     from PIL import Image
 
-    try:
-        image = Image.open(io.BytesIO(bytes(data)))
-    except Exception:  # a kind that Pillow does not read
-        return ""
-    try:
-        image.load()
-    except Exception as error:  # the decoders raise what they like
-        return f"its coded data are corrupt ({error})".replace("\n", " ")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd tags; pixels are what counts
+        try:
+            image = Image.open(io.BytesIO(bytes(data)))
+        except Exception:  # a kind that Pillow does not read
+            return ""
+        try:
+            image.load()
+        except Exception as error:  # the decoders raise what they like
+            return f"its coded data are corrupt ({error})".replace("\n", " ")
     return ""
 
 

@@ -96,8 +96,9 @@ def suppress_noise(flow: NDArray[np.float32], noise: float) -> NDArray[np.float3
     flow, noise = check_flow("flow", flow), check_number("noise", noise, minimum=0)
     length = np.hypot(flow[..., :1], flow[..., 1:])
     level = np.float32(noise)
-    left: NDArray[np.float32] = np.maximum(length - level, np.float32(0))
-    return flow * (left / np.maximum(length, _TINY))
+    left = np.maximum(length - level, np.float32(0))
+    shortened: NDArray[np.float32] = (flow * (left / np.maximum(length, _TINY))).astype(np.float32)
+    return shortened
 
 
 _TINY = np.float32(1e-30)
