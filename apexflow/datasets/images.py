@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.datasets.damage import damage
+from apexflow.datasets.decoder_warnings import decoder_warned
 from apexflow.datasets.headers import Header, read_header
 from apexflow.errors import ClipError
 
@@ -116,9 +117,11 @@ def decode_image(
 
     ``data`` is uint8 (bytes,).
     """
-    header = _checked_header(name, data.tobytes())
+    content = data.tobytes()
+    header = _checked_header(name, content, deep=not _is_jpeg(content))
     if header.bits <= 8:
-        return _decoded(name, data, cv2.IMREAD_ANYCOLOR if color else cv2.IMREAD_GRAYSCALE)
+        flags = cv2.IMREAD_ANYCOLOR if color else cv2.IMREAD_GRAYSCALE
+        return _decoded_whole(name, content, data, flags)
     deep = _decoded_deep(name, data, header, color=color)
     return _to_bytes(deep, bits() if callable(bits) else bits)
 
@@ -154,10 +157,10 @@ def inspect_image(path: Path, *, deep: bool) -> ImageFacts:
         header = _shallow(path)
         return ImageFacts(header, header.size)
     content = _content(path)
-    header = _checked_header(path, content)
+    header = _checked_header(path, content, deep=not _is_jpeg(content))
     data = np.frombuffer(content, np.uint8)
     if header.bits <= 8:
-        image: NDArray[np.generic] = _decoded(path, data, cv2.IMREAD_ANYCOLOR)
+        image: NDArray[np.generic] = _decoded_whole(path, content, data, cv2.IMREAD_ANYCOLOR)
         highest, black = None, int(image.max()) <= _BLACK
     else:
         image = _decoded_deep(path, data, header, color=True)
@@ -237,6 +240,19 @@ def _refuse_giant(name: str | Path, header: Header) -> None:
             f"{claimed} of {header.channels} samples of {header.bits} bits, "
             f"{header.decoded_bytes} bytes; {MAX_DECODED_BYTES} is the most"
         )
+
+
+def _is_jpeg(content: bytes) -> bool:
+    return content[:2] == b"\xff\xd8"
+
+
+def _decoded_whole(name: str | Path, content: bytes, data: NDArray[np.uint8], flags: int) -> Image:
+    """Decode a picture of 8 bits; look through the data of a JPEG that its decoder warned of."""
+    with decoder_warned() as warned:
+        image = _decoded(name, data, flags)
+    if _is_jpeg(content) and warned():
+        _checked_header(name, content)
+    return image
 
 
 def _decoded(name: str | Path, data: NDArray[np.uint8], flags: int) -> Image:
