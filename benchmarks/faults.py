@@ -176,7 +176,7 @@ def _arguments(what: str, store: Path, folder: Path, out: Path) -> list[str]:
 def _round(command: list[str], store: Path, rng: random.Random, tally: Tally) -> None:
     """Start the command, and kill at a random moment; or at once when it is done before."""
     before = _written(store)
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     victim = rng.choice(VICTIMS)
     # Half the kills fall while Dask starts, half while clips are being written.
     if rng.random() < 0.5:
@@ -190,10 +190,10 @@ def _round(command: list[str], store: Path, rng: random.Random, tally: Tally) ->
         _wait_until_gone(struck)
     else:
         try:
-            _, said = running.communicate(timeout=SECONDS_A_RUN)
+            said, _ = running.communicate(timeout=SECONDS_A_RUN)
         except subprocess.TimeoutExpired:
             running.send_signal(signal.SIGABRT)  # faulthandler says where it stands
-            _, said = running.communicate()
+            said, _ = running.communicate()
         if running.returncode != 0:
             tally.failed += 1
             print(f"{victim}: status {running.returncode}: {said.decode()}", file=sys.stderr)

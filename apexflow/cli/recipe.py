@@ -18,7 +18,7 @@ def list_recipes() -> None:
     for name in recipe_names():
         # The first line of each file is a comment that says what it is for.
         title = recipe_text(name).splitlines()[0].lstrip("# ")
-        click.echo(f"{name:10s} {title}")
+        click.echo(f"{name:18s} {title}")
 
 
 @recipe.command()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from apexflow.cli import EXIT_SOME_FAILED
+from apexflow.errors import ApexflowError
 
 if TYPE_CHECKING:
     from apexflow.storage.store import Store
@@ -95,6 +96,16 @@ def report(store: str, output: str | None) -> None:
     click.echo(f"report in {path}")
 
 
+def _classes(store: Store) -> str:
+    """Say which classes the clips would have in training, and what would be left out."""
+    from apexflow.storage.labels import class_map, stored_clips
+
+    try:
+        return str(class_map(stored_clips(store)))
+    except ApexflowError as error:
+        return str(error)
+
+
 def _info_lines(store: Store) -> list[str]:
     attributes = store.attributes
     done = frames = 0
@@ -119,6 +130,7 @@ def _info_lines(store: Store) -> list[str]:
         f"clips     {store.clip_count}: {done} done, {len(failed)} failed, "
         f"{left} to do; {frames} frames",
     ]
+    lines.append(f"classes   {_classes(store)}")
     if damaged:
         lines.append(f"damaged   {len(damaged)} commit records; `apexflow verify` names them")
     # Records of a time before GPUs name no device.

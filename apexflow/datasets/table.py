@@ -28,6 +28,7 @@ _COLUMNS = (
     Column("emotion", ("emotion",), required=False),
     Column("action_units", ("action units", "aus", "au"), required=False),
     Column("dataset", ("dataset", "data set"), required=False),
+    Column("person", ("person",), required=False),
 )
 _NAME = re.compile(r"(?![0-9.,+-]+e[0-9+-]+$).*[^\W\d_]", re.IGNORECASE)  # a letter, but no 1e3
 _LAYOUT = """\
@@ -35,7 +36,8 @@ One table with the columns subject, clip, path, onset, apex, offset, label. `pat
 relative to ROOT: a folder of numbered images, or a video (mp4, avi, mov, mkv, …). Frame
 numbers are the numbers in the images' names, or positions in the video from 0; empty
 cells, "/" and "nan" are unknown. `label` is a class number, or the name of an emotion.
-Optional columns: emotion, action units, dataset."""
+Optional columns: emotion, action units, dataset, and person (who it is, where subjects of
+several data sets, or several spellings, are one)."""
 
 
 def read_table(
@@ -146,6 +148,7 @@ def _clip(row: Row, root: Path | None, dataset: str) -> Clip:
         emotion_text=row.text("emotion") or named,
         label=number,
         action_units=row.text("action_units"),
+        person=row.text("person"),
         origin=row.origin,
         extra=(*row.extra, *extra),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from apexflow.engine.clip.plan import plan_clip
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.regions import in_crop, place_regions
 from apexflow.errors import ClipError
+from apexflow.kernels import normalize_light
 
 PER_FRAME = "face found in each frame"
 WHOLE_PIXELS = "template matching, whole pixels"
@@ -124,7 +126,10 @@ def _cut_box(image: Image, box: Box, recipe: Recipe) -> Image:
 
 
 def _pair(name: str, crops: list[Image], recipe: Recipe, still: NDArray[np.bool_]) -> AlignedPair:
-    flow = flow_between(np.stack(crops), np.array([[0, 1]]), recipe.flow, CPU)[0]
+    images: NDArray[Any] = np.stack(crops)
+    if recipe.normalization.method != "none":
+        images = normalize_light(images, **recipe.normalization.options)
+    flow = flow_between(images, np.array([[0, 1]]), recipe.flow, CPU)[0]
     onset, apex = crops
     return AlignedPair(name, onset, apex, flow, float(np.median(np.hypot(*flow)[still])))
 

@@ -23,7 +23,7 @@ from apexflow.storage.collate import (
     SampleBatch,
     collate,
 )
-from apexflow.storage.labels import Labels, label_clips, stored_clips
+from apexflow.storage.labels import Labels, class_map, stored_clips
 from apexflow.storage.packed import Packed, join
 from apexflow.storage.samples import (
     Encode,
@@ -133,6 +133,8 @@ class ClipDataset(Dataset[Sample]):
     ----------
     samples : tuple of SampleInfo
         One a sample.
+    class_map : ClassMap
+        The classes with what was left out of them, and why.
     classes : tuple of str
         The name of each label.
     names : tuple of str
@@ -321,7 +323,8 @@ class ClipDataset(Dataset[Sample]):
             here = [next(iter(info.values())).row for info in infos]
             clips += [rows[row] for row in here]
             whose += [(people[row], frames) for row, (_, frames) in zip(here, found, strict=True)]
-        label_of, classes = label_clips(clips, labels)
+        self.class_map = found_classes = class_map(clips, labels)
+        label_of, classes = found_classes.label_of, found_classes.classes
         kept = [i for i, clip in enumerate(clips) if clip.key in label_of]
         samples = (SampleInfo(*clips[i].key, label_of[clips[i].key], *whose[i]) for i in kept)
         return [places[i] for i in kept], tuple(samples), classes

@@ -81,9 +81,10 @@ def export_normalized(store: Store, folder: str | Path) -> int:
 
     Raises `ApexflowError` as `export_maps` does.
     """
-    prefix = _prefix(store)
     files = _Files(Path(folder))
-    for _, record in finished(store):
+    clips = list(_plain(store))
+    prefix = _prefix(store)
+    for _, record in clips:
         into = f"{prefix(record)}{_part(record.subject)}/{_part(record.clip)}"
         for name, crop in zip(record.files, store.frames(record), strict=True):
             file = Path(_part(name))
@@ -170,10 +171,19 @@ class _Files:
         self._taken.add(key)
 
 
+def _plain(store: Store) -> Iterator[tuple[int, ClipRecord]]:
+    """Yield each finished clip, after the names in all records are known to be plain."""
+    for record in store.iter_records(matching=False):
+        if record is not None and record.done:
+            for name in record.key:
+                _part(name)
+    yield from finished(store)
+
+
 def _named_clips(store: Store) -> list[tuple[int, ClipRecord, str]]:
     """Return each finished clip with the name of its files, which no other clip has."""
+    clips = list(_plain(store))
     prefix = _prefix(store)
-    clips = list(finished(store))
     names = [_joined(prefix(r), _part(r.subject), _part(r.clip)) for _, r in clips]
     for escape in (_escaped, _numbered):
         taken = Counter(map(_bare, names))

@@ -210,17 +210,20 @@ class Store:
         """Return the commit record of every row."""
         return list(self.iter_records())
 
-    def iter_records(self) -> Iterator[ClipRecord | None]:
+    def iter_records(self, *, matching: bool = True) -> Iterator[ClipRecord | None]:
         """Yield the commit record of every row, a block of rows in memory at a time.
+
+        Each must be of its row's clip, unless ``matching`` is false.
 
         Raises `DamagedError` when one is damaged, or another clip's.
         """
-        keys = self.keys() if self._checks else []
-        count = len(keys) if self._checks else self.clip_count
+        matching = matching and self._checks
+        keys = self.keys() if matching else []
+        count = self.clip_count
         for start in range(0, count, RECORD_BLOCK):
             records = self._read_records(start, min(start + RECORD_BLOCK, count))
             for row, record in enumerate(records, start):
-                if self._checks and record is not None and record.key != keys[row]:
+                if matching and record is not None and record.key != keys[row]:
                     raise DamagedError(
                         f"{self.name}: row {row} is {'/'.join(keys[row])}, its commit record is "
                         f"of {'/'.join(map(str, record.key))}; the process command does it again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import platform
 import re
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ from apexflow.training.progress import Progress
 from apexflow.training.results import Prediction, TrainResult
 
 _GOES_ON = "the folds finished so far are safe, and the same command goes on from there"
+logger = logging.getLogger(__name__)
+
 _PACKAGES = ("apexflow", "numpy", "scikit-learn", "torch", "torchvision", "zarr")
 
 
@@ -84,6 +87,8 @@ def train(
     """
     machine = _machine(device, mixed, workers)
     dataset = make_dataset(stores, config, memory=memory)
+    if dataset.class_map.left_out or dataset.class_map.warnings:
+        logger.warning("%s", dataset.class_map)
     folds = (subject_folds if config.folds == "subject" else dataset_folds)(dataset.samples)
     folder = Path(output)
     with disk_errors(f"cannot write to {folder}", _GOES_ON):

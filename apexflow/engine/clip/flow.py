@@ -14,8 +14,8 @@ from apexflow import kernels
 from apexflow.engine.clip.backend import Array, Backend
 from apexflow.engine.clip.faces import LocatedFace
 from apexflow.engine.clip.light import FlowImages, Images
-from apexflow.engine.clip.plan import ClipPlan
-from apexflow.engine.clip.temporal import PairFrames, flow_frames
+from apexflow.engine.clip.plan import ClipPlan, flow_frames
+from apexflow.engine.clip.temporal import PairFrames
 from apexflow.engine.regions import RegionBox, cut_flow, in_crop
 from apexflow.engine.windows import Window
 from apexflow.kernels.encode import make_maps

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from apexflow import kernels
 from apexflow.engine.clip.backend import Backend
-from apexflow.engine.clip.plan import ClipPlan
+from apexflow.engine.clip.plan import ClipPlan, flow_frames
 from apexflow.engine.clip.result import Aligned
-from apexflow.engine.clip.temporal import flow_frames
 from apexflow.kernels.gpu import to_host
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from apexflow.catalog import Clip
 from apexflow.datasets.sources import FrameSource, VideoFrames, open_frames
 from apexflow.engine.clip.rate import frame_rate
-from apexflow.engine.clip.temporal import frame_reach, frames_of_pairs
+from apexflow.engine.clip.temporal import PairFrames, frame_reach, frames_of_pairs
 from apexflow.engine.windows import KEY_FRAMES, FramePair, Window
 from apexflow.errors import ClipError
 
@@ -184,6 +184,12 @@ def with_apex(plan: ClipPlan, crops: NDArray[np.uint8], recipe: Recipe) -> ClipP
     key_frames = {**plan.key_frames, "apex": apex}
     windows = [Window.parse(name) for name in recipe.windows]
     return replace(plan, key_frames=key_frames, pairs=_pairs(windows, key_frames, plan.interval))
+
+
+def flow_frames(plan: ClipPlan, recipe: Recipe) -> tuple[PairFrames, ...]:
+    """Return what the flow of each pair of a clip's windows is drawn from, each pair once."""
+    pairs = dict.fromkeys(pair for of_window in plan.pairs.values() for pair in of_window)
+    return frames_of_pairs(pairs, plan.key_frames, plan.interval, recipe.temporal, plan.reach)
 
 
 def _key_frames(clip: Clip) -> dict[str, int]:

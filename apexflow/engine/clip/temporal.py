@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING
 from apexflow.engine.windows import FramePair
 
 if TYPE_CHECKING:
-    from apexflow.engine.clip.plan import ClipPlan
-    from apexflow.engine.recipe import Recipe, Temporal
+    from apexflow.engine.recipe import Temporal
 
 MEAN_PART = 4
 """A mean takes the frames within this part of the reach: 10 ms, 2 frames at 200 frames/s.
@@ -75,12 +74,6 @@ def frame_reach(temporal: Temporal, rate: float | None) -> int:
     if rate is None:
         return temporal.reach_frames
     return round(temporal.reach_ms * rate / 1000)
-
-
-def flow_frames(plan: ClipPlan, recipe: Recipe) -> tuple[PairFrames, ...]:
-    """Return what the flow of each pair of a clip's windows is drawn from, each pair once."""
-    pairs = dict.fromkeys(pair for of_window in plan.pairs.values() for pair in of_window)
-    return frames_of_pairs(pairs, plan.key_frames, plan.interval, recipe.temporal, plan.reach)
 
 
 def frames_of_pairs(

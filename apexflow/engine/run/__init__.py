@@ -93,6 +93,8 @@ class RunSummary:
         purpose, and those that this run has taken out.
     other_versions : dict of package to (before, now)
         What may change pixels and differs from what the store was made with.
+    without_class : int
+        Clips of the catalog with neither a label nor an emotion: training leaves them out.
     """
 
     store: str
@@ -107,6 +109,7 @@ class RunSummary:
     kept: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     other_versions: dict[str, tuple[str, str]] = field(default_factory=dict)
+    without_class: int = 0
 
     def __str__(self) -> str:
         rate = self.frames / self.seconds if self.seconds else 0.0
@@ -119,11 +122,16 @@ class RunSummary:
             f"skipped  {self.skipped} clips that were finished before",
             f"failed   {len(self.failed)} clips",
             *(f"  {failure.clip}: {failure.reason}" for failure in self.failed),
+            *self._without_class(),
             *self._strangers(),
             f"seconds  {', '.join(stages)} (summed over workers)",
             *self._versions(),
         ]
         return "\n".join(lines)
+
+    def _without_class(self) -> Iterator[str]:
+        if self.without_class:
+            yield f"no class {self.without_class} clips have neither label nor emotion"
 
     def _strangers(self) -> Iterator[str]:
         told = (
@@ -271,6 +279,7 @@ def process(
         kept=todo.kept,
         dropped=todo.dropped,
         other_versions=_changed_versions(made),
+        without_class=sum(clip.label is None and not clip.emotion for clip in catalog),
     )
 
 

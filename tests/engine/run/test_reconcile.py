@@ -238,3 +238,12 @@ def test_an_unchanged_store_stays_as_it_is(
     before = {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()}
     assert process(sound, path, recipe=small_recipe, **QUIET).skipped == len(sound)
     assert {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()} == before
+
+
+def test_a_table_may_name_the_person(tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text(
+        "subject,clip,path,onset,apex,offset,label,person\n1,a,a,1,2,3,0,Ada\n2,b,b,1,2,3,0,\n"
+    )
+    assert [clip.person for clip in af.read_table(None, tmp_path / "clips.csv")] == [
+        *("Ada", "table/2")
+    ]

@@ -24,7 +24,7 @@ def test_source_compiles_without_spills(
 ) -> None:
     text = source_text(source)
     warnings, usage = compile_source(text, source, architecture, (*OPTIONS, *CUPY_OPTIONS))
-    record_property("usage", usage)
+    record_property("usage", str(usage))
     print(*(f"{architecture} {source} {name}: {used}" for name, used in usage.items()), sep="\n")
     assert warnings == ""
     assert sorted(usage) == sorted(kernel_names(text))
