@@ -41,8 +41,11 @@ def _arrays(path: str | Path) -> dict[str, zarr.Array]:
 
 
 def many_tasks(path: Path, catalog: Catalog, recipe: Recipe, count: int) -> list[Task]:
-    """Make a store, and tasks that put the first clip into each of its rows."""
+    """Make a store, and tasks that put the first clip, each time by another name, into its rows."""
     made = create_store(path, layout=layout(recipe), recipe={}, recipe_hash="", provenance={})
-    rows = [replace(clip_row(catalog[0], 9), clip=str(i)) for i in range(count)]
-    slots = made.reserve(rows)
-    return [Task(catalog[0], s, recipe, str(path), str(s.index), "run") for s in slots]
+    clips = [replace(catalog[0], name=str(i)) for i in range(count)]
+    slots = made.reserve([clip_row(clip, 9) for clip in clips])
+    return [
+        Task(clip, slot, recipe, str(path), str(slot.index), "run")
+        for clip, slot in zip(clips, slots, strict=True)
+    ]

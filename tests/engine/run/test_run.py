@@ -167,7 +167,7 @@ def test_where_kernels_are_not_compiled_the_first_clip_goes_alone(
 ) -> None:
     path = tmp_path / "s.zarr"
     tasks = many_tasks(path, catalog, small_recipe, 6)
-    bad = replace(tasks[0], clip=replace(catalog[0], apex=1))
+    bad = replace(tasks[0], clip=replace(tasks[0].clip, apex=1))
     modules = ("apexflow.engine.run.task",)
     with local_workers(2, RunOptions(), modules=modules, compile_first=True) as run_tasks:
         outcomes = run_tasks([bad, *tasks[1:]])
