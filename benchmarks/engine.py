@@ -292,7 +292,7 @@ def tiny(folder: str, count: int) -> None:
     catalog = Catalog(
         Clip(
             **{"dataset": "table", "subject": f"{i % 100:03d}", "name": f"{i:06d}", "root": root},
-            **{"source": "clip", "onset": 0, "apex": 1},
+            **{"source": "clip", "onset": 0, "apex": 1, "person": "one"},
         )
         for i in range(count)
     )

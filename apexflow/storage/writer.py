@@ -223,13 +223,18 @@ class StoreWriter(Store):
     def _flush(self, batch: _Batch) -> None:
         """Put the data of a batch on disk, then its records."""
         self._sync(batch.files)
+        # Of several records one that is cut short after a power cut is that clip's alone.
+        alone = len(batch.records) == 1
         writer = self._writer("clips/record")
         for index, text in batch.records:
             if writer is None:
                 self.array("clips/record")[index : index + 1] = sealed(text)
             else:
-                batch.written += writer.write(index, sealed(text), flush=True)
-        self._sync(batch.written, names_only=True)
+                batch.written += writer.write(index, sealed(text), flush=alone)
+        if alone:
+            self._sync(batch.written, names_only=True)
+        else:
+            sync_all(self.group.store)
 
     def _sync(self, files: Sequence[Path], *, names_only: bool = False) -> None:
         if len(files) > _MOST_FILES_ONE_BY_ONE:

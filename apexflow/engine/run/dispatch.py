@@ -35,6 +35,8 @@ DEATHS_ALLOWED = 5
 SECONDS_COMPILING = 120.0
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_FOR_AN_ANSWER = 5.0
+# A look may have to wait for an answer that lies on a worker that is stopped.
+LONGEST_BETWEEN_LOOKS = SECONDS_FOR_AN_ANSWER + 2 * SECONDS_BETWEEN_LOOKS
 SECONDS_BETWEEN_COMPLAINTS = 30.0
 # A worker sends a sign of life every half second; one that is stopped, or waits for a dead disk,
 # sends none. One that computes without a pause may be late.
@@ -226,7 +228,7 @@ class Dispatch:
         kernel: its timer stands still with it.
         """
         now = time.monotonic()
-        if now - self._looked > SECONDS_OF_SILENCE / 2:  # we were stopped ourselves
+        if now - self._looked > LONGEST_BETWEEN_LOOKS:  # we were stopped ourselves
             self._signs.clear()
         self._looked = now
         overdue = (now - batch.sent > self.clip_timeout for batch in self._in_flight.values())

@@ -170,22 +170,26 @@ def _planned_safely(clip: Clip, recipe: Recipe) -> _Planned:
 def _refuse_shared_frames(plans: Sequence[_Planned]) -> None:
     """Refuse the same frames under two people: one would be learnt from, the other tested."""
     by_files: dict[str, _Planned] = {}
-    by_place: dict[tuple[Path | None, str], list[_Planned]] = {}
+    by_place: dict[tuple[Path | None, str], dict[str, list[_Planned]]] = {}
     for plan in plans:
         if not plan.files:
             continue
-        others = by_place.setdefault((plan.clip.root, plan.clip.source), [])
+        person = plan.clip.person
         same = by_files.setdefault(plan.files, plan)
-        alike = [same] if same is not plan and _same_bytes(same.clip, plan.clip) else []
-        for other in (*others, *alike):
-            overlap = other.numbers[0] <= plan.numbers[1] and plan.numbers[0] <= other.numbers[1]
-            if other.clip.person != plan.clip.person and (overlap or other in alike):
-                raise ApexflowError(
-                    f"{other.clip} and {plan.clip} have the same frames ({plan.clip.source}), "
-                    f"under two people ({other.clip.person}, {plan.clip.person}): correct the "
-                    f"table, or name the person in a column of its own"
-                )
-        others.append(plan)
+        if same.clip.person != person and _same_bytes(same.clip, plan.clip):
+            raise _shared_frames(same.clip, plan.clip)
+        there = by_place.setdefault((plan.clip.root, plan.clip.source), {})
+        for other in (one for who, theirs in there.items() if who != person for one in theirs):
+            if other.numbers[0] <= plan.numbers[1] and plan.numbers[0] <= other.numbers[1]:
+                raise _shared_frames(other.clip, plan.clip)
+        there.setdefault(person, []).append(plan)
+
+
+def _shared_frames(one: Clip, two: Clip) -> ApexflowError:
+    return ApexflowError(
+        f"{one} and {two} have the same frames ({two.source}), under two people ({one.person}, "
+        f"{two.person}): correct the table, or name the person in a column of its own"
+    )
 
 
 def _same_bytes(one: Clip, two: Clip) -> bool:
