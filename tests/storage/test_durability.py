@@ -10,6 +10,7 @@ import pytest
 from apexflow import process
 from apexflow.catalog import Catalog
 from apexflow.engine.recipe import Recipe
+from apexflow.storage import writer
 from apexflow.storage.checks import torn_clips, verify
 from apexflow.storage.compact import compact, expand
 from apexflow.storage.store import open_store
@@ -90,6 +91,13 @@ def test_data_is_flushed_before_its_record_and_both_before_it_counts(
 
     records = path / "clips" / "record"
     monkeypatch.setattr(os, "fsync", fsync)
+    everything = writer.sync_all
+
+    def sync_all(target: Any) -> None:
+        flushed.append(("all", len(list(records.glob("c.?")))))
+        everything(target)
+
+    monkeypatch.setattr(writer, "sync_all", sync_all)
     store = open_writer(path)
     slots = store.reserve([_row(clip) for clip in clips[1:]])
     if together:
@@ -99,16 +107,19 @@ def test_data_is_flushed_before_its_record_and_both_before_it_counts(
             assert len(list(records.glob("c.?"))) == 1
     else:
         _commit(store, clips[1], slots[0])
-    data = {name for name, there in flushed if not name.startswith("clips/record")}
+    one_by_one = [(name, there) for name, there in flushed if name != "all"]
+    data = [name for name, _ in one_by_one if not name.startswith("clips/record")]
     arrays = {"maps/hsv", "flow/onset-apex", "roi/onset-apex", "frames/image", "clips/timings"}
-    assert arrays <= data  # the folders, where the names are
-    assert {f"{array}/c.1" for array in arrays if array == "clips/timings"} <= {
-        name.removesuffix(".0") for name in data
-    }
-    # All of it while no record of these clips was there; then the record, then its folder.
-    assert all(there == 1 for name, there in flushed if not name.startswith("clips/record"))
-    assert flushed[-1][0] == "clips/record"
-    assert any(name.endswith(".partial") for name, _ in flushed)
+    # The chunks and the folders that their names are in, while no record of these clips was there.
+    assert arrays <= set(data)
+    assert all(any(name.startswith(f"{array}/c.") for name in data) for array in arrays)
+    assert all(there == 1 for name, there in one_by_one if name in data)
+    # Then the records: one before its name is there, and its folder; several all at once.
+    if together:
+        assert flushed[-1] == ("all", 3)
+    else:
+        assert [name.endswith(".partial") for name, _ in flushed[-2:]] == [True, False]
+        assert flushed[-1] == ("clips/record", 2)
 
 
 def _row(clip: Any) -> Any:
