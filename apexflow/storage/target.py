@@ -17,6 +17,7 @@ from zarr.abc.store import Store as ZarrStore
 from zarr.errors import GroupNotFoundError
 
 from apexflow.errors import ApexflowError
+from apexflow.storage.zarr_private import settle
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,8 @@ def exclusive(target: Target, *, who: str = "run") -> Iterator[None]:
 def disk_errors(what: str, remedy: str) -> Iterator[None]:
     """Turn what the operating system says of a full or read-only disk into one line.
 
-    Raises `ApexflowError` in the place of an `OSError`; those of connections are no disk's.
+    Raises `ApexflowError` in the place of an `OSError`, once nothing is being written any more;
+    those of connections are not a disk's.
     """
     try:
         yield
@@ -123,6 +125,7 @@ def disk_errors(what: str, remedy: str) -> Iterator[None]:
     except OSError as error:
         if type(error).__module__.startswith("distributed"):
             raise
+        settle()
         text = str(error).splitlines()
         reason = error.strerror or (text[0] if text else type(error).__name__)
         raise ApexflowError(f"{what}: {reason}; {remedy}") from None
