@@ -136,7 +136,6 @@ def local_workers(
         SpecCluster(
             workers=workers,
             scheduler={"cls": Scheduler, "options": scheduler},
-            silence_logs=options.dask_level,
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -268,12 +267,22 @@ def _check_versions(client: Client) -> None:
 
 @contextmanager
 def _dask_logs(options: RunOptions) -> Iterator[None]:
-    """Let the workers' logs pass what the user asked for: failures are reported by clip."""
+    """Let Dask log what the user asked for: failures are reported by clip.
+
+    Here until its threads have ended: a cluster that silences itself stops as it is closed, and
+    the connections that break then were heard.
+    """
+    from distributed.utils import silence_logging_cmgr
+
     name = "DASK_LOGGING__DISTRIBUTED"
     before = os.environ.get(name)
     os.environ[name] = logging.getLevelName(options.dask_level).lower()
     try:
-        yield
+        with (
+            silence_logging_cmgr(options.dask_level),
+            silence_logging_cmgr(options.dask_level, root="bokeh"),
+        ):
+            yield
     finally:
         if before is None:
             del os.environ[name]
