@@ -21,6 +21,7 @@ from apexflow.kernels.light.gaussian import (
     plane_size,
     row_room,
 )
+from apexflow.kernels.sampling import clamp, cubic_weights, sample_window, window_weights
 from apexflow.kernels.simd import (
     LANES,
     aligned,
@@ -29,8 +30,6 @@ from apexflow.kernels.simd import (
     keep,
     load,
     lowest,
-    maximum,
-    minimum,
     muladd,
     pointer,
     ramp,
@@ -278,59 +277,9 @@ def warp(image, u, v, x, y, height, width, positions, values):  # type: ignore[n
         _warp_alone(image, stride, positions, values)
         return load(values, 0)
     corner = (BORDER - 1 + int(least_y)) * stride + LEFT - 1 + int(least_x)
-    across = window_weights(column - left, splat(least_x) < shift_x)
-    down = window_weights(line - top, splat(least_y) < shift_y)
-    total = down[0] * sample_row(image, corner, across)
-    total = muladd(down[1], sample_row(image, corner + stride, across), total)
-    total = muladd(down[2], sample_row(image, corner + 2 * stride, across), total)
-    total = muladd(down[3], sample_row(image, corner + 3 * stride, across), total)
-    return muladd(down[4], sample_row(image, corner + 4 * stride, across), total)
-
-
-@njit(nogil=True, cache=True)
-def clamp(a, low, high):  # type: ignore[no-untyped-def]
-    """Hold 16 numbers within two limits."""
-    return minimum(maximum(a, splat(low)), splat(high))
-
-
-@njit(nogil=True, cache=True)
-def cubic_weights(t, one, a):  # type: ignore[no-untyped-def]
-    """Keys' cubic kernel at t + 1, t, 1 - t and 2 - t, for numbers or vectors alike."""
-    r = one - t
-    b = a + one + one
-    w1 = (b * t - (b + one)) * t * t + one
-    w2 = (b * r - (b + one)) * r * r + one
-    return a * t * r * r, w1, w2, a * r * t * t
-
-
-@njit(nogil=True, cache=True)
-def window_weights(t, late):  # type: ignore[no-untyped-def]
-    """Weights of 5 taps: the cubic's 4, one tap later where ``late``."""
-    return spread(cubic_weights(t, splat(_F(1)), splat(_CUBIC)), late)
-
-
-@njit(nogil=True, cache=True)
-def spread(weights, late):  # type: ignore[no-untyped-def]
-    """Spread 4 weights over 5 taps, one tap later where ``late``."""
-    zero = splat(_F(0))
-    w0, w1, w2, w3 = weights
-    return (
-        select(late, zero, w0),
-        select(late, w0, w1),
-        select(late, w1, w2),
-        select(late, w2, w3),
-        select(late, w3, zero),
-    )
-
-
-@njit(nogil=True, cache=True)
-def sample_row(image, at, weights):  # type: ignore[no-untyped-def]
-    """Weighted sum of 5 neighbours in a row, from ``at`` on, for 16 pixels."""
-    total = weights[0] * load(image, at)
-    total = muladd(weights[1], load(image, at + 1), total)
-    total = muladd(weights[2], load(image, at + 2), total)
-    total = muladd(weights[3], load(image, at + 3), total)
-    return muladd(weights[4], load(image, at + 4), total)
+    across = window_weights(column - left, splat(least_x) < shift_x, _CUBIC)
+    down = window_weights(line - top, splat(least_y) < shift_y, _CUBIC)
+    return sample_window(image, corner, stride, across, down)
 
 
 @njit(nogil=True, cache=True)

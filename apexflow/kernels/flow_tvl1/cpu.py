@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from apexflow.kernels.sampling import clamp, cubic_weights, sample_window, window_weights
 from apexflow.kernels.simd import (
     LANES,
     any_lane,
@@ -260,8 +261,8 @@ def _warp(planes, rows, height, width, pitch, step, cubic):  # type: ignore[no-u
             u = load(rows, at + U1 * pitch) * splat(_F(1) / step)
             v = load(rows, at + U2 * pitch) * splat(_F(1) / step)
             # Beyond 3 px outside all taps are zero, wherever exactly.
-            column = _clamp(ramp() + splat(_F(x)) + u, _F(-3), _F(width + 2))
-            line = _clamp(splat(_F(y)) + v, _F(-3), _F(height + 2))
+            column = clamp(ramp() + splat(_F(x)) + u, _F(-3), _F(width + 2))
+            line = clamp(splat(_F(y)) + v, _F(-3), _F(height + 2))
             left, top = floor(column), floor(line)
             shift_x, shift_y = left - ramp(), top
             valid = ramp() < splat(_F(width - x))
@@ -270,11 +271,11 @@ def _warp(planes, rows, height, width, pitch, step, cubic):  # type: ignore[no-u
             torn = (splat(least_x + _F(1)) < shift_x) | (splat(least_y + _F(1)) < shift_y)
             if not any_lane(torn & valid):
                 corner = (BORDER - 1 + int(least_y)) * stride + BORDER - 1 + int(least_x)
-                weights_x = _window_weights(column - left, splat(least_x) < shift_x, cubic)
-                weights_y = _window_weights(line - top, splat(least_y) < shift_y, cubic)
-                image = _sample(planes, corner + SECOND * plane, stride, weights_x, weights_y)
-                d_x = _sample(planes, corner + D_X * plane, stride, weights_x, weights_y)
-                d_y = _sample(planes, corner + D_Y * plane, stride, weights_x, weights_y)
+                weights_x = window_weights(column - left, splat(least_x) < shift_x, cubic)
+                weights_y = window_weights(line - top, splat(least_y) < shift_y, cubic)
+                image = sample_window(planes, corner + SECOND * plane, stride, weights_x, weights_y)
+                d_x = sample_window(planes, corner + D_X * plane, stride, weights_x, weights_y)
+                d_y = sample_window(planes, corner + D_Y * plane, stride, weights_x, weights_y)
             else:
                 store(positions, 0, column)
                 store(positions, LANES, line)
@@ -293,62 +294,14 @@ def _warp(planes, rows, height, width, pitch, step, cubic):  # type: ignore[no-u
             store(rows, at + INVERSE * pitch, slope)
 
 
-@njit(nogil=True, cache=True)
-def _clamp(a, low, high):  # type: ignore[no-untyped-def]
-    return minimum(maximum(a, splat(low)), splat(high))
-
-
-@njit(nogil=True, cache=True)
-def _cubic_weights(t, one, a):  # type: ignore[no-untyped-def]
-    """Keys' cubic kernel at t + 1, t, 1 - t and 2 - t, for numbers or vectors alike."""
-    r = one - t
-    b = a + one + one
-    w1 = (b * t - (b + one)) * t * t + one
-    w2 = (b * r - (b + one)) * r * r + one
-    return a * t * r * r, w1, w2, a * r * t * t
-
-
-@njit(nogil=True, cache=True)
-def _window_weights(t, late, cubic):  # type: ignore[no-untyped-def]
-    """Weights of 5 taps: the cubic's 4, one tap later where ``late``."""
-    zero = splat(_F(0))
-    w0, w1, w2, w3 = _cubic_weights(t, splat(_F(1)), splat(cubic))
-    return (
-        select(late, zero, w0),
-        select(late, w0, w1),
-        select(late, w1, w2),
-        select(late, w2, w3),
-        select(late, w3, zero),
-    )
-
-
-@njit(nogil=True, cache=True)
-def _sample(image, corner, stride, weights_x, weights_y):  # type: ignore[no-untyped-def]
-    """Weighted sum of 5 x 5 taps from ``corner`` on, for 16 neighbours."""
-    total = weights_y[0] * _sample_row(image, corner, weights_x)
-    total = muladd(weights_y[1], _sample_row(image, corner + stride, weights_x), total)
-    total = muladd(weights_y[2], _sample_row(image, corner + 2 * stride, weights_x), total)
-    total = muladd(weights_y[3], _sample_row(image, corner + 3 * stride, weights_x), total)
-    return muladd(weights_y[4], _sample_row(image, corner + 4 * stride, weights_x), total)
-
-
-@njit(nogil=True, cache=True)
-def _sample_row(image, at, weights):  # type: ignore[no-untyped-def]
-    total = weights[0] * load(image, at)
-    total = muladd(weights[1], load(image, at + 1), total)
-    total = muladd(weights[2], load(image, at + 2), total)
-    total = muladd(weights[3], load(image, at + 3), total)
-    return muladd(weights[4], load(image, at + 4), total)
-
-
 @njit(nogil=True, cache=True, error_model="numpy")
 def _sample_alone(planes, stride, plane, positions, samples, cubic):  # type: ignore[no-untyped-def]
     """Sample the second image and its gradient at 16 unrelated positions, (columns, lines)."""
     for lane in range(LANES):
         column, line = positions[lane], positions[LANES + lane]
         left, top = np.floor(column), np.floor(line)
-        weights_x = _cubic_weights(column - left, _F(1), cubic)
-        weights_y = _cubic_weights(line - top, _F(1), cubic)
+        weights_x = cubic_weights(column - left, _F(1), cubic)
+        weights_y = cubic_weights(line - top, _F(1), cubic)
         corner = (BORDER - 1 + int(top)) * stride + BORDER - 1 + int(left)
         for image in (SECOND, D_X, D_Y):
             total = _F(0)
