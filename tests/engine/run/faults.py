@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,17 @@ def do_harm(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, harm: str)
     text = _AT_START.format(name=name, harm=HARMS[harm])
     (folder / "sitecustomize.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+def wait_for_a_record(path: Path, running: subprocess.Popen[str] | None = None) -> None:
+    """Wait until a store holds a first commit record, or the run has ended without one.
+
+    Raises `TimeoutError` after two minutes: no thread of a test outlives a run that has failed.
+    """
+    deadline = time.monotonic() + 120
+    while not any(path.glob("clips/record/c.*")):
+        if running is not None and running.poll() is not None:
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path} has no commit record")
+        time.sleep(0.005)

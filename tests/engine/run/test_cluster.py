@@ -24,7 +24,7 @@ from apexflow.errors import ApexflowError
 from apexflow.storage.checks import verify
 from apexflow.storage.store import open_store
 from tests.engine.run.fake_gpus import CHOSEN, TROUBLE
-from tests.engine.run.faults import do_harm
+from tests.engine.run.faults import do_harm, wait_for_a_record
 from tests.stores import assert_same_arrays, many_tasks
 
 ROOT = Path(__file__).parents[3]
@@ -84,8 +84,7 @@ def test_a_worker_is_killed_and_another_joins_in_mid_run(
         first = start("worker", "--nthreads", "2", "--no-nanny")
 
     def change_workers() -> None:
-        while not any(path.glob("clips/record/c.*")):
-            time.sleep(0.01)
+        wait_for_a_record(path)
         start("worker", "--nthreads", "1")
         kill(first)
 
@@ -151,8 +150,7 @@ def test_a_scheduler_that_dies(
         start("worker", "--nthreads", "1", "--no-nanny")
 
     def end_scheduler() -> None:
-        while not any(path.glob("clips/record/c.*")):
-            time.sleep(0.01)
+        wait_for_a_record(path)
         kill(scheduler)
 
     ending = threading.Thread(target=end_scheduler)
@@ -235,8 +233,7 @@ def test_a_worker_with_a_gpu_takes_part_until_it_is_killed(
         client.wait_for_workers(2, timeout=60)
 
     def kill_it() -> None:
-        while not any((path / "clips" / "record").glob("c*")):
-            time.sleep(0.01)
+        wait_for_a_record(path)
         kill(with_gpu)
 
     killing = threading.Thread(target=kill_it)

@@ -25,7 +25,7 @@ from apexflow.engine.recipe import Recipe
 from apexflow.errors import ApexflowError
 from apexflow.storage.checks import verify
 from apexflow.storage.store import open_store
-from tests.engine.run.faults import do_harm
+from tests.engine.run.faults import do_harm, wait_for_a_record
 from tests.stores import assert_same_arrays
 
 QUIET = {"progress": False}
@@ -78,8 +78,7 @@ def test_a_stopped_worker_is_ended_from_outside(
     path, stopped = tmp_path / "s.zarr", []
 
     def stop() -> None:
-        while not any(path.glob("clips/record/c.*")):
-            time.sleep(0.005)
+        wait_for_a_record(path)
         for pid in workers_of(os.getpid()):
             with suppress(OSError):  # `ps` itself is among them, and gone
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -118,11 +117,6 @@ def test_a_clip_that_takes_all_memory_is_ended_alone(
 def command(root: Path, path: Path, recipe: Path, *more: str) -> list[str]:
     options = ["-o", str(path), "--recipe", str(recipe), "--quiet", *more]
     return [sys.executable, "-m", "apexflow", "process", "samm", str(root), *options]
-
-
-def wait_for_a_record(path: Path, running: subprocess.Popen[str]) -> None:
-    while running.poll() is None and not any(path.glob("clips/record/c.*")):
-        time.sleep(0.005)
 
 
 def workers_of(parent: int) -> set[int]:

@@ -23,6 +23,7 @@ from apexflow.errors import ApexflowError
 from apexflow.storage.checks import verify
 from apexflow.storage.store import open_store
 from apexflow.storage.target import exclusive
+from tests.engine.run.faults import wait_for_a_record
 from tests.stores import assert_same_arrays, many_tasks
 
 FAULTY = {"samm/028/028_4_1", "samm/032/032_3_1"}
@@ -256,8 +257,7 @@ def test_a_killed_run_of_worker_processes_goes_on(
     command = [sys.executable, "-m", "apexflow", "process", "samm", str(samm_root)]
     command += ["-o", str(path), "--recipe", str(recipe_file()), "--workers", "2", "--quiet"]
     running = subprocess.Popen(command, start_new_session=True)
-    while running.poll() is None and not any(path.glob("clips/record/c.*")):
-        pass  # the first commit is the moment to strike
+    wait_for_a_record(path, running)  # the first commit is the moment to strike
     os.killpg(running.pid, signal.SIGKILL)
     running.wait(timeout=30)
     finished = subprocess.run(command, timeout=120, check=False, capture_output=True, text=True)
