@@ -19,7 +19,7 @@ from apexflow.storage.format import (
     TEXT_COLUMNS,
     ClipRecord,
 )
-from apexflow.storage.store import Store, open_store
+from apexflow.storage.store import Store, first_line, open_store
 from apexflow.storage.target import Target
 
 
@@ -177,9 +177,7 @@ def _column_damages(
 
 
 def _reason(error: Exception) -> str:
-    return (
-        f"unreadable ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-    )
+    return f"unreadable ({first_line(error)})"
 
 
 def torn_clips(store: Store) -> set[int]:

@@ -97,7 +97,9 @@ class Store:
             try:
                 self._layout = Layout.from_dict(self.attributes["layout"])
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise self._damaged("the layout in the store's attributes", _said(error)) from None
+                raise self._damaged(
+                    "the layout in the store's attributes", first_line(error)
+                ) from None
         return self._layout
 
     @property
@@ -127,7 +129,7 @@ class Store:
             try:
                 found = self.group.get(path)
             except Exception as error:  # whatever damaged metadata makes Zarr raise
-                raise self._damaged(f"the metadata of {path}", _said(error)) from None
+                raise self._damaged(f"the metadata of {path}", first_line(error)) from None
             if not isinstance(found, zarr.Array):
                 raise ApexflowError(f"{self.name}: no array {path} in this store")
             self._arrays[path] = found
@@ -151,7 +153,7 @@ class Store:
             except (DamagedError, NotStoredError):
                 raise
             except Exception as error:  # whatever a damaged chunk makes Zarr raise
-                reason = _said(error)
+                reason = first_line(error)
             else:
                 if wanted is None or column_digest(values) == wanted:
                     return values
@@ -269,7 +271,7 @@ class Store:
             raise
         except Exception as error:  # whatever a damaged chunk makes Zarr or the parser raise
             raise DamagedError(
-                f"{self.name}: a commit record is damaged ({_said(error)}); `apexflow verify` "
+                f"{self.name}: a commit record is damaged ({first_line(error)}); `apexflow verify` "
                 f"says which, and the process command does its clip again"
             ) from None
 
@@ -312,7 +314,7 @@ class Store:
             try:
                 values = self._read(path, index, record)
             except Exception as error:  # whatever a damaged chunk or record makes Zarr raise
-                reason = _said(error)
+                reason = first_line(error)
             else:
                 wanted = record.digests.get(path)
                 if wanted is not None and crc32c(values) == wanted:
@@ -353,7 +355,7 @@ class Store:
         try:
             found = dict(zarr.open_group(self.group.store, path=path, mode="r").attrs)
         except Exception as error:  # whatever damaged metadata makes Zarr raise
-            raise self._damaged(f"the metadata of {path}", _said(error)) from None
+            raise self._damaged(f"the metadata of {path}", first_line(error)) from None
         generation = found.get("generation", 0)
         if generation != self._generation:
             if self._generation is not None:
@@ -443,7 +445,7 @@ def open_group(target: Target, *, mode: str) -> zarr.Group:
     except OSError:
         raise
     except Exception as error:  # whatever damaged metadata makes Zarr raise
-        raise DamagedError(f"{name}: zarr.json is damaged ({_said(error)})") from None
+        raise DamagedError(f"{name}: zarr.json is damaged ({first_line(error)})") from None
     found = group.attrs.get("format")
     if found is None:
         raise not_ours(name)
@@ -467,7 +469,7 @@ def column_digest(values: NDArray[Any]) -> int:
     return int(google_crc32c.value("\0".join(values.tolist()).encode()))
 
 
-def _said(error: Exception) -> str:
-    """Return the first line of what an error says, with its kind."""
+def first_line(error: Exception) -> str:
+    """Return the kind of an error and the first line of what it says."""
     text = str(error).splitlines()
     return f"{type(error).__name__}: {text[0] if text else ''}"

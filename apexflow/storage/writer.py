@@ -163,10 +163,6 @@ class StoreWriter(Store):
         runs: Any = group.attrs.get("runs", [])
         group.attrs.update({"runs": [*runs, dict(run)]})
 
-    def forget(self, slot: Slot) -> None:
-        """Take back a clip's commit record, before its slot is written again."""
-        self.forget_row(slot.index)
-
     def forget_row(self, index: int) -> None:
         """Take back the commit record of a row, so that the next run does its clip again."""
         array = self.array("clips/record")

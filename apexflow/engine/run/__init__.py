@@ -235,16 +235,14 @@ def process(
     target = _absolute(store)
     matching_store(target, chosen)  # refuses before any worker starts
     executor: AbstractContextManager[RunTasks]
-    compiling = False
+    compiling = scheduler is None and not kernel_compiled(chosen.flow)
     modules = ("apexflow.engine.run.task", *slow_modules(chosen.face))
     if scheduler is not None:
         executor = dask_scheduler(scheduler, options, modules=modules, gpus=gpus)
     elif (count := _worker_count(workers)) == 0:
-        compiling = not kernel_compiled(chosen.flow)
         _gpus_here(0, gpus, gpu_decode=gpu_decode)
         executor = serial()
     else:
-        compiling = not kernel_compiled(chosen.flow)
         gpus_here = _gpus_here(count, gpus, gpu_decode=gpu_decode)
         executor = local_workers(
             count, options, modules=modules, gpus=gpus_here, compile_first=compiling
@@ -259,7 +257,8 @@ def process(
                 sweep(target)
                 if repair:
                     repair_store(made)
-                todo = find_todo(*(made, _rooted(catalog), chosen, target), prune=prune, keep=keep)
+                clips = _rooted(catalog)
+                todo = find_todo(made, clips, chosen, target, prune=prune, keep=keep)
             shown = Progress(
                 total=len(todo.clips), skipped=todo.skipped, show=progress, compiling=compiling
             )

@@ -89,7 +89,7 @@ class Todo:
         for todo in self.clips:
             if todo.recorded:
                 with disk_errors(f"cannot write to {store.name}", GOES_ON):
-                    store.forget(todo.slot)
+                    store.forget_row(todo.slot.index)
             yield Task(todo.clip, todo.slot, self.recipe, self.target, todo.fingerprint, run)
 
 
