@@ -8,7 +8,6 @@ from pathlib import Path
 from apexflow.errors import ApexflowError
 from apexflow.report import figures, motion
 from apexflow.report.figures import Figure
-from apexflow.storage.export import finished
 from apexflow.storage.format import FAILED
 from apexflow.storage.store import Store
 
@@ -57,7 +56,7 @@ def write_report(
 
 
 def _figures(store: Store, root: Path | None) -> list[Figure]:
-    clips = list(finished(store))
+    clips = list(store.finished())
     if not clips:
         return []
     found: list[Figure] = []

@@ -122,11 +122,6 @@ def export_gifs(store: Store, folder: str | Path) -> int:
     return files.count
 
 
-def finished(store: Store) -> Iterator[tuple[int, ClipRecord]]:
-    """Return (row, record) of each clip that is done."""
-    return store.finished()
-
-
 class _Files:
     """The files of one export, each written once, none outside of its folder.
 
@@ -177,7 +172,7 @@ def _plain(store: Store) -> Iterator[tuple[int, ClipRecord]]:
         if record is not None and record.done:
             for name in record.key:
                 _part(name)
-    yield from finished(store)
+    yield from store.finished()
 
 
 def _named_clips(store: Store) -> list[tuple[int, ClipRecord, str]]:
@@ -232,7 +227,7 @@ def _fitting(name: str, ending: str) -> str:
 
 def _prefix(store: Store) -> Callable[[ClipRecord], str]:
     """Keep data sets apart where a store has several; a single one needs no folder."""
-    if len({record.dataset for _, record in finished(store)}) < 2:
+    if len({record.dataset for _, record in store.finished()}) < 2:
         return lambda _: ""
     return lambda record: f"{_part(record.dataset)}/"
 

@@ -16,7 +16,6 @@ from apexflow.kernels.encode import ENCODINGS
 from apexflow.report import write_report
 from apexflow.report.figures import _MOST_PAIRS, Figure, _map
 from apexflow.report.motion import alignments, encodings, regions
-from apexflow.storage.export import finished
 from apexflow.storage.store import Store, open_store
 from tests.conftest import small
 
@@ -49,7 +48,7 @@ def picture(figure: Figure | None) -> NDArray[np.uint8]:
 
 
 def test_alignments_are_compared_by_their_false_motion(store: Store, samm_root: Path) -> None:
-    clips = list(finished(store))
+    clips = list(store.finished())
     figure = alignments(store, clips, samm_root)
     shown = picture(figure)
     assert shown.shape == (3 * (64 + 18 + 4), 4 * (64 + 4), 3)
@@ -61,7 +60,7 @@ def test_alignments_are_compared_by_their_false_motion(store: Store, samm_root: 
 
 
 def test_known_still_parts_are_measured_where_they_are_given(store: Store, samm_root: Path) -> None:
-    clips = list(finished(store))[:1]
+    clips = list(store.finished())[:1]
     corner = np.zeros((64, 64), bool)
     corner[:8, :8] = True
     figure = alignments(store, clips, samm_root, stills=[corner])
@@ -73,7 +72,7 @@ def test_known_still_parts_are_measured_where_they_are_given(store: Store, samm_
 
 
 def test_regions_are_drawn_and_encodings_shown(store: Store) -> None:
-    clips = list(finished(store))
+    clips = list(store.finished())
     drawn = regions(store, clips)
     assert drawn is not None
     assert drawn.caption.endswith("with flow of their own: eyes, mouth.")
@@ -101,7 +100,7 @@ def test_a_report_of_any_recipe_can_be_written(
 
 def test_a_map_is_shown_whole(store: Store) -> None:
     """One pair: the stored map itself; many: the first pairs below each other, regions beside."""
-    index, record = next(finished(store))
+    index, record = next(store.finished())
     np.testing.assert_array_equal(
         _map(store, "hsv", index, record), store.read("maps/hsv", index, record)
     )
