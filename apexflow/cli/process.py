@@ -135,6 +135,7 @@ def _run_parameters() -> list[click.Parameter]:
 
 def _command(reader: Reader) -> click.Command:
     def run(**values: Any) -> None:
+        from apexflow.engine.run import SharedFramesError
         from apexflow.engine.run import process as run_process
 
         names = (option.name for option in reader.options)
@@ -146,23 +147,27 @@ def _command(reader: Reader) -> click.Command:
 
             click.echo(forecast(catalog, values["output"], recipe=values["recipe"]))
             return
-        summary = run_process(
-            catalog,
-            values["output"],
-            recipe=values["recipe"],
-            workers=values["workers"],
-            gpus=values["gpus"],
-            gpu_decode=values["gpu_decode"],
-            scheduler=values["scheduler"],
-            progress=not values["quiet"],
-            repair=values["repair"],
-            prune=values["prune"],
-            keep=values["keep"],
-            clip_timeout=values["clip_timeout"],
-            dashboard=values["dashboard"],
-            performance_report=values["performance_report"],
-            dask_level=level if level <= logging.INFO else logging.CRITICAL,
-        )
+        try:
+            summary = run_process(
+                catalog,
+                values["output"],
+                recipe=values["recipe"],
+                workers=values["workers"],
+                gpus=values["gpus"],
+                gpu_decode=values["gpu_decode"],
+                scheduler=values["scheduler"],
+                progress=not values["quiet"],
+                repair=values["repair"],
+                prune=values["prune"],
+                keep=values["keep"],
+                clip_timeout=values["clip_timeout"],
+                dashboard=values["dashboard"],
+                performance_report=values["performance_report"],
+                dask_level=level if level <= logging.INFO else logging.CRITICAL,
+            )
+        except SharedFramesError as error:
+            click.echo(error.summary)
+            raise
         click.echo(summary)
         if summary.failed:
             sys.exit(EXIT_SOME_FAILED)

@@ -140,7 +140,17 @@ def _info_lines(store: Store) -> list[str]:
     lines += _run_lines(attributes)
     lines += _array_lines(store)
     lines += [f"failed    {'/'.join(r.key)}: {r.message}" for r in failed]
-    return lines + _stranger_lines(store)
+    return lines + _shared_lines(store) + _stranger_lines(store)
+
+
+def _shared_lines(store: Store) -> list[str]:
+    """Name the clips that have the frames of another person's clip."""
+    names, people = list(map("/".join, store.keys())), store.people()
+    return [
+        f"shared    {names[row]}: the frames of {names[other]}, under another person "
+        f"({people[row]}, {people[other]}); no fold is made of both"
+        for row, other in store.shared().items()
+    ]
 
 
 def _run_lines(attributes: Mapping[str, Any]) -> list[str]:

@@ -141,18 +141,21 @@ def _clip_damages(store: Store, index: int, name: str, record: ClipRecord) -> It
 
 def _shared_frames(store: Store, records: list[ClipRecord | None]) -> Iterator[Damage]:
     """Yield the clips whose frames another person has too, of those that take part."""
-    of_frames: dict[str, tuple[str, str]] = {}
-    for person, gone, record in zip(store.people(), store.gone(), records, strict=True):
-        if record is None or gone or not record.done or not record.identity:
+    names, people, gone = list(map("/".join, store.keys())), store.people(), store.gone()
+    shared = store.shared()
+    first: dict[str, int] = {}
+    for row, record in enumerate(records):
+        if record is None or gone[row] or not record.done or not record.identity:
             continue
-        name = "/".join(record.key)
-        first, other = of_frames.setdefault(record.identity, (person, name))
-        if first != person:
-            yield Damage(
-                f"clip {name}",
-                f"has the frames of {other}, under another person ({person}, {first}): correct "
-                f"the table, then process again with --prune",
-            )
+        other = first.setdefault(record.identity, row)
+        if people[other] != people[row]:
+            shared.setdefault(row, other)
+    for row, other in sorted(shared.items()):
+        yield Damage(
+            f"clip {names[row]}",
+            f"has the frames of {names[other]}, under another person ({people[row]}, "
+            f"{people[other]}): correct the table, then process again with --prune",
+        )
 
 
 def _column_damages(

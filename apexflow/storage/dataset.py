@@ -57,6 +57,9 @@ class SampleInfo:
         Who it is; the same in several data sets where they show the same people.
     frames : str
         Equal of two samples only where they were made of the same frames; "" when unknown.
+    shared : str
+        "data set/subject/clip" of another person's clip that has the same frames, or some of
+        them; "" where there is none.
     """
 
     dataset: str
@@ -65,6 +68,7 @@ class SampleInfo:
     label: int
     person: str = ""
     frames: str = ""
+    shared: str = ""
 
     def described(self) -> str:
         """Return what a fingerprint of samples is over."""
@@ -305,10 +309,10 @@ class ClipDataset(Dataset[Sample]):
     ) -> tuple[list[_Place], tuple[SampleInfo, ...], tuple[str, ...]]:
         places: list[_Place] = []
         clips: list[Clip] = []
-        whose: list[tuple[str, str]] = []
+        whose: list[tuple[str, str, str]] = []
         for number, (reader, parts) in enumerate(zip(self._readers, self._parts, strict=True)):
             store = reader.store
-            rows, people = stored_clips(store), store.people()
+            rows, people, shared = stored_clips(store), store.people(), store.shared()
             found = list(finished_rows(store, parts))
             if not found:
                 raise ApexflowError(f"{store.name} holds no finished clip")
@@ -322,7 +326,10 @@ class ClipDataset(Dataset[Sample]):
             places += [_Place(number, info) for info in infos]
             here = [next(iter(info.values())).row for info in infos]
             clips += [rows[row] for row in here]
-            whose += [(people[row], frames) for row, (_, frames) in zip(here, found, strict=True)]
+            whose += [
+                (people[row], frames, str(rows[shared[row]]) if row in shared else "")
+                for row, (_, frames) in zip(here, found, strict=True)
+            ]
         self.class_map = found_classes = class_map(clips, labels)
         label_of, classes = found_classes.label_of, found_classes.classes
         kept = [i for i, clip in enumerate(clips) if clip.key in label_of]

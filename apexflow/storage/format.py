@@ -30,7 +30,9 @@ of its pairs, under the name ``steps``, and ends with a checksum of its own text
 
 ``clips/catalog`` says of each row whether the catalog of the last run had it (empty), no longer
 has it (``gone``: the clip takes no part in training), or had it not and it was kept on purpose
-(``kept``). The attributes of ``clips`` hold a CRC-32C of each column (``column_digests``).
+(``kept``). ``clips/shared`` names the clip of another person that has the same frames, which no
+fold is made of; it is empty of nearly all clips. The attributes of ``clips`` hold a CRC-32C of
+each column (``column_digests``).
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ import google_crc32c
 
 FORMAT = 1
 
-ADDED_COLUMNS = ("person", "catalog")
+ADDED_COLUMNS = ("person", "catalog", "shared")
 """Text columns that stores of earlier versions lack; a run adds them."""
 TEXT_COLUMNS = (
     *("dataset", "subject", "clip", "source", "emotion", "action_units", "details"),
@@ -209,6 +211,7 @@ class ClipRow:
     details: str = ""
     person: str = ""
     catalog: str = LISTED
+    shared: str = ""
     label: int = NO_NUMBER
     onset: int = NO_NUMBER
     apex: int = NO_NUMBER

@@ -200,6 +200,21 @@ class Store:
         """
         return [standing == GONE for standing in self.column("catalog").tolist()]
 
+    def shared(self) -> dict[int, int]:
+        """Return the rows that have the frames of another person's clip, with that one's row.
+
+        As the last run found before it decoded anything, of clips that take part. Equal frames
+        in different folders show in `ClipRecord.identity` as well.
+        """
+        names, people, gone = self.column("shared").tolist(), self.people(), self.gone()
+        rows = {"/".join(key): row for row, key in enumerate(self.keys())} if any(names) else {}
+        found = {row: rows[name] for row, name in enumerate(names) if name in rows}
+        return {
+            row: other
+            for row, other in found.items()
+            if people[row] != people[other] and not (gone[row] or gone[other])
+        }
+
     def record(self, index: int) -> ClipRecord | None:
         """Return the commit record of a row; None when the clip was never finished.
 

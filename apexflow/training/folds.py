@@ -174,9 +174,12 @@ def _folds(samples: Sequence[Clip], groups: Sequence[str]) -> list[Fold]:
 def _refuse_shared_frames(samples: Sequence[Clip]) -> None:
     """Refuse the same frames under two people: they would be learnt from and tested on."""
     first: dict[str, Clip] = {}
+    named = {_name(sample): sample for sample in samples}
     for sample in samples:
         frames = getattr(sample, "frames", "")
         other = first.setdefault(frames, sample) if frames else sample
+        if other is sample:
+            other = named.get(getattr(sample, "shared", ""), sample)
         if person(other) != person(sample):
             raise ApexflowError(
                 f"{_name(other)} and {_name(sample)} have the same frames, under two people "

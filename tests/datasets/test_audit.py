@@ -182,13 +182,41 @@ def test_two_spellings_of_one_subject(data):
         data,
         ("S1", "c1", "A/c1", 1, 4, 9, "anger"),
         ("s01", "c2", "B/c2", 5, 7, 11, "anger"),
-        ("s10", "c3", "B/c2", 5, 7, 11, "anger"),
+        ("s10", "c3", "C/c3", 5, 7, 11, "anger"),
     )
+    write_frames(data / "C/c3", range(5, 12))
     (finding,) = audit("table", data).findings
     assert (finding.rule, finding.message) == (
         "subjects-alike",
         "subjects S1, s01: are they one person?",
     )
+
+
+def test_frames_of_two_people(data):
+    table(
+        data,
+        ("A", "c1", "A/c1", 1, 4, 6, "happiness"),
+        ("A", "c2", "A/c1", 3, 4, 9, "anger"),  # one person may have frames twice
+        ("B", "c1", "A/c1", 6, 7, 9, "anger"),
+        ("B", "c2", "B/c2", 5, 7, 11, "anger"),
+        ("C", "c3", "C/copied", 5, 7, 11, "anger"),
+        ("C", "c4", "C/alike", 5, 7, 11, "anger"),
+    )
+    shutil.copytree(data / "B/c2", data / "C/copied")  # times and all
+    write_frames(data / "C/alike", range(5, 12), suffix=".png")  # other times: other files
+    found = [(f.clip, f.message) for f in audit("table", data).findings if f.severity == "error"]
+    assert found == [
+        (
+            "table/B/c1",
+            "table/A/c1 and table/B/c1 have the same frames (A/c1), under two people "
+            "(table/A, table/B)",
+        ),
+        (
+            "table/C/c3",
+            "table/B/c2 and table/C/c3 have the same frames (C/copied), under two people "
+            "(table/B, table/C)",
+        ),
+    ]
 
 
 def test_clips_that_a_recipe_cannot_use(data):

@@ -14,6 +14,7 @@ from apexflow.datasets.audit.findings import Finding
 from apexflow.datasets.audit.pixels import PixelCheck
 from apexflow.datasets.corrections import Correction
 from apexflow.datasets.names import AMBIGUOUS, VIDEO_SUFFIXES, is_system
+from apexflow.datasets.shared_frames import Reading, find_shared_frames
 from apexflow.datasets.sources import FolderFrames, FrameSource, open_frames
 from apexflow.datasets.tables import plain
 from apexflow.datasets.videos import VideoFrames
@@ -53,6 +54,7 @@ class DiskCheck:
                 yield from _missing_frames(clip, source)
         yield from self._report_surplus(surplus)
         yield from _left_out(there)
+        yield from _shared(there)
         pixels = PixelCheck(self.root, there, self.deep, self.workers)
         yield from pixels.findings()
         self.frames, self.decoded = pixels.frames, pixels.deep
@@ -147,6 +149,19 @@ def _left_out(clips: Sequence[tuple[Clip, FrameSource]]) -> Iterator[Finding]:
                 f"the header claims {source.claimed} frames, {source.count} are there",
                 where=clip.source,
             )
+
+
+def _shared(clips: Sequence[tuple[Clip, FrameSource]]) -> Iterator[Finding]:
+    """Yield clips that have frames of another person's."""
+    readings = []
+    for clip, source in clips:
+        first, last = interval(clip, source.numbers)
+        inside = [number for number in source.numbers if first <= number <= last]
+        files = tuple((size, time) for _, size, time in source.fingerprint(inside))
+        if inside:
+            readings.append(Reading(clip, files, inside[0], inside[-1]))
+    for found in find_shared_frames(readings):
+        yield Finding.of("error", "frames-shared", found.clip, str(found))
 
 
 def _missing_frames(clip: Clip, source: FrameSource) -> Iterator[Finding]:

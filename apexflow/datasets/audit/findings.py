@@ -32,6 +32,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "frame-missing": f"copy the clip again, or correct the number: {_CORRECT}",
         "frame-gap": "copy the clip again, if frames were lost in copying",
         "frames-left-out": "nothing, if they are not frames; else give them the others' pattern",
+        "frames-shared": "correct subject or path; or name the person in a column of its own",
         "frame-black": "look at the frames; correct onset or offset if the recording stopped",
         "frame-repeated": "look at the frames; a camera that drops frames repeats the last one",
         "frame-duplicate": "copy the clip again: two numbers hold one picture",

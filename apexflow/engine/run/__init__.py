@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from apexflow.catalog import Catalog, Clip
+from apexflow.datasets.shared_frames import summed_up
 from apexflow.engine.clip.backend import CPU
 from apexflow.engine.clip.clock import STAGES
 from apexflow.engine.clip.faces import slow_modules
@@ -54,6 +55,8 @@ from apexflow.storage.target import (
     target_name,
 )
 from apexflow.storage.writer import StoreWriter
+
+logger = logging.getLogger(__name__)
 
 _STATED_PACKAGES = (
     *("apexflow", "numpy", "numba", "opencv-contrib-python-headless", "zarr", "torch"),
@@ -95,6 +98,8 @@ class RunSummary:
         What may change pixels and differs from what the store was made with.
     without_class : int
         Clips of the catalog with neither a label nor an emotion: training leaves them out.
+    shared : tuple of str
+        Clips that have the frames of another person's clip, with that one.
     """
 
     store: str
@@ -110,6 +115,7 @@ class RunSummary:
     dropped: tuple[str, ...] = ()
     other_versions: dict[str, tuple[str, str]] = field(default_factory=dict)
     without_class: int = 0
+    shared: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         rate = self.frames / self.seconds if self.seconds else 0.0
@@ -123,6 +129,7 @@ class RunSummary:
             f"failed   {len(self.failed)} clips",
             *(f"  {failure.clip}: {failure.reason}" for failure in self.failed),
             *self._without_class(),
+            *(f"shared   {found}" for found in self.shared),
             *self._strangers(),
             f"seconds  {', '.join(stages)} (summed over workers)",
             *self._versions(),
@@ -155,6 +162,19 @@ class RunSummary:
             return []
         counts = (f"{count} clips on {name}" for name, count in sorted(self.devices.items()))
         return [f"         {', '.join(counts)}"]
+
+
+class SharedFramesError(ApexflowError):
+    """The same frames stand under two people; everything was processed all the same.
+
+    Attributes
+    ----------
+    summary : RunSummary
+    """
+
+    def __init__(self, message: str, summary: RunSummary) -> None:
+        super().__init__(message)
+        self.summary = summary
 
 
 def process(
@@ -218,8 +238,11 @@ def process(
     ------
     ApexflowError
         When nothing can be done: another recipe's store, no scheduler, fewer GPUs than asked
-        for, a full disk or an unwritable folder, the same frames under two people.
+        for, a full disk or an unwritable folder.
         A clip that cannot be used is not an error; it is in the summary's ``failed``.
+    SharedFramesError
+        At the end, when the same frames stand under two people. Every clip is in the store;
+        no fold is made of it.
     """
     started = time.perf_counter()
     if prune and keep:
@@ -259,13 +282,18 @@ def process(
                     repair_store(made)
                 clips = _rooted(catalog)
                 todo = find_todo(made, clips, chosen, target, prune=prune, keep=keep)
+            if todo.shared:
+                logger.warning(
+                    "%s; all clips are processed, then the run ends with an error",
+                    summed_up(todo.shared),
+                )
             shown = Progress(
                 total=len(todo.clips), skipped=todo.skipped, show=progress, compiling=compiling
             )
             tally = _run(made, todo, run_tasks, shown)
     order = todo.order
     failed = sorted(tally.failed, key=lambda failure: order[failure.clip])
-    return RunSummary(
+    summary = RunSummary(
         store=target_name(store),
         done=tally.done,
         skipped=todo.skipped,
@@ -279,7 +307,15 @@ def process(
         dropped=todo.dropped,
         other_versions=_changed_versions(made),
         without_class=sum(clip.label is None and not clip.emotion for clip in catalog),
+        shared=tuple(map(str, todo.shared)),
     )
+    if todo.shared:
+        raise SharedFramesError(
+            f"{summed_up(todo.shared)}: correct the table, or name the person in a column of its "
+            f"own, and process again; all else is done, and no fold is made until then",
+            summary,
+        )
+    return summary
 
 
 def _changed_versions(store: StoreWriter) -> dict[str, tuple[str, str]]:

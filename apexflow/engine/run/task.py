@@ -147,8 +147,11 @@ def finished_outcome(task: Task) -> Outcome | None:
     return Outcome(str(task.clip), DONE, "", len(record.frame_numbers), device=record.device)
 
 
-def clip_row(clip: Clip, frame_capacity: int) -> ClipRow:
-    """Return the clip as the store's table has it; its key must be `storable`."""
+def clip_row(clip: Clip, frame_capacity: int, shared: str = "") -> ClipRow:
+    """Return the clip as the store's table has it; its key must be `storable`.
+
+    ``shared`` is the clip of another person that has its frames.
+    """
     return ClipRow(
         **_key(clip),
         source=printable(clip.source),
@@ -156,6 +159,7 @@ def clip_row(clip: Clip, frame_capacity: int) -> ClipRow:
         action_units=printable(clip.action_units),
         details=printable(_details(clip)),
         person=printable(clip.person),
+        shared=printable(shared),
         label=_number(clip.label),
         onset=_number(clip.onset),
         apex=_number(clip.apex),

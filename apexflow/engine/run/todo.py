@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from apexflow.catalog import Catalog, Clip
-from apexflow.datasets.sources import list_frames
+from apexflow.datasets.shared_frames import Reading, SharedFrames, find_shared_frames
 from apexflow.engine.clip.plan import ClipPlan, plan_clip
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.run.task import GOES_ON, Task, clip_row, layout, printable, storable
@@ -36,14 +36,12 @@ class _ClipTodo:
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """What is known of a clip before its frames are read; ``problem`` says why it has none."""
+    """What is known of a clip before its frames are read: nothing of one that will fail."""
 
     clip: Clip
     capacity: int = 0
     fingerprint: str = ""
-    files: str = ""
-    numbers: tuple[int, int] = (0, -1)
-    problem: str = ""
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +63,8 @@ class Todo:
         Whether the table is not what it was before.
     damaged : tuple of int
         Rows whose commit record or pixels are not whole.
+    shared : tuple of SharedFrames
+        Clips that have the frames of another person's clip.
     """
 
     clips: tuple[_ClipTodo, ...]
@@ -77,6 +77,7 @@ class Todo:
     dropped: tuple[str, ...] = ()
     table_changed: bool = False
     damaged: tuple[int, ...] = ()
+    shared: tuple[SharedFrames, ...] = ()
 
     @property
     def order(self) -> dict[str, int]:
@@ -107,18 +108,17 @@ def find_todo(
     The store is reconciled with the catalog: of the data sets that the catalog has, clips that
     only the store has are marked as gone; with ``keep`` as kept, with ``prune`` they are taken
     out. Other data sets' clips stay as they are.
-
-    Raises `ApexflowError` when two people have the same frames.
     """
     plans = [_planned_safely(clip, recipe) for clip in clips]
-    _refuse_shared_frames(plans)
     unstorable = tuple(
         (printable(str(plan.clip)), "its name is not UTF-8, which a store cannot hold; rename it")
         for plan in plans
         if not storable(str(plan.clip))
     )
     plans = [plan for plan in plans if storable(str(plan.clip))]
-    rows = [clip_row(plan.clip, plan.capacity) for plan in plans]
+    shared = find_shared_frames(plan.reading for plan in plans if plan.reading)
+    other_of = {found.clip.key: str(found.other) for found in shared}
+    rows = [clip_row(plan.clip, plan.capacity, other_of.get(plan.clip.key, "")) for plan in plans]
     strangers, twice = _strangers(store, clips)
     dropped = [*twice, *(strangers if prune else ())]
     names = _names(store, strangers, plans)
@@ -151,6 +151,7 @@ def find_todo(
         dropped=tuple(names.values()) if prune else (),
         table_changed=changed,
         damaged=tuple(sorted(damaged)),
+        shared=shared,
     )
 
 
@@ -161,48 +162,13 @@ def _planned_safely(clip: Clip, recipe: Recipe) -> _Planned:
     """
     try:
         _, plan = plan_clip(clip, recipe)
-    except Exception as error:  # a file may be anything
-        return _Planned(clip, problem=str(error))
-    ends = plan.numbers[0], plan.numbers[-1]
-    return _Planned(clip, len(plan.numbers), plan.fingerprint, plan.files, ends)
+    except Exception:  # a file may be anything
+        return _Planned(clip)
+    return _Planned(clip, len(plan.numbers), plan.fingerprint, _reading(clip, plan))
 
 
-def _refuse_shared_frames(plans: Sequence[_Planned]) -> None:
-    """Refuse the same frames under two people: one would be learnt from, the other tested."""
-    by_files: dict[str, _Planned] = {}
-    by_place: dict[tuple[Path | None, str], dict[str, list[_Planned]]] = {}
-    for plan in plans:
-        if not plan.files:
-            continue
-        person = plan.clip.person
-        same = by_files.setdefault(plan.files, plan)
-        if same.clip.person != person and _same_bytes(same.clip, plan.clip):
-            raise _shared_frames(same.clip, plan.clip)
-        there = by_place.setdefault((plan.clip.root, plan.clip.source), {})
-        for other in (one for who, theirs in there.items() if who != person for one in theirs):
-            if other.numbers[0] <= plan.numbers[1] and plan.numbers[0] <= other.numbers[1]:
-                raise _shared_frames(other.clip, plan.clip)
-        there.setdefault(person, []).append(plan)
-
-
-def _shared_frames(one: Clip, two: Clip) -> ApexflowError:
-    return ApexflowError(
-        f"{one} and {two} have the same frames ({two.source}), under two people ({one.person}, "
-        f"{two.person}): correct the table, or name the person in a column of its own"
-    )
-
-
-def _same_bytes(one: Clip, two: Clip) -> bool:
-    """Compare a file of two clips whose files agree in size and time."""
-    try:
-        first, second = (_first_file(clip) for clip in (one, two))
-        return first.samefile(second) or first.read_bytes() == second.read_bytes()
-    except OSError:
-        return False
-
-
-def _first_file(clip: Clip) -> Path:
-    return min(list_frames(clip.path).values()) if clip.path.is_dir() else clip.path
+def _reading(clip: Clip, plan: ClipPlan) -> Reading:
+    return Reading(clip, plan.files, plan.numbers[0], plan.numbers[-1])
 
 
 def _strangers(store: Store, clips: Sequence[Clip]) -> tuple[list[int], list[int]]:
@@ -224,7 +190,7 @@ def _strangers(store: Store, clips: Sequence[Clip]) -> tuple[list[int], list[int
 
 def _names(store: Store, rows: Sequence[int], plans: Sequence[_Planned]) -> dict[str, str]:
     """Return the names of rows, with the clip that has their frames now."""
-    now = {plan.files: plan.clip for plan in plans if plan.files}
+    now = {plan.reading.files: plan.clip for plan in plans if plan.reading}
     keys = store.keys()
     names = {}
     for index in rows:
@@ -284,6 +250,8 @@ class Forecast:
         Clips that the store holds already.
     failing : tuple of (clip, reason)
         Clips that are known to fail before a frame is read.
+    shared : tuple of SharedFrames
+        Clips that have the frames of another person's clip: the run would end with an error.
     """
 
     store: str
@@ -293,6 +261,7 @@ class Forecast:
     store_bytes: int
     skipped: int
     failing: tuple[tuple[str, str], ...]
+    shared: tuple[SharedFrames, ...] = ()
 
     def __str__(self) -> str:
         lines = [
@@ -302,6 +271,7 @@ class Forecast:
             f"skipped  {self.skipped} clips that were finished before",
             f"failing  {len(self.failing)} clips",
             *(f"  {clip}: {reason}" for clip, reason in self.failing),
+            *(f"shared   {found}" for found in self.shared),
         ]
         return "\n".join(lines)
 
@@ -317,6 +287,7 @@ def forecast(
     finished = _fingerprints(matching_store(target, chosen))
     frames = read_bytes = store_bytes = clips = skipped = 0
     failing = []
+    readings = []
     shapes = layout(chosen)
     for clip in catalog:
         try:
@@ -324,6 +295,7 @@ def forecast(
         except Exception as error:  # a file may be anything
             failing.append((printable(str(clip)), printable(str(error))))
             continue
+        readings.append(_reading(clip, plan))
         if finished.get(clip.key) == plan.fingerprint:
             skipped += 1
             continue
@@ -332,7 +304,8 @@ def forecast(
         read_bytes += size
         store_bytes += _stored_bytes(plan, shapes)
     return Forecast(
-        target_name(target), clips, frames, read_bytes, store_bytes, skipped, tuple(failing)
+        *(target_name(target), clips, frames, read_bytes, store_bytes, skipped, tuple(failing)),
+        shared=find_shared_frames(readings),
     )
 
 

@@ -15,7 +15,10 @@ import zarr
 import apexflow as af
 from apexflow import process
 from apexflow.catalog import Catalog
+from apexflow.cli.store import _info_lines
 from apexflow.engine.recipe import Recipe
+from apexflow.engine.run import SharedFramesError
+from apexflow.engine.run.todo import forecast
 from apexflow.errors import ApexflowError
 from apexflow.storage.checks import verify
 from apexflow.storage.compact import compact
@@ -136,14 +139,12 @@ def test_other_data_sets_are_left_alone(path: Path, sound: Catalog, small_recipe
 def test_the_same_frames_under_two_people(
     path: Path, tmp_path: Path, sound: Catalog, small_recipe: Recipe
 ) -> None:
-    twice = Catalog([*sound, replace(sound[0], subject="6")])
-    with pytest.raises(ApexflowError, match=r"have the same frames .* under two people"):
-        process(twice, tmp_path / "new.zarr", recipe=small_recipe, **QUIET)
     # In a folder of their own, as a copied data set has them.
     root = shutil.copytree(sound[0].root, tmp_path / "copied")
     moved = Catalog([*sound, replace(sound[0], subject="6", root=root)])
-    with pytest.raises(ApexflowError, match="have the same frames"):
+    with pytest.raises(SharedFramesError, match="have the same frames") as raised:
         process(moved, tmp_path / "new.zarr", recipe=small_recipe, **QUIET)
+    assert raised.value.summary.done == len(moved)
     # One person, said so in a column of its own, may have them twice.
     ada = [replace(sound[0], subject=subject, person="Ada") for subject in ("006", "6")]
     one = Catalog([*sound[1:], *ada])
@@ -155,6 +156,39 @@ def test_the_same_frames_under_two_people(
     assert "has the frames of" in str(damage)
     with pytest.raises(ApexflowError, match="have the same frames, under two people"):
         list(af.loso(ClipDataset(path, maps="hsv")))
+
+
+def test_shared_frames_cost_the_folds_and_nothing_else(
+    path: Path, sound: Catalog, small_recipe: Recipe, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Frames in common are enough; nothing of the files is equal as a whole.
+    clip = sound[0]
+    assert clip.offset is not None
+    part = replace(clip, subject="6", offset=clip.offset - 1)
+    both = Catalog([*sound, part])
+    assert f"shared   {clip} and {part} have the same frames" in str(
+        forecast(both, path, recipe=small_recipe)
+    )
+    with pytest.raises(SharedFramesError) as raised:
+        process(both, path, recipe=small_recipe, **QUIET)
+    message = str(raised.value)
+    assert message.startswith(f"{clip} and {part} have the same frames ({clip.source}), under two")
+    assert f"({clip.person}, {part.person}): correct the table" in message
+    assert (raised.value.summary.done, len(raised.value.summary.shared)) == (1, 1)
+    assert "all clips are processed" in caplog.text
+    (damage,) = verify(path)
+    assert damage.where == f"clip {part}"
+    with open_store(path) as store:
+        assert f"shared    {part}: the frames of {clip}" in "\n".join(_info_lines(store))
+    dataset = ClipDataset(path, maps="hsv")
+    assert len(dataset) == len(both)
+    with pytest.raises(ApexflowError, match="have the same frames, under two people"):
+        list(af.loso(dataset))
+    # Settled by the table, the store is sound at once.
+    settled = Catalog([*sound, replace(part, person=str(clip.person))])
+    assert process(settled, path, recipe=small_recipe, **QUIET).shared == ()
+    assert verify(path) == []
+    assert len(list(af.loso(ClipDataset(path, maps="hsv")))) == len({c.person for c in sound})
 
 
 KILL_IN_DROP = """
