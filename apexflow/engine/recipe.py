@@ -48,6 +48,7 @@ class Alignment:
     margin: Annotated[int, Field(ge=0)]
     color: bool
     reach: Literal["median", "falling"] = "median"
+    follow: Annotated[float, Field(ge=0, le=16)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -304,13 +305,14 @@ class Recipe:
 
 # Keys that recipes did not have at first, and what their absence meant.
 _BEFORE: dict[str, Any] = {
-    "alignment": {"reach": "median"},
+    "alignment": {"reach": "median", "follow": 0.0},
     "normalization": asdict(Normalization()),
     "temporal": asdict(Temporal()),
     "flow": {"clg": asdict(Clg()), "tvl1": {"cubic": -0.75}},
 }
 _LATER_KEYS = (
     ("alignment", "reach"),
+    ("alignment", "follow"),
     ("normalization",),
     ("temporal",),
     ("flow", "clg"),

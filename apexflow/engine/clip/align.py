@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ _COPIES_OF_A_FRAME = 4
 # Beyond the search region, in parts of the box's longer side: what the corners of a box move
 # that is turned by 4 degrees, or enlarged by 7%.
 _TILT = 0.035
+# A score within the margin below which the face may have left it; then more is searched.
+_LEFT_BELOW = 0.8
 
 
 class BeyondPartError(Exception):
@@ -50,6 +52,8 @@ class Pose:
     rotation : float
         About the middle of the box, in degrees, clockwise as seen.
     scale : float
+    distance_to_margin : float
+        From the best whole shift to where the search ends, see `Aligned`.
     """
 
     dx: float = 0.0
@@ -57,6 +61,7 @@ class Pose:
     score: float = 1.0
     rotation: float = 0.0
     scale: float = 1.0
+    distance_to_margin: float = math.inf
 
 
 def align_frames(
@@ -84,9 +89,10 @@ def align_frames(
     def align_batch(rows: slice) -> tuple[list[Pose], Image, Image | None]:
         numbers = plan.numbers[rows]
         stack = pixels.read(numbers)
-        poses = [Pose()] if numbers == (plan.template,) else aligner.find(stack)
+        alone = numbers == (plan.template,)
+        poses = [aligner.template_pose] if alone else aligner.find(stack)
         if plan.template in numbers:
-            poses[numbers.index(plan.template)] = Pose()
+            poses[numbers.index(plan.template)] = aligner.template_pose
         crops = aligner.cut(stack, poses, [located.box], recipe.crop)[:, 0]
         if region_crop is None:
             return poses, to_host(crops), None
@@ -104,6 +110,7 @@ def align_frames(
         rotation=np.array([pose.rotation for pose in poses], np.float32),
         scale=np.array([pose.scale for pose in poses], np.float32),
         score=np.array([pose.score for pose in poses], np.float32),
+        distance_to_margin=np.array([pose.distance_to_margin for pose in poses], np.float32),
         regions=np.concatenate(regions) if regions else None,
         decode_device=pixels.decode_device,
     )
@@ -138,20 +145,15 @@ class Aligner:
     ) -> None:
         self._origin = left, top = origin
         self._frame_size = frame_size or template_frame.shape[:2]
-        rows, columns = search_region(box, self._frame_size, recipe)
-        # The search region in the part, and the template's own place in that.
-        self._region = (
-            slice(rows.start - top, rows.stop - top),
-            slice(columns.start - left, columns.stop - left),
-        )
-        x0, y0, x1, y1 = box
-        self._start = x0 - columns.start, y0 - rows.start
+        self._box = x0, y0, x1, y1 = box
         self._middle = (x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2
+        self._near = search_room(box, self._frame_size, recipe)
+        self._far = search_room(box, self._frame_size, recipe, follow=True)
         template = template_frame[y0 - top : y1 - top, x0 - left : x1 - left]
         self._matcher = kernels.TemplateMatcher(template)
         if not is_device_array(template_frame):
             # The frame that the others are most like: on the CPU they are compared with it.
-            self._matcher.match(template_frame[self._region])
+            self._matcher.match(self._searched(template_frame[None], self._near)[0])
         self._registration = None
         if recipe.method in ("subpixel", "similarity"):
             model: Literal["shift", "similarity"]
@@ -160,38 +162,96 @@ class Aligner:
                 to_gray(template[None])[0], model=model, reach=recipe.reach
             )
 
-    def find(self, frames: Array) -> list[Pose]:
-        """Return where the face is in each of (n, h, w[, 3]) frames."""
-        region = frames[:, self._region[0], self._region[1]]
-        x, y, score = self._best_positions(region)
-        dx, dy = x - self._start[0], y - self._start[1]
-        if self._registration is None:
-            return [Pose(*found) for found in zip(dx, dy, score, strict=True)]
-        # The middle of the template, in pixels of the region.
-        left, top = self._origin
-        middle = np.array(
-            [
-                self._middle[0] - left - self._region[1].start,
-                self._middle[1] - top - self._region[0].start,
-            ]
+    @property
+    def template_pose(self) -> Pose:
+        """The pose of the template frame itself."""
+        return Pose(
+            distance_to_margin=float(self._distance_to_margin(np.zeros((1, 2), np.int64))[0])
         )
-        starts = middle + np.stack([dx, dy], axis=1)
-        found = self._registration.locate_all(to_gray(region), starts)
-        placed_x, placed_y, rotation, scale = (to_host(values).tolist() for values in found)
+
+    def find(self, frames: Array) -> list[Pose]:
+        """Return where the face is in each of (n, h, w[, 3]) frames.
+
+        Each is searched within the recipe's margin first. Where the face may lie beyond, at an
+        end of the margin or with a low score, it is searched as far as the recipe follows it.
+
+        Raises
+        ------
+        BeyondPartError
+            When that is farther than the part of the frames that is here.
+        """
+        shifts, scores = self._best_shifts(frames, self._near)
+        beyond = self._may_be_beyond(shifts, scores)
+        if not beyond.any():
+            return self._poses(frames, self._near, shifts, scores)
+        poses = np.empty(len(frames), object)
+        for room, rows in ((self._near, np.flatnonzero(~beyond)), (self._far, beyond.nonzero()[0])):
+            if rows.size:
+                chosen = frames[rows]
+                if room is self._far:
+                    shifts[rows], scores[rows] = self._best_shifts(chosen, room)
+                poses[rows] = self._poses(chosen, room, shifts[rows], scores[rows])
+        return list(poses)
+
+    def _best_shifts(
+        self, frames: Array, room: Room
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the best whole shift (n, 2) within a room, and its score, of each frame."""
+        match = self._matcher.match_all(self._searched(frames, room))
+        x, y = (to_host(values).astype(np.int64) for values in (match.x, match.y))
+        return np.stack([x - room.left, y - room.top], axis=1), to_host(match.score)
+
+    def _may_be_beyond(
+        self, shifts: NDArray[np.int64], scores: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Whether a wider search may find each face better than the one within the margin."""
+        wider = np.greater(self._far, self._near)
+        at_end = self._near.distances(shifts) == 0
+        return np.asarray((at_end & wider).any(1) | ((scores < _LEFT_BELOW) & wider.any()))
+
+    def _poses(
+        self, frames: Array, room: Room, shifts: NDArray[np.int64], scores: NDArray[np.float64]
+    ) -> list[Pose]:
+        """Return the poses of frames whose best shifts in a room are known."""
+        distances = self._distance_to_margin(shifts).tolist()
+        if self._registration is None:
+            found = (*shifts.T.astype(float).tolist(), scores.tolist())
+            return [
+                Pose(dx, dy, score, distance_to_margin=distance)
+                for dx, dy, score, distance in zip(*found, distances, strict=True)
+            ]
+        # The middle of the template, in pixels of what is searched.
+        x0, y0, _, _ = self._box
+        middle = np.array(self._middle) - (x0 - room.left, y0 - room.top)
+        searched = to_gray(self._searched(frames, room))
+        located = self._registration.locate_all(searched, middle + shifts)
         return [
-            Pose(x - middle[0], y - middle[1], one_score, turn, size)
-            for x, y, one_score, turn, size in zip(
-                placed_x, placed_y, score, rotation, scale, strict=True
+            Pose(x - middle[0], y - middle[1], score, turn, size, distance)
+            for x, y, turn, size, score, distance in zip(
+                *(to_host(values).tolist() for values in located),
+                scores.tolist(),
+                distances,
+                strict=True,
             )
         ]
 
-    def _best_positions(
-        self, region: Array
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[float]]:
-        """Return x, y and score of the template's best position in each region."""
-        match = self._matcher.match_all(region)
-        x, y = (to_host(values).astype(np.int64) for values in (match.x, match.y))
-        return x, y, to_host(match.score).tolist()
+    def _searched(self, frames: Array, room: Room) -> Array:
+        """Return the pixels of frames in which a template with this room is looked for."""
+        rows, columns = searched_part(self._box, room)
+        left, top = self._origin
+        rows = slice(rows.start - top, rows.stop - top)
+        columns = slice(columns.start - left, columns.stop - left)
+        height, width = frames.shape[1:3]
+        if min(rows.start, columns.start) < 0 or rows.stop > height or columns.stop > width:
+            raise BeyondPartError(
+                "a face has moved farther than the part of the frames that is here"
+            )
+        return frames[:, rows, columns]
+
+    def _distance_to_margin(self, shifts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return how far the whole shifts (n, 2) are from the nearest end of the whole search."""
+        distances = self._far.distances(shifts)
+        return np.where(np.greater(self._far, 0), distances, np.inf).min(1)
 
     def cut(
         self, frames: Array, poses: Sequence[Pose], regions: Sequence[RegionBox], crop: Crop
@@ -257,31 +317,56 @@ class Aligner:
             raise BeyondPartError("a crop needs pixels beyond the part of the frames that is here")
 
 
-def search_region(
-    box: Box, frame_size: tuple[int, ...], recipe: Alignment, *, beyond: int = 0
-) -> tuple[slice, slice]:
-    """Return the rows and columns in which a template is looked for, and some ``beyond``."""
+class Room(NamedTuple):
+    """How far a template may move on each side where it is looked for, in whole pixels."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def distances(self, shifts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return what is left on the four sides (n, 4) after shifts (n, 2)."""
+        return np.hstack([shifts, -shifts]) + np.array(self)
+
+
+def search_room(
+    box: Box, frame_size: tuple[int, ...], recipe: Alignment, *, follow: bool = False
+) -> Room:
+    """Return the room within the recipe's margin, or as far as it follows a face beyond.
+
+    The frame's edges bound both.
+    """
     x0, y0, x1, y1 = box
-    margin = beyond + (0 if recipe.method == "none" else recipe.margin)
+    most = 0 if recipe.method == "none" else recipe.margin
+    if follow and recipe.method != "none":
+        most += round(recipe.follow * max(x1 - x0, y1 - y0))
     height, width = frame_size
-    return (
-        slice(max(y0 - margin, 0), min(y1 + margin, height)),
-        slice(max(x0 - margin, 0), min(x1 + margin, width)),
-    )
+    return Room(min(x0, most), min(y0, most), min(width - x1, most), min(height - y1, most))
+
+
+def searched_part(box: Box, room: Room) -> tuple[slice, slice]:
+    """Return the rows and columns of a frame in which a template with this room may lie."""
+    x0, y0, x1, y1 = box
+    return slice(y0 - room.top, y1 + room.bottom), slice(x0 - room.left, x1 + room.right)
 
 
 def needed_part(box: Box, frame_size: tuple[int, int], recipe: Recipe) -> tuple[slice, slice]:
     """Return the rows and columns of a frame that the search and the crops look at.
 
-    Shifts reach as far as the recipe's margin; rotation and scale are thought to stay within a
-    few degrees and percent, and whoever cuts the crops has to see that they did.
+    Shifts are thought to stay within the recipe's margin, rotation and scale within a few degrees
+    and percent: whoever searches and cuts has to see that they did.
     """
+    rows, columns = searched_part(box, search_room(box, frame_size, recipe.alignment))
     if recipe.alignment.method not in ("subpixel", "similarity"):
-        return search_region(box, frame_size, recipe.alignment)
+        return rows, columns
     width, height = box[2] - box[0], box[3] - box[1]
     enlargement = max(width / recipe.crop.width, height / recipe.crop.height)
-    beyond = reach(enlargement) + _TILT * max(width, height)
-    return search_region(box, frame_size, recipe.alignment, beyond=math.ceil(beyond) + 1)
+    beyond = math.ceil(reach(enlargement) + _TILT * max(width, height)) + 1
+    return (
+        slice(max(rows.start - beyond, 0), min(rows.stop + beyond, frame_size[0])),
+        slice(max(columns.start - beyond, 0), min(columns.stop + beyond, frame_size[1])),
+    )
 
 
 def crop_matrix(region: RegionBox, middle: tuple[float, float], pose: Pose, crop: Crop) -> Matrix:

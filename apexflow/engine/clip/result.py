@@ -30,6 +30,12 @@ class Aligned:
         About that point, in degrees clockwise as seen, and as a factor.
     score : float32 (n,)
         Zero-mean normalised cross-correlation with the template; 1 is equality.
+    distance_to_margin : float32 (n,)
+        Pixels from the best whole shift to the nearest end of the search. At 0 the face may lie
+        beyond, so that its place is not to be trusted. The search ends where the recipe's
+        ``margin``, and ``follow`` beyond it, or the frame ends. A side on which the template
+        itself lies at the frame's edge does not count; infinite where none does, and where
+        nothing was searched.
     regions : uint8 (n, region, height, width), or None
         Each region enlarged from the original frame, where a recipe asks for its own flow.
     decode_device : str
@@ -42,6 +48,7 @@ class Aligned:
     rotation: NDArray[np.float32]
     scale: NDArray[np.float32]
     score: NDArray[np.float32]
+    distance_to_margin: NDArray[np.float32]
     regions: Image | None = None
     decode_device: str = CPU.name
 
