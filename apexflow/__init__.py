@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULES = (
-    *("bench", "catalog", "datasets", "engine", "errors", "kernels", "protocols", "report"),
-    *("storage", "synthetic", "training"),
+    *("bench", "catalog", "datasets", "engine", "errors", "kernels", "protocols", "quality"),
+    *("report", "storage", "synthetic", "training"),
 )
 # name: (module, what it is called there)
 _NAMES = {
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         errors,
         kernels,
         protocols,
+        quality,
         report,
         storage,
         synthetic,

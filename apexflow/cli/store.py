@@ -13,6 +13,7 @@ import click
 
 from apexflow.cli import EXIT_SOME_FAILED
 from apexflow.errors import ApexflowError
+from apexflow.quality import say_flagged
 
 if TYPE_CHECKING:
     from apexflow.storage.store import Store
@@ -109,7 +110,7 @@ def _classes(store: Store) -> str:
 def _info_lines(store: Store) -> list[str]:
     attributes = store.attributes
     done = frames = 0
-    failed = []
+    failed, flags = [], []
     devices: Counter[str] = Counter()
     damaged: set[int] = set()
     for record in store.sound_records(damaged):
@@ -119,6 +120,8 @@ def _info_lines(store: Store) -> list[str]:
             frames += len(record.frame_numbers)
             if record.failed:
                 failed.append(record)
+            elif record.done:
+                flags.append((record.key, record.flags))
     state = "complete" if store.complete else "unfinished; the same process command goes on"
     versions = ", ".join(f"{k} {v}" for k, v in attributes.get("versions", {}).items())
     left = store.clip_count - done - len(failed) - len(damaged)
@@ -131,6 +134,7 @@ def _info_lines(store: Store) -> list[str]:
         f"{left} to do; {frames} frames",
     ]
     lines.append(f"classes   {_classes(store)}")
+    lines.append(f"flagged   {say_flagged(text for _, text in flags)}")
     if damaged:
         lines.append(f"damaged   {len(damaged)} commit records; `apexflow verify` names them")
     # Records of a time before GPUs name no device.
@@ -140,6 +144,7 @@ def _info_lines(store: Store) -> list[str]:
     lines += _run_lines(attributes)
     lines += _array_lines(store)
     lines += [f"failed    {'/'.join(r.key)}: {r.message}" for r in failed]
+    lines += [f"flagged   {'/'.join(key)}: {text}" for key, text in flags if text]
     return lines + _shared_lines(store) + _stranger_lines(store)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch.utils.data import Dataset
@@ -17,6 +18,7 @@ from zarr.abc.store import Store as ZarrStore
 
 from apexflow.catalog import Clip, person_of
 from apexflow.errors import ApexflowError
+from apexflow.quality import say_flagged
 from apexflow.storage.collate import (
     Batch,
     Sample,
@@ -44,6 +46,11 @@ if TYPE_CHECKING:
 
 MEMORY = 1 << 30
 
+Flagged = Literal["keep", "drop", "error"]
+"""What becomes of clips that bear flags."""
+
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class SampleInfo:
@@ -60,6 +67,8 @@ class SampleInfo:
     shared : str
         "data set/subject/clip" of another person's clip that has the same frames, or some of
         them; "" where there is none.
+    flags : str
+        What is doubtful about the clip (`apexflow.quality.parse_flags`); "" when nothing is.
     """
 
     dataset: str
@@ -69,6 +78,7 @@ class SampleInfo:
     person: str = ""
     frames: str = ""
     shared: str = ""
+    flags: str = ""
 
     def described(self) -> str:
         """Return what a fingerprint of samples is over."""
@@ -86,6 +96,18 @@ class _Place:
 
     reader: int
     info: Mapping[str, RowInfo]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FinishedClip:
+    """A finished clip of a store, before it is known whether it is served."""
+
+    place: _Place
+    clip: Clip
+    person: str
+    frames: str
+    shared: str
+    flags: str
 
 
 class ClipDataset(Dataset[Sample]):
@@ -127,6 +149,9 @@ class ClipDataset(Dataset[Sample]):
     labels : protocol, its name or TOML file, optional
         The classes. Clips to which it gives none are left out. By default the labels that the
         store holds, or the position of the clip's emotion among the sorted emotions.
+    flagged : "keep", "drop" or "error", default "keep"
+        What becomes of clips that bear flags (`apexflow.quality`): they are served like any
+        other, left out, or an error. How many there are is logged as a warning.
     transform : callable, optional
         Applied to what a sample holds, sample by sample.
     memory : int, default 1 GiB
@@ -137,6 +162,8 @@ class ClipDataset(Dataset[Sample]):
     ----------
     samples : tuple of SampleInfo
         One a sample.
+    flagged : tuple of SampleInfo
+        The clips with a class that bear flags, whether they are served or left out.
     class_map : ClassMap
         The classes with what was left out of them, and why.
     classes : tuple of str
@@ -150,9 +177,9 @@ class ClipDataset(Dataset[Sample]):
     Raises
     ------
     ApexflowError
-        There is no such store or array, no finished clip, a clip without label; stores differ
-        in shape; something is damaged. A store that is still being written gives a
-        `UserWarning` and the clips finished so far.
+        There is no such store or array, no finished clip, a clip without label, a flagged clip
+        where that is an error; stores differ in shape; something is damaged. A store that is
+        still being written gives a `UserWarning` and the clips finished so far.
     """
 
     def __init__(
@@ -168,9 +195,12 @@ class ClipDataset(Dataset[Sample]):
         encode_options: Mapping[str, Any] = MappingProxyType({}),
         max_frames: int | None = None,
         labels: Labels = None,
+        flagged: Flagged = "keep",
         transform: Callable[[Any], Any] | None = None,
         memory: int = MEMORY,
     ) -> None:
+        if flagged not in get_args(Flagged):
+            raise ApexflowError(f"flagged must be keep, drop or error. Got {flagged!r}.")
         if maps is None and flow is None and roi is None and frames is None:
             maps = "hsv"
         targets = _targets(stores)
@@ -183,7 +213,8 @@ class ClipDataset(Dataset[Sample]):
             _parts(reader.store, maps, flow, roi, frames, function, max_frames)
             for reader in self._readers
         ]
-        self._places, self.samples, self.classes = self._table(labels)
+        self._places, self.samples = self._table(labels, flagged)
+        self.classes = self.class_map.classes
         self.labels = torch.tensor([sample.label for sample in self.samples])
         self._memory: dict[str, Packed] | None = None
         self.nbytes = self._measure()
@@ -305,36 +336,66 @@ class ClipDataset(Dataset[Sample]):
         return {name: join(ones) for name, ones in pieces.items()}
 
     def _table(
-        self, labels: Labels
-    ) -> tuple[list[_Place], tuple[SampleInfo, ...], tuple[str, ...]]:
-        places: list[_Place] = []
-        clips: list[Clip] = []
-        whose: list[tuple[str, str, str]] = []
+        self, labels: Labels, flagged: Flagged
+    ) -> tuple[list[_Place], tuple[SampleInfo, ...]]:
+        found = self._finished()
+        self.class_map = class_map((one.clip for one in found), labels)
+        with_class = [one for one in found if one.clip.key in self.class_map.label_of]
+        self.flagged = tuple(self._sample(one) for one in with_class if one.flags)
+        if self.flagged:
+            self._tell_flagged([one.flags for one in with_class], flagged)
+        if self.flagged and flagged == "drop":
+            found = [one for one in found if not one.flags]
+            self.class_map = class_map((one.clip for one in found), labels)
+        kept = [one for one in found if one.clip.key in self.class_map.label_of]
+        return [one.place for one in kept], tuple(self._sample(one) for one in kept)
+
+    def _finished(self) -> list[_FinishedClip]:
+        """Return the finished clips of all stores, whatever their class and flags."""
+        everything: list[_FinishedClip] = []
         for number, (reader, parts) in enumerate(zip(self._readers, self._parts, strict=True)):
             store = reader.store
             rows, people, shared = stored_clips(store), store.people(), store.shared()
             found = list(finished_rows(store, parts))
             if not found:
                 raise ApexflowError(f"{store.name} holds no finished clip")
-            infos = [info for info, _ in found]
             if not store.complete:
                 warnings.warn(
                     f"{store.name} is still being written, or its run was cut short: the "
-                    f"{len(infos)} finished of its {len(rows)} clips are served",
-                    stacklevel=3,
+                    f"{len(found)} finished of its {len(rows)} clips are served",
+                    stacklevel=4,
                 )
-            places += [_Place(number, info) for info in infos]
-            here = [next(iter(info.values())).row for info in infos]
-            clips += [rows[row] for row in here]
-            whose += [
-                (people[row], frames, str(rows[shared[row]]) if row in shared else "")
-                for row, (_, frames) in zip(here, found, strict=True)
-            ]
-        self.class_map = found_classes = class_map(clips, labels)
-        label_of, classes = found_classes.label_of, found_classes.classes
-        kept = [i for i, clip in enumerate(clips) if clip.key in label_of]
-        samples = (SampleInfo(*clips[i].key, label_of[clips[i].key], *whose[i]) for i in kept)
-        return [places[i] for i in kept], tuple(samples), classes
+            for info, record in found:
+                row = next(iter(info.values())).row
+                everything.append(
+                    _FinishedClip(
+                        place=_Place(number, info),
+                        clip=rows[row],
+                        person=people[row],
+                        frames=record.identity,
+                        shared=str(rows[shared[row]]) if row in shared else "",
+                        flags=record.flags,
+                    )
+                )
+        return everything
+
+    def _sample(self, found: _FinishedClip) -> SampleInfo:
+        key = found.clip.key
+        label = self.class_map.label_of[key]
+        return SampleInfo(*key, label, found.person, found.frames, found.shared, found.flags)
+
+    def _tell_flagged(self, flags: Sequence[str], flagged: Flagged) -> None:
+        """Say how many of the clips are flagged; refuse them where they are an error."""
+        found = f"{', '.join(self.names)}: {say_flagged(flags)}"
+        first = self.flagged[0]
+        if flagged == "error":
+            raise ApexflowError(
+                f"{found}, the first {first.dataset}/{first.subject}/{first.clip}: {first.flags}; "
+                f"look at them (`apexflow info`), then take flagged='drop' or 'keep'"
+            )
+        if flagged == "drop" and all(flags):
+            raise ApexflowError(f"{found}, so that none is left; take flagged='keep'")
+        logger.warning("%s, and %s", found, "served" if flagged == "keep" else "left out")
 
     def _measure(self) -> int:
         """Return the bytes of all samples; stores must agree in shape."""

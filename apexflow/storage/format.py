@@ -31,8 +31,9 @@ of its pairs, under the name ``steps``, and ends with a checksum of its own text
 ``clips/catalog`` says of each row whether the catalog of the last run had it (empty), no longer
 has it (``gone``: the clip takes no part in training), or had it not and it was kept on purpose
 (``kept``). ``clips/shared`` names the clip of another person that has the same frames, which no
-fold is made of; it is empty of nearly all clips. The attributes of ``clips`` hold a CRC-32C of
-each column (``column_digests``).
+fold is made of; it is empty of nearly all clips. ``clips/flags`` says what is doubtful about a
+clip (`apexflow.quality`): empty when nothing is, and in stores of earlier versions, which lack
+it. The attributes of ``clips`` hold a CRC-32C of each column (``column_digests``).
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ import google_crc32c
 
 FORMAT = 1
 
-ADDED_COLUMNS = ("person", "catalog", "shared")
-"""Text columns that stores of earlier versions lack; a run adds them."""
 TEXT_COLUMNS = (
     *("dataset", "subject", "clip", "source", "emotion", "action_units", "details"),
-    *ADDED_COLUMNS,
+    *("person", "catalog", "shared"),
 )
 NUMBER_COLUMNS = ("label", "onset", "apex", "offset", "frame_start", "frame_capacity")
-RESULT_TEXT_COLUMNS = ("status", "message", "apex_source")
+RESULT_TEXT_COLUMNS = ("status", "message", "apex_source", "flags")
+ADDED_COLUMNS = ("person", "catalog", "shared", "flags")
+"""Text columns that stores of earlier versions lack; a run adds them."""
 RESULT_NUMBER_COLUMNS = ("frame_count", "template_frame", "apex_frame")
 RESULT_FLOAT_COLUMNS: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
     "confidence": ((), ()),
@@ -257,6 +258,8 @@ class ClipRecord:
     device, face_device, decode_device : str
         What computed the clip, found its face, and decoded its frames: "cpu" or the name of a
         GPU; "" in records of older stores.
+    flags : str
+        What is doubtful about the clip, as `apexflow.quality.format_flags` writes it.
     frames : str
         SHA-256 of sizes and times of the files that were read, whatever the clip is called and
         however it is annotated; "" in records of older stores.
@@ -289,6 +292,7 @@ class ClipRecord:
     device: str = ""
     face_device: str = ""
     decode_device: str = ""
+    flags: str = ""
     frames: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -345,7 +349,7 @@ class ClipRecord:
         return cls(**values)
 
 
-_ONLY_WHEN_THERE = ("frames", "versions")
+_ONLY_WHEN_THERE = ("flags", "frames", "versions")
 _SEAL = re.compile(r', "crc32c": (\d+)\}$')
 
 

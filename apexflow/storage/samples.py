@@ -231,8 +231,8 @@ def encoder(
 
 def finished_rows(
     store: Store, parts: Mapping[str, SamplePart]
-) -> Iterator[tuple[dict[str, RowInfo], str]]:
-    """Yield what reading each finished clip needs, and which frames it has.
+) -> Iterator[tuple[dict[str, RowInfo], ClipRecord]]:
+    """Yield what reading each finished clip needs, and its commit record.
 
     In the order of the store, without the clips that its last catalog no longer had. Raises
     `DamagedError` when a commit record is not that of its row, or cannot be what it says.
@@ -251,7 +251,7 @@ def finished_rows(
                 f"{store.name}: the commit record of {'/'.join(record.key)} is damaged "
                 f"({type(error).__name__}); `apexflow verify` names what is damaged"
             ) from None
-        yield found, record.identity
+        yield found, record
 
 
 def _window_part(

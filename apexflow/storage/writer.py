@@ -243,6 +243,7 @@ class StoreWriter(Store):
 
     def finalize(self) -> None:
         """Copy the records into the columns, for everyone who reads without apexflow."""
+        self._add_columns()
         digests = dict(self._attrs_now("clips").get("column_digests", {}))
         results = (*RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS, *float_columns(self.layout))
         self.begin()

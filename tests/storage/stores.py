@@ -38,6 +38,7 @@ class Made:
     roi: dict[str, np.ndarray] = field(default_factory=dict)
     maps: dict[str, np.ndarray] = field(default_factory=dict)
     status: str = DONE
+    flags: str = ""
 
 
 def make_store(target: Target, clips: Sequence[Made], *, finalize: bool = True) -> StoreWriter:
@@ -116,6 +117,7 @@ def _record(clip: Made) -> ClipRecord:
         shift=((0.0, 0.0),) * count,
         score=(1.0,) * count,
         template_frame=10,
+        flags=clip.flags,
         pairs={
             window: tuple((10 + i, 11 + i) for i in range(_pairs(window, flow) or len(flow)))
             for window, flow in clip.flow.items()

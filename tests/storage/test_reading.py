@@ -147,7 +147,9 @@ def test_the_command_line_says_so_in_one_line(path: Path, tmp_path: Path) -> Non
     assert "maps/hsv of clip made/03/c3 is damaged" in line
 
 
-@pytest.mark.parametrize("column", ["subject", "emotion", "label", "onset", "person", "catalog"])
+@pytest.mark.parametrize(
+    "column", ["subject", "emotion", "label", "onset", "person", "catalog", "flags"]
+)
 @pytest.mark.parametrize("how", ["deleted", "nonsense"])
 def test_a_lost_column_is_no_column_of_blanks(path: Path, column: str, how: str) -> None:
     chunk = path / "clips" / column / "c" / "0"
@@ -184,6 +186,7 @@ def test_a_store_of_an_earlier_version_opens(path: Path) -> None:
     store = open_store(path)
     assert store.people() == [f"made/0{i % 4}" for i in range(COUNT)]
     assert not any(store.gone())
+    assert not any(store.column("flags"))
     assert verify(path) == []
     assert len(ClipDataset(path, maps="hsv")) == COUNT
     before = everything(store)
@@ -198,7 +201,7 @@ def older(path: Path) -> None:
     """Take out of a store what stores of earlier versions lack."""
     import shutil
 
-    for name in ("person", "catalog"):
+    for name in ("person", "catalog", "flags"):
         shutil.rmtree(path / "clips" / name)
     group = zarr.open_group(path / "clips", mode="r+")
     del group.attrs["column_digests"]

@@ -12,6 +12,7 @@ from apexflow.engine.clip.backend import CPU
 from apexflow.engine.clip.faces import Box, Face
 from apexflow.engine.clip.plan import ClipPlan
 from apexflow.engine.regions import RegionBox
+from apexflow.quality import Flag
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class ClipResult:
     seconds : dict of stage to float
     device : str
         What has computed it: "cpu", the name of a GPU, or both where a GPU failed at a step.
+    flags : tuple of Flag
+        What is doubtful about the clip.
     """
 
     plan: ClipPlan
@@ -95,3 +98,4 @@ class ClipResult:
     maps: dict[str, NDArray[np.uint8]]
     seconds: dict[str, float]
     device: str = CPU.name
+    flags: tuple[Flag, ...] = ()

@@ -43,6 +43,7 @@ from apexflow.engine.run.task import (
 )
 from apexflow.engine.run.todo import Todo, find_todo, matching_store
 from apexflow.errors import ApexflowError
+from apexflow.quality import count_flags
 from apexflow.storage.compact import expand
 from apexflow.storage.create import create_store
 from apexflow.storage.repair import repair as repair_store
@@ -63,6 +64,8 @@ _STATED_PACKAGES = (
     *("facenet-pytorch", "dask"),
 )
 
+_MOST_FLAGGED_LINES = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -70,6 +73,14 @@ class Failure:
 
     clip: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlaggedClip:
+    """A clip that was processed and is doubtful, and its flags (`apexflow.quality`)."""
+
+    clip: str
+    flags: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,8 @@ class RunSummary:
     done, skipped : int
         Clips processed by this run, and clips that an earlier run had finished.
     failed : tuple of Failure
+    flagged : tuple of FlaggedClip
+        The clips processed by this run that bear flags.
     frames : int
         Frames aligned by this run.
     seconds : float
@@ -116,6 +129,7 @@ class RunSummary:
     other_versions: dict[str, tuple[str, str]] = field(default_factory=dict)
     without_class: int = 0
     shared: tuple[str, ...] = ()
+    flagged: tuple[FlaggedClip, ...] = ()
 
     def __str__(self) -> str:
         rate = self.frames / self.seconds if self.seconds else 0.0
@@ -128,6 +142,7 @@ class RunSummary:
             f"skipped  {self.skipped} clips that were finished before",
             f"failed   {len(self.failed)} clips",
             *(f"  {failure.clip}: {failure.reason}" for failure in self.failed),
+            *self._flagged(),
             *self._without_class(),
             *(f"shared   {found}" for found in self.shared),
             *self._strangers(),
@@ -135,6 +150,16 @@ class RunSummary:
             *self._versions(),
         ]
         return "\n".join(lines)
+
+    def _flagged(self) -> Iterator[str]:
+        if not self.flagged:
+            return
+        counts = count_flags(clip.flags for clip in self.flagged)
+        told = ", ".join(f"{name} {count}" for name, count in counts.items())
+        yield f"flagged  {len(self.flagged)} clips: {told}"
+        yield from (f"  {clip.clip}: {clip.flags}" for clip in self.flagged[:_MOST_FLAGGED_LINES])
+        if len(self.flagged) > _MOST_FLAGGED_LINES:
+            yield f"  and {len(self.flagged) - _MOST_FLAGGED_LINES} more; `apexflow info` has all"
 
     def _without_class(self) -> Iterator[str]:
         if self.without_class:
@@ -297,6 +322,7 @@ def process(
         store=target_name(store),
         done=tally.done,
         skipped=todo.skipped,
+        flagged=tuple(sorted(tally.flagged, key=lambda flagged: order[flagged.clip])),
         failed=(*failed, *(Failure(clip, reason) for clip, reason in todo.unstorable)),
         frames=tally.frames,
         seconds=time.perf_counter() - started,
@@ -330,6 +356,7 @@ class _Tally:
     done: int = 0
     frames: int = 0
     failed: list[Failure] = field(default_factory=list)
+    flagged: list[FlaggedClip] = field(default_factory=list)
     stage_seconds: dict[str, float] = field(default_factory=dict)
     devices: Counter[str] = field(default_factory=Counter)
 
@@ -339,6 +366,8 @@ class _Tally:
         else:
             self.done += 1
             self.devices[outcome.device] += 1
+            if outcome.flags:
+                self.flagged.append(FlaggedClip(outcome.clip, outcome.flags))
         self.frames += outcome.frames
         for stage, seconds in outcome.seconds.items():
             self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds

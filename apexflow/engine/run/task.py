@@ -24,6 +24,7 @@ from apexflow.engine.clip.plan import MOST_NUMBER
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.windows import Window
 from apexflow.errors import ApexflowError, ClipError, DamagedError
+from apexflow.quality import format_flags
 from apexflow.storage.format import (
     DONE,
     FAILED,
@@ -78,6 +79,7 @@ class Outcome:
     frames: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     device: str = CPU.name
+    flags: str = ""
 
     @property
     def failed(self) -> bool:
@@ -118,7 +120,9 @@ def _commit_result(store: StoreWriter, task: Task, result: ClipResult) -> Outcom
     except Exception as error:  # a value that no array can hold must not cost the others
         return _fail(store, task, _unexpected(error))
     frames = len(result.plan.numbers)
-    return Outcome(str(task.clip), DONE, "", frames, seconds, result.device)
+    return Outcome(
+        str(task.clip), DONE, "", frames, seconds, result.device, format_flags(result.flags)
+    )
 
 
 def _fail(store: StoreWriter, task: Task, reason: str) -> Outcome:
@@ -144,7 +148,13 @@ def finished_outcome(task: Task) -> Outcome | None:
         return None
     if record is None or record.fingerprint != task.fingerprint or not record.done:
         return None
-    return Outcome(str(task.clip), DONE, "", len(record.frame_numbers), device=record.device)
+    return Outcome(
+        str(task.clip),
+        DONE,
+        frames=len(record.frame_numbers),
+        device=record.device,
+        flags=record.flags,
+    )
 
 
 def clip_row(clip: Clip, frame_capacity: int, shared: str = "") -> ClipRow:
@@ -321,6 +331,7 @@ def _done_record(clip: Clip, result: ClipResult) -> ClipRecord:
         device=result.device,
         face_device=CPU.name,
         decode_device=aligned.decode_device,
+        flags=format_flags(result.flags),
     )
 
 
