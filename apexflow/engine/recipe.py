@@ -205,13 +205,18 @@ class Map:
     regions: bool = False
     remove_head: bool = False
     mask_eyes: bool = False
-    noise: Annotated[float, Field(ge=0)] = 0.0
+    noise: Annotated[float, Field(ge=0)] | Literal["measured"] = 0.0
     options: dict[str, bool | int | float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         from apexflow.kernels.encode import check_options
 
         check_options(self.encoding, self.options)
+        if self.regions and self.noise == "measured":
+            raise ValueError(
+                "noise = 'measured' needs a part of the face that is still, and a region may have "
+                "none; give the noise of regions in px"
+            )
         if self.regions and (self.remove_head or self.mask_eyes):
             raise ValueError(
                 "remove_head and mask_eyes act on the flow of the full face; regions must be false"

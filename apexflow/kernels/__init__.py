@@ -38,6 +38,7 @@ _NAMES = {
     "magnitude_angle": "encode",
     "make_maps": "encode",
     "mask_region": "encode",
+    "measure_noise": "encode",
     "optical_strain": "encode",
     "remove_head_motion": "encode",
     "suppress_noise": "encode",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from apexflow.kernels.encode import magnitude_angle as magnitude_angle
     from apexflow.kernels.encode import make_maps as make_maps
     from apexflow.kernels.encode import mask_region as mask_region
+    from apexflow.kernels.encode import measure_noise as measure_noise
     from apexflow.kernels.encode import optical_strain as optical_strain
     from apexflow.kernels.encode import remove_head_motion as remove_head_motion
     from apexflow.kernels.encode import suppress_noise as suppress_noise

@@ -325,7 +325,7 @@ def hsv_work(side: int) -> Work:
 
     def start(device: Device, numbers: Sequence[int]) -> Call:
         there = device.xp.asarray(flows[numbers])
-        return lambda: encode_gpu.encode_hsv(there, (28, 28), device=device)
+        return lambda: encode_gpu.encode_hsv(there, (28, 28), 0.0, device=device)
 
     return Work(
         kernel="HSV map to 28 x 28",

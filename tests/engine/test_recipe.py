@@ -57,6 +57,9 @@ def test_seed_samm_is_the_published_workflow() -> None:
     ]
 
 
+UV_MAP = {"encoding": "uv", "window": "onset-apex", "size": [9, 9]}
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -80,9 +83,15 @@ def test_seed_samm_is_the_published_workflow() -> None:
         ("windows", ["onset-apex"] * 2, "must name each window once"),
         ("maps.hsv.window", "apex-offset", "must be one of ['onset-apex']"),
         ("maps.hsv.encoding", "rgb", "maps.hsv: encoding must be one of ['hsv', 'hsv-absolute'"),
-        ("maps.hsv.options", {"limit": 2}, "maps.hsv: hsv has no options. Got 'limit'"),
-        ("maps.hsv.regions", True, "maps.hsv.regions: regions.names must name regions"),
-        ("maps.a/b", {"encoding": "hsv", "window": "onset-apex", "size": [9, 9]}, "'a/b' must be"),
+        ("maps.hsv.options", {"limit": 2}, "maps.hsv: options of hsv must be among ['least']"),
+        ("maps.hsv.noise", "none", "maps.hsv.noise"),
+        ("maps.hsv.regions", True, "noise = 'measured' needs a part of the face that is still"),
+        (
+            "maps.uv",
+            {**UV_MAP, "regions": True},
+            "maps.uv.regions: regions.names must name regions",
+        ),
+        ("maps.a/b", UV_MAP, "'a/b' must be"),
         ("regions.names", ["ear"], "regions: names: 'ear' must be one of eyes, eyebrows, mouth"),
         ("regions.names", ["nose", "nose"], "must name each region once"),
         ("regions.fractions", {"ear": [0, 0, 0, 1]}, "fractions.ear: width and height"),

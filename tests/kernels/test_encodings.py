@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from apexflow.kernels.encode import (
     ENCODINGS,
     check_options,
+    encode_hsv,
     encode_hsv_absolute,
     encode_magnitude_angle,
     encode_uv,
     encode_uv_strain,
     make_maps,
     mask_region,
+    measure_noise,
     optical_strain,
     remove_head_motion,
     suppress_noise,
@@ -172,7 +174,7 @@ def test_a_masked_region_has_no_flow_and_the_rest_is_kept() -> None:
     ("encoding", "options", "match"),
     [
         ("rgb", {}, r"encoding must be one of .* Got 'rgb'"),
-        ("hsv", {"gamma": 2}, "hsv has no options. Got 'gamma'"),
+        ("hsv", {"gamma": 2}, r"options of hsv must be among .*least.* Got 'gamma'"),
         ("uv", {"gamma": 2}, r"options of uv must be among .*max_displacement.* Got 'gamma'"),
         ("uv", {"normalize": "z"}, r"normalize must be one of .* Got 'z'"),
         ("uv", {"max_displacement": 0}, "max_displacement must be above 0"),
@@ -216,3 +218,68 @@ def test_a_flow_of_noise_alone_makes_the_map_of_no_motion(encoding):
     moving = flow.copy()
     moving[0, 10:30, 10:30] += 1
     assert (make_maps(moving, encoding, noise=0.03) != still).any()
+
+
+def noisy_flow(peak: float, seed: int = 4) -> NDArray[np.float32]:
+    """Flow (2, H, W) of smooth noise of about .015 px, and a motion of a part of it."""
+    rng = np.random.default_rng(seed)
+    flow = np.stack([cv2.GaussianBlur(rng.normal(size=(112, 112)), (0, 0), 6) for _ in "xy"])
+    flow *= 0.012 / flow.std()
+    y, x = np.mgrid[-1:1:112j, -1:1:112j]
+    flow[0] += peak * np.exp(-8 * ((x - 0.3) ** 2 + (y - 0.2) ** 2))
+    return flow.astype(np.float32)
+
+
+def test_the_noise_of_a_flow_is_three_times_the_length_of_its_least_quarter():
+    flow = np.moveaxis(np.stack([noisy_flow(0.0), noisy_flow(2.0)]), 1, -1)
+    found = measure_noise(flow)
+    lengths = np.hypot(*np.moveaxis(flow, -1, 0)).reshape(2, -1)
+    np.testing.assert_allclose(found, 3 * np.quantile(lengths, 0.25, axis=1), rtol=1e-2)
+    assert found[1] < 2 * found[0]  # the motion hardly counts
+    assert measure_noise(flow[0]) == found[0]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "options"),
+    [
+        ("hsv", {}),
+        ("uv", {"normalize": "minmax"}),
+        ("uv-strain", {}),
+        ("magnitude-angle", {"normalize": "minmax"}),
+    ],
+)
+def test_a_still_flow_is_not_stretched_over_a_map(encoding, options):
+    still, moving = noisy_flow(0.0), noisy_flow(0.5)
+    channels = slice(0, 1) if encoding == "magnitude-angle" else slice(None)
+    ranges = {}
+    for noise in (0.0, 0.03, "measured"):
+        maps = make_maps(np.stack([still, moving]), encoding, noise=noise, options=options)
+        ranges[noise] = np.ptp(maps[..., channels].astype(int), axis=(1, 2)).max(axis=1)
+    assert ranges[0.0].min() > 200
+    for noise in (0.03, "measured"):
+        assert ranges[noise][0] < 80
+        assert ranges[noise][1] > 200
+    # By its own noise, whatever the others' is: as each one alone.
+    both = make_maps(np.stack([10 * still, moving]), encoding, noise="measured", options=options)
+    for flow, found in zip((10 * still, moving), both, strict=True):
+        alone = make_maps(flow, encoding, noise="measured", options=options)
+        np.testing.assert_array_equal(found, alone)
+
+
+@given(seed=SEEDS, least=st.floats(0, 8))
+@settings(max_examples=20, deadline=None)
+def test_no_range_below_the_least_is_stretched(seed: int, least: float) -> None:
+    flow = make_flow(9, 11, seed)
+    u, v = np.moveaxis(flow, -1, 0)
+    channels = encode_uv(flow, None, normalize="minmax", least=least)
+    for values, found in ((u, channels[..., 0]), (v, channels[..., 1])):
+        spread = max(np.ptp(values), least)
+        assert_rounded(found, (values - values.min()) * 255 / spread)
+    length = np.hypot(u, v)
+    hsv = encode_hsv(flow, None, least=least).max(axis=-1)  # the value, truncated
+    spread = max(np.ptp(length), least)
+    assert np.abs(hsv - (length - length.min()) * 255 / spread).max() <= 1 + 1e-3
+    strain = optical_strain(flow)
+    third = encode_uv_strain(flow, None, least=least)[..., 2]
+    spread = max(np.ptp(strain), least / 8)
+    assert_rounded(third, (strain - strain.min()) * 255 / spread)

@@ -9,7 +9,12 @@ at once, and answers with CuPy arrays.
 
 from __future__ import annotations
 
-from apexflow.kernels.encode.head import mask_region, remove_head_motion, suppress_noise
+from apexflow.kernels.encode.head import (
+    mask_region,
+    measure_noise,
+    remove_head_motion,
+    suppress_noise,
+)
 from apexflow.kernels.encode.hsv import encode_hsv
 from apexflow.kernels.encode.hsv_absolute import encode_hsv_absolute
 from apexflow.kernels.encode.magnitude_angle import encode_magnitude_angle
@@ -30,6 +35,7 @@ __all__ = [
     "magnitude_angle",
     "make_maps",
     "mask_region",
+    "measure_noise",
     "optical_strain",
     "remove_head_motion",
     "suppress_noise",

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from apexflow.kernels._validate import check_flow
-from apexflow.kernels.encode.scaling import SHEAR_WEIGHT, Size, signed_bytes, unsigned_bytes
+from apexflow.kernels.encode.scaling import (
+    SHEAR_WEIGHT,
+    STRAIN_LENGTH,
+    Size,
+    signed_bytes,
+    unsigned_bytes,
+)
 from apexflow.kernels.gpu import Device, in_batches
 
 _THREADS = 256
@@ -44,14 +50,14 @@ def magnitude_angle(flows: Any, *, device: Device) -> tuple[Any, Any]:
     return magnitude, angle
 
 
-def encode_hsv(flows: Any, size: Size, *, device: Device) -> Any:
+def encode_hsv(flows: Any, size: Size, least: float, *, device: Device) -> Any:
     """Return the HSV maps, stretched; one answer comes down: whether all lengths are finite."""
 
     def encode(part: Any) -> Any:
         scales = device.xp.empty((len(part), 2), np.float32)
         pixels = np.int32(part.shape[1] * part.shape[2])
         stretch = device.kernel("encode/hsv.cu", "stretch")
-        stretch((len(part),), (_THREADS,), (part, pixels, scales))
+        stretch((len(part),), (_THREADS,), (part, pixels, np.float64(least), scales))
         maps = _hsv_maps(part, scales, 0.0, size, _LINEAR_OF_AREA, device)
         if not np.isfinite(scales).all():
             check_flow("flow", part)
@@ -71,11 +77,14 @@ def encode_hsv_absolute(flows: Any, size: Size, limit: float, *, device: Device)
     return _in_parts(encode, flows, device)
 
 
-def encode_uv(flows: Any, size: Size, normalize: str, limit: float, *, device: Device) -> Any:
+def encode_uv(
+    flows: Any, size: Size, normalize: str, limit: float, least: float, *, device: Device
+) -> Any:
     """Return maps of the two components."""
 
     def encode(part: Any) -> Any:
-        components = _component_bytes(resized(part, size, device=device), normalize, limit)
+        shown = resized(part, size, device=device)
+        components = _component_bytes(shown, normalize, limit, least)
         return _with_third(components, 0, device)
 
     return _in_parts(encode, flows, device)
@@ -87,6 +96,7 @@ def encode_uv_strain(
     convention: str,
     normalize: str,
     limits: tuple[float, float],
+    least: float,
     *,
     device: Device,
 ) -> Any:
@@ -94,24 +104,29 @@ def encode_uv_strain(
 
     def encode(part: Any) -> Any:
         strain = optical_strain(part, convention, device=device)
-        components = _component_bytes(resized(part, size, device=device), normalize, limits[0])
+        shown = resized(part, size, device=device)
+        components = _component_bytes(shown, normalize, limits[0], least)
         strain = resized(strain[..., np.newaxis], size, device=device)[..., 0]
         minmax = normalize == "minmax"
-        third = _stretched_bytes(strain) if minmax else unsigned_bytes(strain, limits[1])
+        third = (
+            _stretched_bytes(strain, least / STRAIN_LENGTH)
+            if minmax
+            else unsigned_bytes(strain, limits[1])
+        )
         return _with_third(components, third, device)
 
     return _in_parts(encode, flows, device)
 
 
 def encode_magnitude_angle(
-    flows: Any, size: Size, normalize: str, limit: float, *, device: Device
+    flows: Any, size: Size, normalize: str, limit: float, least: float, *, device: Device
 ) -> Any:
     """Return maps of length and direction."""
 
     def encode(part: Any) -> Any:
         magnitude, angle = magnitude_angle(resized(part, size, device=device), device=device)
         minmax = normalize == "minmax"
-        length = _stretched_bytes(magnitude) if minmax else unsigned_bytes(magnitude, limit)
+        length = _stretched_bytes(magnitude, least) if minmax else unsigned_bytes(magnitude, limit)
         channels = device.xp.stack([length, unsigned_bytes(angle, 360)], axis=-1)
         return _with_third(channels, 0, device)
 
@@ -172,14 +187,14 @@ def _in_parts(encode: Callable[[Any], Any], flows: Any, device: Device) -> Any:
     return parts[0] if len(parts) == 1 else device.xp.concatenate(parts)
 
 
-def _component_bytes(flows: Any, normalize: str, limit: float) -> Any:
-    return _stretched_bytes(flows) if normalize == "minmax" else signed_bytes(flows, limit)
+def _component_bytes(flows: Any, normalize: str, limit: float, least: float) -> Any:
+    return _stretched_bytes(flows, least) if normalize == "minmax" else signed_bytes(flows, limit)
 
 
-def _stretched_bytes(values: Any) -> Any:
+def _stretched_bytes(values: Any, least: float) -> Any:
     """Map lowest..highest of each map (N, H, W) or channel (N, H, W, C) to 0..255."""
     low = values.min(axis=(1, 2), keepdims=True)
-    spread = values.max(axis=(1, 2), keepdims=True) - low
+    spread = np.maximum(values.max(axis=(1, 2), keepdims=True) - low, np.float32(least))
     scale = np.float32(255) / (spread + (spread == 0))  # equal values become 0
     return np.rint((values - low) * scale).astype(np.uint8)
 

@@ -2,10 +2,11 @@
 #include "polar.cuh"
 
 // Scale and shift (N, 2) that stretch the lengths of each flow (N, pixels, 2) over 0 to 255, as
-// cv2.normalize: both 0 where all lengths are equal, and NaN where a squared length is not
-// finite. One block a flow.
+// cv2.normalize, but no range shorter than `least`: both 0 where all lengths are equal and it is
+// 0, and NaN where a squared length is not finite. One block a flow.
 extern "C" __global__ void __launch_bounds__(256) stretch(
-    const float* __restrict__ flows, int pixels, float* __restrict__ scales) {
+    const float* __restrict__ flows, int pixels, double least_range,
+    float* __restrict__ scales) {
     __shared__ float least[256], greatest[256];
     const int thread = threadIdx.x;
     const float* flow = flows + 2 * size_t(blockIdx.x) * pixels;
@@ -30,8 +31,8 @@ extern "C" __global__ void __launch_bounds__(256) stretch(
     if (thread > 0) return;
     const double shortest = sqrtf(least[0]), longest = sqrtf(greatest[0]);
     const double epsilon = 2.220446049250313e-16;
-    const float scale =
-        longest - shortest > epsilon ? float(255.0 * (1.0 / (longest - shortest))) : 0.0f;
+    const double range = fmax(longest - shortest, least_range);
+    const float scale = range > epsilon ? float(255.0 * (1.0 / range)) : 0.0f;
     scales[2 * blockIdx.x] = finite ? scale : infinity() - infinity();
     scales[2 * blockIdx.x + 1] = float(-shortest * double(scale));
 }

@@ -10,6 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from apexflow.kernels._validate import check_array, check_flow, check_integer
+from apexflow.kernels.encode.scaling import check_least
 from apexflow.kernels.gpu import cuda_device, is_device_array
 from apexflow.kernels.simd import (
     LANES,
@@ -48,7 +49,10 @@ _INV_255 = _F(1 / 255)
 
 
 def encode_hsv(
-    flow: NDArray[np.float32], size: tuple[int, int] | None = (28, 28)
+    flow: NDArray[np.float32],
+    size: tuple[int, int] | None = (28, 28),
+    *,
+    least: float = 0.0,
 ) -> NDArray[np.uint8]:
     """Return the HSV map of a flow as RGB bytes.
 
@@ -65,6 +69,9 @@ def encode_hsv(
         Displacement (x, y) in pixels. Each flow of a batch is stretched by itself.
     size : (height, width) or None, default (28, 28)
         Size of the map; None keeps the flow's.
+    least : float
+        The shortest range of lengths, in pixels, that is stretched over 0..255, so that a map
+        without motion does not show its noise at full scale; 0 stretches everything, as OpenCV.
 
     Returns
     -------
@@ -94,13 +101,15 @@ def encode_hsv(
         check_flow("flow", flow)
     height, width = flow.shape[-3:-1]
     h, w = (height, width) if size is None else _check_size(size)
+    least = check_least(least)
     if is_device_array(flow):
-        return _encode_on_card(flow, (h, w))
+        return _encode_on_gpu(flow, (h, w), least)
     fused = height % h == 0 and width % w == 0
     flows = flow if flow.flags.carray else np.require(flow, requirements=["C", "W", "A"])
     rows, columns = (h, w) if fused else (height, width)
     maps = np.empty((flow.size // (2 * height * width), rows, columns, 3), np.uint8)
-    finite = _encode(flows.reshape(-1, height, 2 * width), maps.reshape(-1, rows, 3 * columns))
+    flows, drawn = flows.reshape(-1, height, 2 * width), maps.reshape(-1, rows, 3 * columns)
+    finite = _encode(flows, drawn, least)
     if not finite:
         check_flow("flow", flow)
         raise ValueError("flow must be small enough for its squared length to be finite.")
@@ -110,11 +119,11 @@ def encode_hsv(
     return maps if flow.ndim == 4 else maps[0]
 
 
-def _encode_on_card(flow: Any, size: tuple[int, int]) -> Any:
+def _encode_on_gpu(flow: Any, size: tuple[int, int], least: float) -> Any:
     from apexflow.kernels.encode import gpu
 
     flows = flow.reshape(-1, *flow.shape[-3:])
-    maps = gpu.encode_hsv(flows, size, device=cuda_device())
+    maps = gpu.encode_hsv(flows, size, least, device=cuda_device())
     return maps if flow.ndim == 4 else maps[0]
 
 
@@ -128,7 +137,7 @@ def _check_size(size: object) -> tuple[int, int]:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _encode(flows, maps):  # type: ignore[no-untyped-def]
+def _encode(flows, maps, least):  # type: ignore[no-untyped-def]
     """Fill ``maps`` (N, h, 3 w) from ``flows`` (N, h k, 2 w l); False if not finite."""
     count, height, double_width = flows.shape
     width = double_width // 2
@@ -143,7 +152,7 @@ def _encode(flows, maps):  # type: ignore[no-untyped-def]
         shortest, longest, finite = _extent(enough)
         if not finite:
             return False
-        scale, shift, wraps = _stretch(shortest, longest)
+        scale, shift, wraps = _stretch(shortest, longest, least)
         for row in range(rows):
             cell = flow[row * cell_height : (row + 1) * cell_height]
             # Two loops of one, by a constant: 6% faster than to wrap every value.
@@ -182,14 +191,15 @@ def _extent(flow):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _stretch(shortest, longest):  # type: ignore[no-untyped-def]
+def _stretch(shortest, longest, least):  # type: ignore[no-untyped-def]
     """Scale and shift of cv2.normalize, and whether a value can leave 0..255.
 
-    Scale and shift are 0 when all lengths are equal. Values leave the bytes only when lengths
-    differ by hardly more than the shift's rounding.
+    Scale and shift are 0 when all lengths are equal and ``least`` is 0. Values
+    leave the bytes only when lengths differ by hardly more than the shift's rounding.
     """
     low, high = np.float64(np.sqrt(shortest)), np.float64(np.sqrt(longest))
-    scale = _F(255 * (1 / (high - low))) if high - low > _DBL_EPSILON else _F(0)
+    spread = max(high - low, least)
+    scale = _F(255 * (1 / spread)) if spread > _DBL_EPSILON else _F(0)
     shift = _F(-low * np.float64(scale))
     wraps = low * scale + shift < -0.9 or high * scale + shift > 255.9
     return scale, shift, wraps

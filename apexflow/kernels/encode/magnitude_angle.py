@@ -12,6 +12,7 @@ from apexflow.kernels.encode.polar import magnitude_angle
 from apexflow.kernels.encode.scaling import (
     Floats,
     Size,
+    check_least,
     check_limit,
     check_normalize,
     check_size,
@@ -27,6 +28,7 @@ def encode_magnitude_angle(
     *,
     normalize: Literal["fixed", "minmax"] = "fixed",
     max_magnitude: float = 2.0,
+    least: float = 0.0,
 ) -> NDArray[np.uint8]:
     """Return the length and the direction of a flow as bytes.
 
@@ -42,6 +44,8 @@ def encode_magnitude_angle(
         Of the length: 0..max_magnitude to 0..255, or each map stretched over 0..255.
     max_magnitude : float, default 2.0
         In pixels, for "fixed"; longer vectors saturate.
+    least : float
+        As in `encode_uv`.
 
     Returns
     -------
@@ -61,13 +65,16 @@ def encode_magnitude_angle(
     [255, 64, 0]
     """
     check_normalize(normalize)
-    limit, target = check_limit("max_magnitude", max_magnitude), check_size(size)
-    return encoded(flow, _encode, "encode_magnitude_angle", target, normalize, limit)
+    target, least = check_size(size), check_least(least)
+    limit = check_limit("max_magnitude", max_magnitude)
+    return encoded(flow, _encode, "encode_magnitude_angle", target, normalize, limit, least)
 
 
-def _encode(flow: Floats, size: Size, normalize: str, limit: float) -> NDArray[np.uint8]:
+def _encode(
+    flow: Floats, size: Size, normalize: str, limit: float, least: float
+) -> NDArray[np.uint8]:
     magnitude, angle = magnitude_angle(resized(flow, size))
     minmax = normalize == "minmax"
-    length = stretched_bytes(magnitude) if minmax else unsigned_bytes(magnitude, limit)
+    length = stretched_bytes(magnitude, least) if minmax else unsigned_bytes(magnitude, limit)
     direction = unsigned_bytes(angle, 360)
     return np.stack([length, direction, np.zeros_like(length)], axis=-1)

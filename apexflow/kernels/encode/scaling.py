@@ -15,6 +15,10 @@ from apexflow.kernels._validate import check_choice, check_flow, check_integer, 
 Floats = NDArray[np.float32]
 Size = tuple[int, int] | None
 NORMALIZATIONS = ("fixed", "minmax")
+# px over which a flow has to change by its least range for the least range of the strain: the
+# neighbourhood that flow is averaged over. In clips without motion the largest strain is a ninth
+# to a twelfth of the longest vector's px, in clips with an expression a 15th to a 25th.
+STRAIN_LENGTH = 8.0
 # The weight of (du/dy + dv/dx)^2 under the root of the strain, by convention.
 SHEAR_WEIGHT: Mapping[str, np.float32] = MappingProxyType(
     {"half": np.float32(0.5), "quarter": np.float32(0.25)}
@@ -40,6 +44,11 @@ def check_size(size: object) -> Size:
 def check_normalize(normalize: str) -> str:
     """Return ``normalize`` if it names a normalisation."""
     return check_choice("normalize", normalize, NORMALIZATIONS)
+
+
+def check_least(value: object) -> float:
+    """Return the shortest range that is stretched over all bytes."""
+    return check_number("least", value, minimum=0)
 
 
 def check_limit(name: str, value: object) -> float:
@@ -69,9 +78,13 @@ def unsigned_bytes(values: Floats, limit: float) -> NDArray[np.uint8]:
     return np.rint(np.clip(values / np.float32(limit), 0, 1) * 255).astype(np.uint8)
 
 
-def stretched_bytes(values: Floats) -> NDArray[np.uint8]:
-    """Map lowest..highest to 0..255; equal values become 0."""
-    low, high = values.min(), values.max()
-    if high == low:
+def stretched_bytes(values: Floats, least: float = 0.0) -> NDArray[np.uint8]:
+    """Map lowest..highest, or a range of ``least`` from the lowest, to 0..255.
+
+    Equal values become 0.
+    """
+    low = values.min()
+    spread = max(values.max() - low, np.float32(least))
+    if spread == 0:
         return np.zeros(values.shape, np.uint8)
-    return np.rint((values - low) * (np.float32(255) / (high - low))).astype(np.uint8)
+    return np.rint((values - low) * (np.float32(255) / spread)).astype(np.uint8)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.kernels._validate import check_choice
-from apexflow.kernels.encode.head import mask_region, remove_head_motion, suppress_noise
+from apexflow.kernels.encode.head import (
+    mask_region,
+    measure_noise,
+    remove_head_motion,
+    suppress_noise,
+)
 from apexflow.kernels.encode.hsv import encode_hsv
 from apexflow.kernels.encode.hsv_absolute import encode_hsv_absolute
 from apexflow.kernels.encode.magnitude_angle import encode_magnitude_angle
@@ -28,6 +34,13 @@ ENCODINGS: Mapping[str, Callable[..., NDArray[np.uint8]]] = MappingProxyType(
     }
 )
 
+LEAST_IN_NOISE = 5.0
+"""The shortest range that is stretched, in lengths of noise.
+
+In clips without motion the longest vector is 2 to 3 times the measured noise, so that what is left
+of it takes a quarter of the scale in a 28x28 map, at its brightest pixel.
+"""
+
 
 def make_maps(
     flow: NDArray[np.floating[Any]],
@@ -36,7 +49,7 @@ def make_maps(
     size: tuple[int, int] | None = (28, 28),
     head: Sequence[float] | None = None,
     mask: Sequence[float] | None = None,
-    noise: float = 0.0,
+    noise: float | Literal["measured"] = 0.0,
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> NDArray[np.uint8]:
     """Return maps of flows as a store holds them, components first.
@@ -56,8 +69,10 @@ def make_maps(
         A region in pixels of the flow whose motion is the head's, see `remove_head_motion`.
     mask : (x0, y0, x1, y1), optional
         A region whose flow is set to zero, after the head's motion is removed.
-    noise : float
-        Length in pixels that is taken off every vector at last, see `suppress_noise`.
+    noise : float or "measured"
+        Length in pixels that is taken off every vector at last, see `suppress_noise`; "measured"
+        is that of each flow by `measure_noise`, before the mask. Maps that are stretched then
+        stretch no range shorter than five times that length, unless the options say ``least``.
     options : dict
         Further options of the encoding.
 
@@ -71,6 +86,8 @@ def make_maps(
         When an argument has another shape, dtype or value, or the encoding has no such option.
     """
     check_options(encoding, options)
+    if isinstance(noise, str):
+        check_choice("noise", noise, ("measured",))
     lead, (height, width) = flow.shape[:-3], flow.shape[-2:]
     batch = np.moveaxis(flow.reshape(-1, 2, height, width), 1, -1).astype(np.float32, order="C")
     target = (height, width) if size is None else size
@@ -78,27 +95,45 @@ def make_maps(
         return np.zeros_like(flow, np.uint8, shape=(*lead, *target, 3))
     if head is not None:
         batch = remove_head_motion(batch, head)
+    level = measure_noise(batch) if isinstance(noise, str) else noise
     if mask is not None:
         batch = mask_region(batch, mask)
     if noise:
-        batch = suppress_noise(batch, noise)
-    maps = ENCODINGS[encoding](batch, size, **options)
-    return maps.reshape(*lead, *target, 3)
+        batch = suppress_noise(batch, level)
+    return _encoded(batch, encoding, size, level, options).reshape(*lead, *target, 3)
+
+
+def _encoded(
+    batch: NDArray[np.float32],
+    encoding: str,
+    size: tuple[int, int] | None,
+    noise: float | NDArray[np.float32],
+    options: Mapping[str, Any],
+) -> NDArray[np.uint8]:
+    """Return maps whose stretching, where the encoding has one, leaves the noise small."""
+    encode = ENCODINGS[encoding]
+    if "least" not in _option_names(encoding):
+        return encode(batch, size, **options)
+    if isinstance(noise, int | float):
+        return encode(batch, size, **{"least": LEAST_IN_NOISE * noise, **options})
+    each = [
+        _encoded(batch[i : i + 1], encoding, size, float(n), options) for i, n in enumerate(noise)
+    ]
+    return np.concatenate(each)
 
 
 def check_options(encoding: str, options: Mapping[str, Any]) -> None:
     """Refuse an unknown encoding, and options that it does not have or does not allow."""
     check_choice("encoding", encoding, ENCODINGS)
-    encode = ENCODINGS[encoding]
-    allowed = [
-        p.name for p in inspect.signature(encode).parameters.values() if p.kind is p.KEYWORD_ONLY
-    ]
+    allowed = _option_names(encoding)
     for name in options:
         if name not in allowed:
-            raise ValueError(
-                f"options of {encoding} must be among {allowed}. Got {name!r}."
-                if allowed
-                else f"{encoding} has no options. Got {name!r}."
-            )
+            raise ValueError(f"options of {encoding} must be among {allowed}. Got {name!r}.")
     if options:
-        encode(np.zeros((2, 2, 2), np.float32), (2, 2), **options)
+        ENCODINGS[encoding](np.zeros((2, 2, 2), np.float32), (2, 2), **options)
+
+
+@cache
+def _option_names(encoding: str) -> list[str]:
+    parameters = inspect.signature(ENCODINGS[encoding]).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]

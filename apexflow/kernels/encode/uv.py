@@ -11,6 +11,7 @@ from apexflow.kernels.encode.dispatch import encoded
 from apexflow.kernels.encode.scaling import (
     Floats,
     Size,
+    check_least,
     check_limit,
     check_normalize,
     check_size,
@@ -26,6 +27,7 @@ def encode_uv(
     *,
     normalize: Literal["fixed", "minmax"] = "fixed",
     max_displacement: float = 2.0,
+    least: float = 0.0,
 ) -> NDArray[np.uint8]:
     """Return a flow's horizontal and vertical component as bytes: the input of OFF-ApexNet.
 
@@ -43,6 +45,9 @@ def encode_uv(
         which loses where zero is.
     max_displacement : float, default 2.0
         In pixels, for "fixed"; longer components saturate.
+    least : float
+        For "minmax": the shortest range, in pixels, that is stretched over 0..255, so that a map
+        without motion does not show its noise at full scale; 0 stretches everything, as published.
 
     Returns
     -------
@@ -66,16 +71,21 @@ def encode_uv(
     [128, 128, 0]
     """
     check_normalize(normalize)
-    limit, target = check_limit("max_displacement", max_displacement), check_size(size)
-    return encoded(flow, _encode, "encode_uv", target, normalize, limit)
+    target, least = check_size(size), check_least(least)
+    limit = check_limit("max_displacement", max_displacement)
+    return encoded(flow, _encode, "encode_uv", target, normalize, limit, least)
 
 
-def component_bytes(values: Floats, normalize: str, limit: float) -> NDArray[np.uint8]:
+def component_bytes(
+    values: Floats, normalize: str, limit: float, least: float
+) -> NDArray[np.uint8]:
     """Return one component of a flow as bytes, see `encode_uv`."""
-    return stretched_bytes(values) if normalize == "minmax" else signed_bytes(values, limit)
+    return stretched_bytes(values, least) if normalize == "minmax" else signed_bytes(values, limit)
 
 
-def _encode(flow: Floats, size: Size, normalize: str, limit: float) -> NDArray[np.uint8]:
+def _encode(
+    flow: Floats, size: Size, normalize: str, limit: float, least: float
+) -> NDArray[np.uint8]:
     flow = resized(flow, size)
-    channels = [component_bytes(flow[..., i], normalize, limit) for i in range(2)]
+    channels = [component_bytes(flow[..., i], normalize, limit, least) for i in range(2)]
     return np.stack([*channels, np.zeros(flow.shape[:2], np.uint8)], axis=-1)

@@ -11,8 +11,10 @@ from apexflow.kernels._validate import check_choice
 from apexflow.kernels.encode.dispatch import encoded
 from apexflow.kernels.encode.scaling import (
     SHEAR_WEIGHT,
+    STRAIN_LENGTH,
     Floats,
     Size,
+    check_least,
     check_limit,
     check_normalize,
     check_size,
@@ -32,6 +34,7 @@ def encode_uv_strain(
     normalize: Literal["fixed", "minmax"] = "minmax",
     max_displacement: float = 2.0,
     max_strain: float = 0.1,
+    least: float = 0.0,
 ) -> NDArray[np.uint8]:
     """Return a flow's components and its optical strain as bytes: the input of STSTNet [1]_.
 
@@ -52,6 +55,8 @@ def encode_uv_strain(
         maps of different clips can be compared.
     max_displacement, max_strain : float
         In pixels, and without unit; for "fixed". What lies beyond saturates.
+    least : float
+        As in `encode_uv`; the strain's is that of a flow which changes so much over 8 pixels.
 
     Returns
     -------
@@ -82,7 +87,8 @@ def encode_uv_strain(
     )
     check_choice("convention", convention, SHEAR_WEIGHT)
     target = check_size(size)
-    return encoded(flow, _encode, "encode_uv_strain", target, convention, normalize, limits)
+    args = target, convention, normalize, limits, check_least(least)
+    return encoded(flow, _encode, "encode_uv_strain", *args)
 
 
 def _encode(
@@ -91,10 +97,15 @@ def _encode(
     convention: Literal["half", "quarter"],
     normalize: str,
     limits: tuple[float, float],
+    least: float,
 ) -> NDArray[np.uint8]:
     strain = resized(optical_strain(flow, convention=convention), size)
     flow = resized(flow, size)
     minmax = normalize == "minmax"
-    third = stretched_bytes(strain) if minmax else unsigned_bytes(strain, limits[1])
-    channels = [component_bytes(flow[..., i], normalize, limits[0]) for i in range(2)]
+    third = (
+        stretched_bytes(strain, least / STRAIN_LENGTH)
+        if minmax
+        else unsigned_bytes(strain, limits[1])
+    )
+    channels = [component_bytes(flow[..., i], normalize, limits[0], least) for i in range(2)]
     return np.stack([*channels, third], axis=-1)

@@ -68,7 +68,7 @@ def test_magnitude_and_angle_equal_the_cpu(device: Device, shape: tuple[int, ...
 @pytest.mark.parametrize("size", SIZES)
 def test_hsv_map_is_the_cpu_s(device: Device, size: Any) -> None:
     flows = make_flows(6, 56, 112, seed=0)
-    got = device.to_host(gpu.encode_hsv(device.xp.asarray(flows), size, device=device))
+    got = device.to_host(gpu.encode_hsv(device.xp.asarray(flows), size, 0.0, device=device))
     assert_within_a_level(got, encode_hsv(flows, size))
 
 
@@ -76,7 +76,7 @@ def test_every_hue_and_value_is_the_cpu_s(device: Device) -> None:
     angle = np.radians(np.arange(0.5, 360, 0.5))[:, None]
     length = np.linspace(0, 255, 256)
     flow = np.stack([np.cos(angle) * length, np.sin(angle) * length], -1).astype(np.float32)
-    got = device.to_host(gpu.encode_hsv(device.xp.asarray(flow[None]), None, device=device))
+    got = device.to_host(gpu.encode_hsv(device.xp.asarray(flow[None]), None, 0.0, device=device))
     assert_within_a_level(got[0], encode_hsv(flow, None), often=1e-4)
 
 
@@ -84,7 +84,7 @@ def test_every_hue_and_value_is_the_cpu_s(device: Device) -> None:
 def test_map_of_almost_constant_flow_is_the_cpu_s(device: Device, spread: float) -> None:
     noise = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 2))
     flow = (np.array([3.0, -4.0]) + spread * noise).astype(np.float32)
-    got = device.to_host(gpu.encode_hsv(device.xp.asarray(flow), None, device=device))
+    got = device.to_host(gpu.encode_hsv(device.xp.asarray(flow), None, 0.0, device=device))
     assert_within_a_level(got, encode_hsv(flow, None))
 
 
@@ -102,18 +102,18 @@ def test_maps_of_any_size_are_the_cpu_s(
     # Noise: to stretch a flow that hardly varies multiplies the last bits.
     flows = np.random.default_rng(seed).normal(0, 1.2, (2, height, width, 2)).astype(np.float32)
     size = rows, columns
-    assert_within_a_level(both(device, gpu.encode_hsv, flows, size), encode_hsv(flows, size))
-    for normalize in ("fixed", "minmax"):
-        got = both(device, gpu.encode_uv, flows, size, normalize, 1.5)
-        expected = encode_uv(flows, size, normalize=normalize, max_displacement=1.5)
+    for normalize, least in (("fixed", 0.0), ("minmax", 0.0), ("minmax", 6.0)):
+        got = both(device, gpu.encode_hsv, flows, size, least)
+        assert_within_a_level(got, encode_hsv(flows, size, least=least))
+        options = {"normalize": normalize, "least": least}
+        got = both(device, gpu.encode_uv, flows, size, normalize, 1.5, least)
+        assert_within_a_level(got, encode_uv(flows, size, max_displacement=1.5, **options))
+        got = both(device, gpu.encode_magnitude_angle, flows, size, normalize, 1.5, least)
+        expected = encode_magnitude_angle(flows, size, max_magnitude=1.5, **options)
         assert_within_a_level(got, expected)
-        got = both(device, gpu.encode_magnitude_angle, flows, size, normalize, 1.5)
-        expected = encode_magnitude_angle(flows, size, normalize=normalize, max_magnitude=1.5)
-        assert_within_a_level(got, expected)
-        got = both(device, gpu.encode_uv_strain, flows, size, "half", normalize, (1.5, 0.7))
+        got = both(device, gpu.encode_uv_strain, flows, size, "half", normalize, (1.5, 0.7), least)
         limits = {"max_displacement": 1.5, "max_strain": 0.7}
-        expected = encode_uv_strain(flows, size, normalize=normalize, **limits)
-        assert_within_a_level(got, expected)
+        assert_within_a_level(got, encode_uv_strain(flows, size, **limits, **options))
 
 
 @given(height=SIDES, rows=SIDES, columns=st.integers(2, 80), seed=SEEDS)
@@ -170,10 +170,10 @@ def test_flow_may_begin_at_any_float(device: Device) -> None:
     for encoding, encode in ENCODINGS.items():
         on_gpu = getattr(gpu, encode.__name__)
         args = {
-            "hsv": (),
+            "hsv": (0.0,),
             "hsv-absolute": (2.0,),
-            "uv-strain": ("half", "minmax", (2.0, 0.1)),
-        }.get(encoding, ("fixed", 2.0))
+            "uv-strain": ("half", "minmax", (2.0, 0.1), 0.0),
+        }.get(encoding, ("fixed", 2.0, 0.0))
         shifted = device.to_host(on_gpu(there, (10, 15), *args, device=device))
         np.testing.assert_array_equal(shifted, both(device, on_gpu, flows, (10, 15), *args))
 
