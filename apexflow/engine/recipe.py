@@ -89,6 +89,7 @@ class Temporal:
     method: Literal["pair", "mean", "sequence"] = "pair"
     reach_ms: Annotated[float, Field(ge=0, le=10_000)] = 40.0
     reach_frames: Annotated[int, Field(ge=0, le=1000)] = 2
+    frames: Annotated[int, Field(ge=0, le=1000)] = 0
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -99,7 +99,7 @@ def plan_clip(clip: Clip, recipe: Recipe) -> tuple[FrameSource, ClipPlan]:
     template = _template_number(numbers, key_frames, recipe)
     wait = pending and "apex" in needed
     pairs = {} if wait else _pairs(windows, key_frames, interval)
-    many = recipe.temporal.method != "pair"
+    many = bool(windows) and recipe.temporal.method != "pair"
     reach = frame_reach(recipe.temporal, frame_rate(clip, source)) if many else 0
     if recipe.frames.which == "windows" and not wait:
         ends = {pair for of_window in pairs.values() for pair in of_window}

@@ -52,7 +52,7 @@ def test_the_sequence_is_the_kernel_s_from_the_frames_in_reach(clip: Clip, which
         assert set(result.aligned.numbers) == {*numbers, result.plan.template}
 
 
-def test_only_key_frames_have_a_sequence_and_steps_have_even_means(clip: Clip) -> None:
+def test_short_steps_have_no_sequence_but_even_means(clip: Clip) -> None:
     recipe = recipe_of("sequence", reach_ms=40, windows=["onset-apex", CHAIN, "consecutive"])
     result = process_clip(clip, recipe)
     crops = dict(zip(result.aligned.numbers, normalize_light(result.aligned.crops), strict=True))
@@ -89,6 +89,48 @@ def test_a_mean_takes_a_quarter_of_the_reach_and_less_than_half_the_way() -> Non
     assert ends((58, 59), 8) == (1, 1)
     assert ends((10, 13), 8) == (3, 3)
     assert ends((30, 59), 8) == (5, 1)  # no key frame, with frames on one side alone
+
+    few = replace(temporal, frames=3)
+    (found,) = frames_of_pairs([(15, 45)], keys, interval, few, 40)
+    assert (found.first, found.second) == ((14, 15, 16), (44, 45, 46))
+
+
+def test_a_sequence_is_for_key_frames_and_for_steps_of_the_reach() -> None:
+    temporal = recipe_of("sequence").temporal
+    interval, keys = tuple(range(60)), {"onset": 0, "apex": 6, "offset": 59}
+
+    def has(pair: tuple[int, int], reach: int) -> bool:
+        (found,) = frames_of_pairs([pair], keys, interval, temporal, reach)
+        return bool(found.sequence)
+
+    assert has((0, 6), 8)
+    assert has((6, 0), 8)
+    assert not has((0, 6), 0)
+    assert not has((6, 6), 8)
+    assert has((20, 28), 8)
+    assert not has((20, 27), 8)
+    assert has((20, 24), 1)
+    assert not has((20, 23), 1)
+
+
+@pytest.mark.parametrize("frames", [0, 1, 2, 5, 100])
+def test_at_most_so_many_frames_the_nearest_stand_for_each_key_frame(frames: int) -> None:
+    temporal = replace(recipe_of("sequence").temporal, frames=frames)
+    interval, keys = tuple(range(60)), {"onset": 0, "apex": 20, "offset": 59}
+    every = {(0, 20): (range(9), range(12, 29)), (20, 59): (range(12, 29), range(51, 60))}
+    for pair, both in every.items():
+        (found,) = frames_of_pairs([pair], keys, interval, temporal, 8)
+        nearest = [
+            sorted(near, key=lambda n, key=key: (abs(n - key), n))[: frames or None]
+            for near, key in zip(both, pair, strict=True)
+        ]
+        assert found.sequence == tuple(sorted(sum(nearest, [])))
+        assert found.numbers == set(found.sequence) >= set(pair)
+    # Halfway between the two no frame counts twice, and none is missing.
+    (found,) = frames_of_pairs([(0, 10)], {"onset": 0, "apex": 10}, interval, temporal, 8)
+    assert len(set(found.sequence)) == len(found.sequence)
+    if not frames:
+        assert found.sequence == tuple(range(19))
 
 
 @pytest.mark.parametrize(
