@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import resource
 import shutil
 import sys
 import tempfile
@@ -51,6 +52,7 @@ height = 48
 width = 48
 """
 
+MEMORY = 6 << 30  # bytes
 Truth = dict[str, Any]
 
 
@@ -245,6 +247,8 @@ def main() -> None:
     parser.add_argument("--mutations", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    # A damaged length that is believed is found as an error, and not by the machine.
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         tally = run(arguments.mutations, arguments.seed, Path(folder))

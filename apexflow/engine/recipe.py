@@ -20,6 +20,7 @@ from pydantic.dataclasses import dataclass
 from apexflow.engine import regions
 from apexflow.engine.windows import Window
 from apexflow.errors import ApexflowError
+from apexflow.storage.format import COORDINATES
 
 _STRICT = ConfigDict(extra="forbid")
 _Side = Annotated[int, Field(ge=1, le=4096)]
@@ -260,6 +261,8 @@ class Recipe:
         for name, wanted in self.maps.items():
             if not name.replace("-", "").replace("_", "").isalnum():
                 raise ValueError(f"maps: {name!r} must be letters, digits, '-' and '_'")
+            if name.removeprefix("frame_") in (*COORDINATES, "number"):
+                raise ValueError(f"maps: {name!r} is a column of the store; take another name")
             if wanted.window not in self.windows:
                 raise ValueError(
                     f"maps.{name}.window: {wanted.window!r} must be one of {list(self.windows)}"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from apexflow.storage.chunks import ChunkWriter
+from apexflow.storage.coordinates import differing, has_coordinates
 from apexflow.storage.format import (
+    COORDINATES,
     FAILED,
     FRAME_FLOAT_COLUMNS,
     NUMBER_COLUMNS,
@@ -117,7 +121,8 @@ def _unreadable_columns(store: Store) -> Iterator[Damage]:
         if len(column) != count:
             what = f"has {len(column)} rows, the table {count}"
             yield Damage(f"clips/{name}", what, is_column=True)
-    for name in ("frame_number", *FRAME_FLOAT_COLUMNS):
+    coordinates = COORDINATES if has_coordinates(store.group) else ()
+    for name in ("frame_number", *FRAME_FLOAT_COLUMNS, *coordinates):
         try:
             store.array(f"frames/{name}")[:]
         except Exception as error:
@@ -161,6 +166,12 @@ def _shared_frames(store: Store, records: list[ClipRecord | None]) -> Iterator[D
 def _column_damages(
     store: Store, records: list[ClipRecord | None], lost: Collection[int]
 ) -> Iterator[Damage]:
+    coordinates: dict[str, NDArray[Any]] = {}
+    if has_coordinates(store.group):
+        coordinates = {name: np.asarray(store.array(f"frames/{name}")[:]) for name in COORDINATES}
+        for path in differing(store.group, store.layout):
+            yield Damage(path, "differs from the column that it is a copy of")
+    columns = {name: store.column(name).tolist() for name in coordinates}
     status = [PENDING if record is None else record.status for record in records]
     counts = [0 if record is None else len(record.frame_numbers) for record in records]
     frame_number = np.asarray(store.array("frames/frame_number")[:])
@@ -177,6 +188,9 @@ def _column_damages(
             rows = slice(record.frame_start, record.frame_start + counts[index])
             if frame_number[rows].tolist() != list(record.frame_numbers):
                 yield Damage(f"frames/frame_number of clip {name}", "differs from its record")
+            for path, values in coordinates.items():
+                if set(values[rows].tolist()) - {columns[path][index]}:
+                    yield Damage(f"frames/{path} of clip {name}", "differs from the table")
 
 
 def _reason(error: Exception) -> str:

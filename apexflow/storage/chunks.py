@@ -87,8 +87,10 @@ class ChunkWriter:
 def _encoder(metadata: Any) -> Encode | None:
     codecs = [codec.to_dict() for codec in metadata.codecs]
     names = [codec["name"] for codec in codecs]
-    if names == ["vlen-utf8"]:
+    if names == ["vlen-utf8"]:  # records of earlier versions
         return _text
+    if names == ["vlen-utf8", "crc32c"]:
+        return lambda value: _with_checksum(_text(value))
     options = [codec.get("configuration", {}) for codec in codecs]
     if names != ["bytes", "blosc", "crc32c"] or options[0].get("endian", "little") != "little":
         return None
@@ -102,10 +104,13 @@ def _encoder(metadata: Any) -> Encode | None:
     dtype = metadata.data_type.to_native_dtype().newbyteorder("<")
 
     def pack(values: NDArray[Any]) -> bytes:
-        packed: bytes = packer.encode(np.ascontiguousarray(values, dtype))
-        return packed + struct.pack("<I", google_crc32c.value(packed))
+        return _with_checksum(packer.encode(np.ascontiguousarray(values, dtype)))
 
     return pack
+
+
+def _with_checksum(data: bytes) -> bytes:
+    return data + struct.pack("<I", google_crc32c.value(data))
 
 
 def _text(value: str) -> bytes:

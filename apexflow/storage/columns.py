@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from apexflow.storage.csv_cells import safe_row
 from apexflow.storage.format import (
     COLUMN_CHUNK,
+    COORDINATES,
     CSV_COLUMNS,
     FRAME_FLOAT_COLUMNS,
     NO_NUMBER,
@@ -40,7 +41,8 @@ def fill_columns(store: Store) -> None:
     of_clips = tuple(float_columns(store.layout))
     clips = _Columns(store, "clips", (*_PLAIN, *of_clips), index, index + 1)
     of_frames = ("frame_number", *FRAME_FLOAT_COLUMNS)
-    frames = _Columns(store, "frames", of_frames, starts, starts + capacities)
+    frames = _Columns(store, "frames", (*of_frames, *COORDINATES), starts, starts + capacities)
+    labels = store.column("label").tolist()
     total = store.array("frames/frame_number").shape[0]
     for row, found in enumerate(store.sound_records()):
         record = found or _NO_RECORD
@@ -54,6 +56,10 @@ def fill_columns(store: Store) -> None:
         for name in of_frames:
             if values := _value(record, name):
                 frames.put(name, record.frame_start, values)
+        count = len(record.frame_numbers)
+        for name in COORDINATES if count else ():
+            value = labels[row] if name == "label" else getattr(record, name)
+            frames.put(name, record.frame_start, [value] * count)
         clips.finish(row)
         frames.finish(row)
     clips.finish_all()

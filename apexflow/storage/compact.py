@@ -37,7 +37,6 @@ _RECORD_BYTES = 10 << 10
 # How the numbers in a chunk's name are separated: rewriting changes from one to the other.
 _OTHER = {".": "/", "/": "."}
 _ROWS_BEFORE = "rows_before_compaction"
-_GROUPS = ("flow", "roi", "maps")
 _AS_IT_WAS = "the store reads as it did; make room and give the same command again"
 
 
@@ -229,14 +228,7 @@ def _read_part(
 
 def _paths(store: StoreWriter) -> Iterator[str]:
     """Yield the arrays that are rewritten: pictures, and the records and timings of clips."""
-    yield from ("clips/record", "clips/timings")
-    groups = [name for name in _GROUPS if name in store.group]
-    for name in groups:
-        group = store.group[name]
-        assert isinstance(group, zarr.Group)
-        yield from (f"{name}/{array}" for array in sorted(group.array_keys()))
-    if store.layout.keep_frames:
-        yield "frames/image"
+    yield from ("clips/record", "clips/timings", *store.picture_paths())
 
 
 def _rows_wanted(store: StoreWriter, path: str, chunk_bytes: int) -> int:

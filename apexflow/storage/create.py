@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import Crc32cCodec
 
+from apexflow.storage.arrays import make_array, make_column
 from apexflow.storage.format import (
-    COLUMN_CHUNK,
+    COORDINATES,
     FORMAT,
     FRAME_CHUNK,
     FRAME_FLOAT_COLUMNS,
-    NO_NUMBER,
+    MAP_UNITS,
     NUMBER_COLUMNS,
     PAIR_CHUNK,
     RESULT_NUMBER_COLUMNS,
@@ -34,6 +35,8 @@ from apexflow.storage.target import (
     zarr_target,
 )
 from apexflow.storage.writer import StoreWriter
+
+FLOW_UNITS = "pixels of the crop"
 
 
 def create_store(
@@ -75,36 +78,44 @@ def create_store(
 
 def _make_arrays(group: zarr.Group, layout: Layout) -> None:
     clips = group.create_group("clips", attributes={"count": 0, "complete": True})
-    for name in (*TEXT_COLUMNS, *RESULT_TEXT_COLUMNS):
-        _make(clips, name, "str", (), ())
-    for name in (*NUMBER_COLUMNS, *RESULT_NUMBER_COLUMNS):
-        _make(clips, name, "int64", (), (), fill_value=NO_NUMBER)
+    for name in (*TEXT_COLUMNS, *RESULT_TEXT_COLUMNS, *NUMBER_COLUMNS, *RESULT_NUMBER_COLUMNS):
+        make_column(clips, name)
     for name, (shape, dims) in float_columns(layout).items():
-        column = _make(clips, name, "float32", shape, dims, fill_value=np.nan)
+        column = make_array(clips, name, "float32", shape, dims, fill_value=np.nan)
         if name == "roi_box":
             column.attrs["regions"] = list(layout.region_boxes)
-    # One chunk a clip, uncompressed: the commit is one small file, written whole.
-    _make(clips, "record", "str", (), (), rows=1, compressors=None)
+    # One chunk a clip, uncompressed: the commit is one small file, written whole. Its checksum is
+    # looked at first: a text that is damaged may claim gigabytes.
+    make_array(clips, "record", "str", (), (), rows=1, compressors=Crc32cCodec())
     stages = len(layout.stages)
-    timings = _make(clips, "timings", "float32", (stages,), ("stage",), rows=1, fill_value=np.nan)
+    timings = make_array(
+        clips, "timings", "float32", (stages,), ("stage",), rows=1, fill_value=np.nan
+    )
     timings.attrs["stages"] = list(layout.stages)
     frames = group.create_group("frames")
-    _make(frames, "frame_number", "int64", (), (), axis="frame", fill_value=NO_NUMBER)
+    for name in ("frame_number", *COORDINATES):
+        make_column(frames, name, axis="frame")
     for name, (shape, dims) in FRAME_FLOAT_COLUMNS.items():
-        _make(frames, name, "float32", shape, dims, axis="frame", fill_value=np.nan)
+        make_array(frames, name, "float32", shape, dims, axis="frame", fill_value=np.nan)
     if layout.keep_frames:
-        _make(frames, "image", "uint8", layout.crop, ("y", "x"), axis="frame", rows=FRAME_CHUNK)
+        make_array(
+            frames, "image", "uint8", layout.crop, ("y", "x"), axis="frame", rows=FRAME_CHUNK
+        )
     _make_flow_arrays(group, layout)
     _make_map_arrays(group, layout)
 
 
 def _make_flow_arrays(group: zarr.Group, layout: Layout) -> None:
     size, dtype = layout.crop, layout.flow_dtype
-    flow = group.create_group("flow", attributes={"units": "pixels of the crop"})
+    flow = group.create_group("flow", attributes={"units": FLOW_UNITS})
     for window in layout.windows:
         shape, dims = (2, *size), ("component", "y", "x")
         _make_of_pairs(
-            flow, window, dtype, shape, dims, layout=layout, window=window, fill_value=np.nan
+            *(flow, window, dtype, shape, dims),
+            layout=layout,
+            window=window,
+            fill_value=np.nan,
+            units=FLOW_UNITS,
         )
     if not layout.regions:
         return
@@ -118,18 +129,24 @@ def _make_flow_arrays(group: zarr.Group, layout: Layout) -> None:
             layout=layout,
             window=window,
             fill_value=np.nan,
+            units=layout.region_units,
         )
 
 
 def _make_map_arrays(group: zarr.Group, layout: Layout) -> None:
-    maps = group.create_group("maps")
+    maps = group.create_group("maps", attributes={"units": MAP_UNITS})
     for name, wanted in layout.maps.items():
         # Maps may differ in size, and xarray wants one size a dimension.
         shape: tuple[int, ...] = (*wanted.size, 3)
         dims: tuple[str, ...] = (f"{name}_y", f"{name}_x", "rgb")
         if wanted.regions:
             shape, dims = (len(layout.regions), *shape), ("region", *dims)
-        _make_of_pairs(maps, name, "uint8", shape, dims, layout=layout, window=wanted.window)
+        _make_of_pairs(
+            *(maps, name, "uint8", shape, dims),
+            layout=layout,
+            window=wanted.window,
+            units=MAP_UNITS,
+        )
 
 
 def _make_of_pairs(
@@ -141,6 +158,7 @@ def _make_of_pairs(
     *,
     layout: Layout,
     window: str,
+    units: str,
     fill_value: Any = None,
 ) -> None:
     """Make an array of a window's frame pairs: a row a clip, or a row a frame."""
@@ -151,33 +169,4 @@ def _make_of_pairs(
         options = {"rows": 1}
         if pairs > 1:
             shape, dims = (pairs, *shape), (f"{window}_step", *dims)
-    _make(group, name, dtype, shape, dims, fill_value=fill_value, **options)
-
-
-def _make(
-    group: zarr.Group,
-    name: str,
-    dtype: str,
-    shape: tuple[int, ...],
-    dims: tuple[str, ...],
-    *,
-    axis: str = "clip",
-    rows: int = COLUMN_CHUNK,
-    fill_value: Any = None,
-    compressors: Any = "default",
-) -> zarr.Array[Any]:
-    size = 4 if dtype == "float32" else 2 if dtype == "float16" else 1
-    # lz4 with bitshuffle costs no measurable time and takes the padding of the last chunk.
-    packed = (BloscCodec(typesize=size, cname="lz4", shuffle="bitshuffle"), Crc32cCodec())
-    return group.create_array(
-        name,
-        shape=(0, *shape),
-        chunks=(rows, *shape),
-        dtype=dtype,
-        fill_value=fill_value,
-        compressors=packed if compressors == "default" else compressors,
-        # A file for each clip and no folders: three of them to a file cost more than the clip's
-        # bytes. Columns hold all clips in a file or two.
-        chunk_key_encoding={"name": "default", "separator": "/" if rows == COLUMN_CHUNK else "."},
-        dimension_names=(axis, *dims),
-    )
+    make_array(group, name, dtype, shape, dims, fill_value=fill_value, units=units, **options)

@@ -28,6 +28,12 @@ A clip is done when its row of ``clips/record`` says so: that one small chunk is
 last, and whole or not at all. The record holds, for each window, the frame numbers (from, to)
 of its pairs, under the name ``steps``, and ends with a checksum of its own text.
 
+Every group holds what its rows are of as coordinates of xarray's: ``dataset``, ``subject``,
+``clip``, ``label`` and ``status``. Along the axis of frames they are columns of ``frames``, empty
+where no frame is; in ``flow``, ``roi`` and ``maps`` they are the files of ``clips`` and ``frames``
+themselves, copied, so that they cannot say anything else. Where a group has both axes, those along
+``frame`` are called ``frame_clip`` and so on.
+
 ``clips/catalog`` says of each row whether the catalog of the last run had it (empty), no longer
 has it (``gone``: the clip takes no part in training), or had it not and it was kept on purpose
 (``kept``). ``clips/shared`` names the clip of another person that has the same frames, which no
@@ -68,6 +74,8 @@ FRAME_FLOAT_COLUMNS: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
     "scale": ((), ()),
     "score": ((), ()),
 }
+COORDINATES = ("dataset", "subject", "clip", "label", "status")
+"""Columns that every group has: what a row is of."""
 NO_NUMBER = -1
 
 CSV_COLUMNS = (
@@ -75,6 +83,27 @@ CSV_COLUMNS = (
     *("label", "onset", "apex", "offset", "frame_start", "frame_count", "template_frame"),
     *("apex_frame", "apex_source", *ADDED_COLUMNS),
 )
+
+UNITS: Mapping[str, str] = {
+    **dict.fromkeys(("clips/onset", "clips/apex", "clips/offset"), "frame number"),
+    **dict.fromkeys(("clips/template_frame", "clips/apex_frame"), "frame number"),
+    **dict.fromkeys(("clips/frame_count", "clips/frame_capacity"), "frames"),
+    **dict.fromkeys(("clips/box", "clips/landmarks"), "pixels of the template frame"),
+    "clips/roi_box": "pixels of the template frame",
+    "clips/frame_start": "row of frames",
+    "clips/label": "class number",
+    "clips/confidence": "1",
+    "clips/timings": "s",
+    "frames/image": "gray level",
+    "frames/frame_number": "frame number",
+    "frames/label": "class number",
+    "frames/shift": "pixels of the original frame",
+    "frames/rotation": "degrees",
+    "frames/scale": "1",
+    "frames/score": "1",
+}
+"""The attribute ``units`` of arrays; of flow and regions their groups say it as well."""
+MAP_UNITS = "gray level of each colour"
 
 # Frames of one clip fill whole chunks, so that no two clips ever share one: 32 crops of
 # 224x224 are 1.6 MB.

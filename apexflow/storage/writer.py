@@ -14,10 +14,13 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from apexflow.storage.arrays import make_column
 from apexflow.storage.chunks import ChunkWriter
 from apexflow.storage.columns import fill_columns, write_csv
+from apexflow.storage.coordinates import copy_coordinates
 from apexflow.storage.format import (
     ADDED_COLUMNS,
+    COORDINATES,
     FRAME_CHUNK,
     FRAME_FLOAT_COLUMNS,
     NUMBER_COLUMNS,
@@ -138,6 +141,7 @@ class StoreWriter(Store):
         rows = [table.rows[i] for i in order]
         self._write_table(_Table(rows, [table.frame_start[i] for i in order]))
         self._cut(len(left))
+        copy_coordinates(self.group, self.layout)
 
     def begin(self) -> None:
         """Mark the store as being written; each clip must be in chunks of its own (`expand`)."""
@@ -249,6 +253,7 @@ class StoreWriter(Store):
         self.begin()
         self.forget_digests(results)
         fill_columns(self)
+        copy_coordinates(self.group, self.layout)
         write_csv(self)
         digests |= {name: column_digest(self.raw_column(name)) for name in results}
         sync_all(self.group.store)
@@ -331,26 +336,22 @@ class StoreWriter(Store):
                 else [getattr(row, name) for row in table.rows]
             )
             digests[name] = self._write_column(name, values)
+        copy_coordinates(self.group, self.layout)
         sync_all(self.group.store)
         self._set_clip_attrs(count=len(table.rows), column_digests=digests)
         sync_all(self.group.store)
 
     def _add_columns(self) -> None:
         """Make the columns that stores of earlier versions lack."""
-        clips = self.group["clips"]
-        assert isinstance(clips, zarr.Group)
-        like = self.array("clips/details")
-        for name in ADDED_COLUMNS:
-            if name not in clips:
-                clips.create_array(
-                    name,
-                    shape=like.shape,
-                    chunks=like.chunks,
-                    dtype="str",
-                    compressors=like.compressors,
-                    chunk_key_encoding={"name": "default", "separator": "/"},
-                    dimension_names=("clip",),
-                )
+        for path, names, axis in (
+            ("clips", ADDED_COLUMNS, "clip"),
+            ("frames", COORDINATES, "frame"),
+        ):
+            group = self.group[path]
+            assert isinstance(group, zarr.Group)
+            for name in names:
+                if name not in group:
+                    make_column(group, name, axis=axis)
 
     def _wipe_frames(self, start: int, count: int) -> None:
         if not count:
@@ -380,7 +381,8 @@ class StoreWriter(Store):
     def _resize(self, clips: int, frames: int) -> None:
         for path in _clip_paths(self.layout):
             _grow(self.array(path), clips)
-        for path in (*_frame_paths(self.layout), "frames/frame_number"):
+        columns = (f"frames/{name}" for name in ("frame_number", *COORDINATES))
+        for path in (*_frame_paths(self.layout), *columns):
             _grow(self.array(path), frames)
         for name in FRAME_FLOAT_COLUMNS:
             _grow(self.array(f"frames/{name}"), frames)

@@ -45,8 +45,10 @@ def test_zarr_reads_what_is_written(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("text", ["x", "Gänsefüßchen 表情", "a" * 100_000])
 @pytest.mark.parametrize("local", [True, False])
-def test_text(tmp_path: Path, text: str, local: bool) -> None:
-    array = make(str(tmp_path / "s.zarr") if local else {}, "str", (), 1)
+@pytest.mark.parametrize("compressors", [None, Crc32cCodec()])
+def test_text(tmp_path: Path, text: str, local: bool, compressors: Any) -> None:
+    store = str(tmp_path / "s.zarr") if local else {}
+    array = make(store, "str", (), 1, compressors=compressors)
     array.resize((3,))
     writer = ChunkWriter.of(array)
     assert writer is not None

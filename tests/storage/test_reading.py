@@ -1,8 +1,10 @@
 """Whoever reads holds the store and checks what is read: never zeros for a chunk that is gone."""
 
 import pickle
+import struct
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,10 @@ from apexflow.report import write_report
 from apexflow.storage import holds
 from apexflow.storage.checks import verify
 from apexflow.storage.compact import compact, expand
+from apexflow.storage.coordinates import ATTRIBUTE, coordinates_of
 from apexflow.storage.dataset import ClipDataset
 from apexflow.storage.export import export_gifs, export_maps, export_normalized
+from apexflow.storage.format import ADDED_COLUMNS
 from apexflow.storage.store import Store, open_store
 from apexflow.storage.writer import open_writer
 from tests.storage.stores import add_clips, make_store, random_clips
@@ -199,12 +203,38 @@ def test_a_store_of_an_earlier_version_opens(path: Path) -> None:
 
 def older(path: Path) -> None:
     """Take out of a store what stores of earlier versions lack."""
-    import shutil
+    group = zarr.open_group(path, mode="r+")
+    texts = [text[: text.index(', "crc32c"')] + "}" for text in group["clips/record"][:].tolist()]
+    group.create_array(
+        "clips/record",
+        data=np.asarray(texts, np.dtypes.StringDType()),
+        chunks=(1,),
+        compressors=None,
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=("clip",),
+        overwrite=True,
+    )
+    for name in ADDED_COLUMNS:
+        del group[f"clips/{name}"]
+    for name, columns in coordinates_of(open_store(path).layout).items():
+        attributes = group[name].attrs
+        attributes.put({key: value for key, value in attributes.items() if key != ATTRIBUTE})
+        for column in columns if name != "clips" else ():
+            if column != "frame_number":
+                del group[f"{name}/{column}"]
+    del group["clips"].attrs["column_digests"]
 
-    for name in ("person", "catalog", "flags"):
-        shutil.rmtree(path / "clips" / name)
-    group = zarr.open_group(path / "clips", mode="r+")
-    del group.attrs["column_digests"]
-    array = group["record"]
-    texts = [text[: text.index(', "crc32c"')] + "}" for text in array[:].tolist()]
-    array[:] = np.asarray(texts, array.dtype)
+
+def test_a_record_that_claims_gigabytes_is_not_believed(path: Path) -> None:
+    record = path / "clips" / "record" / "c.2"
+    data = record.read_bytes()
+    assert data[:4] == struct.pack("<I", 1)  # how many texts follow
+    claimed = 1 << 24
+    record.write_bytes(struct.pack("<I", claimed) + data[4:])
+    tracemalloc.start()
+    with pytest.raises(DamagedError, match="a commit record is damaged"):
+        open_store(path).records()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < claimed
+    assert [damage.index for damage in verify(path)] == [2]

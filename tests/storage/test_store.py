@@ -1,5 +1,6 @@
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apexflow import process
+from apexflow import process, protocols
+from apexflow.catalog import Catalog
 from apexflow.datasets import read_samm
-from apexflow.engine.recipe import Recipe
+from apexflow.engine.recipe import Map, Recipe
 from apexflow.engine.run.task import layout
 from apexflow.errors import ApexflowError
 from apexflow.storage.checks import verify
 from apexflow.storage.create import create_store
-from apexflow.storage.format import DONE, FRAME_CHUNK, ClipRecord, ClipRow
+from apexflow.storage.format import COORDINATES, DONE, FRAME_CHUNK, ClipRecord, ClipRow
 from apexflow.storage.store import open_store
 from apexflow.storage.writer import ClipArrays, StoreWriter
 
@@ -62,6 +64,64 @@ def test_opens_as_one_tree_with_xarray(store: StoreWriter) -> None:
         assert tree["flow/onset-apex"].dims == ("clip", "component", "y", "x")
         assert tree["flow"].attrs["units"] == "pixels of the crop"
         assert tree["clips/person"].values[0].startswith("samm/")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "windows", [("onset-apex",), ("consecutive",), ("onset-apex", "consecutive")]
+)
+def test_every_group_says_what_its_rows_are_of(
+    tmp_path: Path, samm_root: Path, small_recipe: Recipe, windows: tuple[str, ...]
+) -> None:
+    path, catalog = tmp_path / "s.zarr", protocols.samm5(read_samm(samm_root))
+    maps = {"hsv": Map(encoding="hsv", window=windows[0], size=(28, 28))}
+    recipe = replace(small_recipe, windows=windows, maps=maps)
+    process(catalog, path, recipe=recipe, workers=0, progress=False)
+    with xarray.open_datatree(path, engine="zarr", consolidated=False) as tree:
+        for name in ("clips", "frames", "flow", "maps"):
+            group = tree[name].to_dataset()
+            for array in group.data_vars.values():
+                axis = array.dims[0]
+                both = {"clip", "frame"} <= group.sizes.keys()
+                before = "frame_" if both and axis == "frame" else ""
+                assert {f"{before}{c}" for c in COORDINATES} <= array.coords.keys(), array.name
+                labels, names = array[f"{before}label"].values, array[f"{before}clip"].values
+                assert {
+                    (clip, label) for clip, label in zip(names, labels, strict=True) if clip
+                } <= {(clip.name, -1 if clip.label is None else clip.label) for clip in catalog}
+        assert tree["frames/label"].attrs["units"] == "class number"
+        for name in ("image", "shift", "rotation", "scale", "score"):
+            assert tree[f"frames/{name}"].attrs["units"]
+        assert all(a.attrs["units"] for g in ("flow", "maps") for a in tree[g].data_vars.values())
+        # One clip's frames, by its name alone.
+        clip = catalog[0]
+        frames = tree["frames"].to_dataset()
+        chosen = frames.isel(frame=np.flatnonzero(frames["clip"].values == clip.name))
+        assert (chosen.status == "done").all()
+        assert clip.onset in chosen.frame_number
+        blank = frames.isel(frame=np.flatnonzero(frames["clip"].values == ""))
+        assert (blank.frame_number == -1).all()
+    assert verify(path) == []
+
+
+def test_coordinates_cannot_disagree_with_the_table(store: StoreWriter, samm_root: Path) -> None:
+    path = folder(store)
+    group = zarr.open_group(path, mode="r+")
+    group["flow/label"][2] = 7
+    group["frames/clip"][0] = "another"
+    assert {damage.where for damage in verify(path)} == {
+        *("flow/label", f"frames/clip of clip {'/'.join(store.keys()[0])}")
+    }
+    recipe = Recipe.from_dict(store.attributes["recipe"])
+    process(read_samm(samm_root), path, recipe=recipe, workers=0, progress=False, repair=True)
+    assert verify(path) == []
+    # A label corrected in the table is corrected in every group.
+    relabelled = Catalog(replace(clip, label=4) for clip in read_samm(samm_root))
+    process(relabelled, path, recipe=recipe, workers=0, progress=False)
+    for name in ("clips", "flow", "maps"):
+        opened = xarray.open_zarr(path, group=name, consolidated=False)
+        assert (opened.label == 4).all()
+    assert verify(path) == []
 
 
 def test_walking_the_whole_hierarchy_warns_of_nothing(store: StoreWriter) -> None:
