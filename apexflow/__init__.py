@@ -40,7 +40,10 @@ _NAMES = {
     "verify": ("apexflow.storage.checks", "verify"),
     "compact": ("apexflow.storage.compact", "compact"),
     "ClipDataset": ("apexflow.storage.dataset", "ClipDataset"),
+    "folds": ("apexflow.training.folds", "folds"),
+    "leave_one_dataset_out": ("apexflow.training.folds", "leave_one_dataset_out"),
     "loso": ("apexflow.training.folds", "loso"),
+    "subject_kfold": ("apexflow.training.folds", "subject_kfold"),
     "train": ("apexflow.training", "train"),
 }
 
@@ -82,7 +85,7 @@ if TYPE_CHECKING:
     from apexflow.storage.dataset import ClipDataset
     from apexflow.storage.store import open_store as open  # noqa: A004 - the library's own verb
     from apexflow.training import train
-    from apexflow.training.folds import loso
+    from apexflow.training.folds import folds, leave_one_dataset_out, loso, subject_kfold
 
 
 def __getattr__(name: str) -> Any:

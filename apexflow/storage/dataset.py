@@ -170,6 +170,10 @@ class ClipDataset(Dataset[Sample]):
         The name of each label.
     names : tuple of str
         What messages call the stores.
+    options : dict
+        Of the arguments above those that say what a sample holds.
+    protocol : str or None
+        The name of the labels.
     collate : callable
         The ``collate_fn`` for a DataLoader: stacks, or pads with a mask where the length
         differs. It passes on what was read as a batch, which the default would take apart.
@@ -204,6 +208,17 @@ class ClipDataset(Dataset[Sample]):
         if maps is None and flow is None and roi is None and frames is None:
             maps = "hsv"
         targets = _targets(stores)
+        self.options = _given(
+            maps=maps,
+            flow=flow,
+            roi=roi,
+            frames=frames,
+            encode=encode,
+            size=size if encode is not None else None,
+            encode_options=dict(encode_options),
+            max_frames=max_frames,
+        )
+        self.protocol = _called(labels)
         self.transform = transform
         self.memory = memory
         self.names = tuple(target_name(target) for target in targets)
@@ -301,6 +316,11 @@ class ClipDataset(Dataset[Sample]):
     def in_memory(self) -> bool:
         """Whether everything was read into memory."""
         return self._memory is not None
+
+    @property
+    def holds_bytes(self) -> bool:
+        """Whether what a sample holds is stored as bytes, which are given as 0..1."""
+        return all(one.values.dtype == torch.uint8 for one in self.read([0]).values())
 
     def blocks(self, indices: Sequence[int]) -> list[list[int]]:
         """Group samples by the chunks, or shards, that hold them: what is read together."""
@@ -417,6 +437,16 @@ class ClipDataset(Dataset[Sample]):
                 frames = (len(self._places[i].info[name].frames) for i in mine)
                 total += each * (sum(frames) if part.ragged else len(mine))
         return total
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Return the options that say something."""
+    return {name: value for name, value in options.items() if value not in (None, {})}
+
+
+def _called(labels: Labels) -> str | None:
+    """Return what labels are called: a protocol's name, a file's path."""
+    return getattr(labels, "name", None) or (None if labels is None else str(labels))
 
 
 def _one(values: Mapping[str, Any]) -> Any:

@@ -17,15 +17,21 @@ _NAMES = {
     "inner_split": "folds",
     "leave_one_dataset_out": "folds",
     "loso": "folds",
+    "subject_kfold": "folds",
     "TrainConfig": "config",
     "train": "run",
 }
-_MODULES = ("config", "figures", "folds", "metrics", "models", "results", "run")
+_MODULES = ("checkpoint", "config", "figures", "folds", "metrics", "models", "results", "run")
 
 if TYPE_CHECKING:
     from apexflow.training import models
     from apexflow.training.config import TrainConfig
-    from apexflow.training.folds import inner_split, leave_one_dataset_out, loso
+    from apexflow.training.folds import (
+        inner_split,
+        leave_one_dataset_out,
+        loso,
+        subject_kfold,
+    )
     from apexflow.training.metrics import Scores, scores
     from apexflow.training.run import train
 
@@ -37,6 +43,7 @@ __all__ = [
     "loso",
     "models",
     "scores",
+    "subject_kfold",
     "train",
 ]
 

@@ -21,7 +21,8 @@ class Feeder:
     """Gives training batches of some clips of a data set, another order each epoch.
 
     What is in memory is drawn from at random; what is not comes in shuffled blocks, read by
-    ``workers`` processes.
+    ``workers`` processes (`reading_order` says which). Without ``shuffle``, clips come as the
+    data set has them. Oversampling draws anew each epoch which clips of rarer classes repeat.
     """
 
     def __init__(
@@ -31,14 +32,15 @@ class Feeder:
         *,
         batch_size: int,
         seed: int,
+        shuffle: bool = True,
         oversample: bool = False,
         workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
         self._dataset, self._batch_size, self._seed = dataset, batch_size, seed
-        self._indices = _oversampled(dataset, indices) if oversample else list(indices)
+        self._indices, self._shuffle, self._oversample = list(indices), shuffle, oversample
         self._stream = None
-        if not dataset.in_memory:
+        if reading_order(dataset, shuffle=shuffle, oversample=oversample, workers=workers):
             self._stream = dataset.stream(self._indices, batch_size=batch_size, seed=seed)
             self._loader: DataLoader[Batch] = DataLoader(
                 self._stream,
@@ -59,9 +61,25 @@ class Feeder:
             self._stream.set_epoch(number)
             yield from self._loader
             return
-        order = np.random.default_rng((self._seed, number)).permutation(self._indices)
-        for start in range(0, len(order), self._batch_size):
-            yield self._dataset.batch(order[start : start + self._batch_size].tolist())
+        rng = np.random.default_rng((self._seed, number))
+        order = _oversampled(self._dataset, self._indices, rng) if self._oversample else None
+        order = self._indices if order is None else order
+        if self._shuffle:
+            order = rng.permutation(order).tolist()
+        yield from in_order(self._dataset, order, self._batch_size)
+
+
+def reading_order(
+    dataset: ClipDataset, *, shuffle: bool, oversample: bool, workers: int
+) -> dict[str, int]:
+    """Return what the order of clips depends on beside the seed: nothing, but where blocks stream.
+
+    What lies in memory, keeps its order or is drawn clip by clip is read in an order that the
+    seed alone decides; blocks are joined as far as ``memory`` goes and dealt to ``workers``.
+    """
+    if dataset.in_memory or oversample or not shuffle:
+        return {}
+    return {"memory": dataset.memory, "workers": max(1, workers)}
 
 
 def in_order(dataset: ClipDataset, indices: Sequence[int], batch_size: int) -> Iterator[Batch]:
@@ -97,20 +115,25 @@ class Normalization:
 
     Attributes
     ----------
-    kind : "none", "half", "channel" or "sample"
+    kind : "none", "half", "bytes", "channel" or "sample"
     mean, deviation : tuple of float
         Of each channel, over the clips learned from; empty for other kinds.
+    scale : float
+        255 for "bytes" where the clips are stored as bytes, which are given as 0..1.
     """
 
     kind: str
     mean: tuple[float, ...] = ()
     deviation: tuple[float, ...] = ()
+    scale: float = 1.0
 
     @classmethod
     def fit(
         cls, kind: str, dataset: ClipDataset, indices: Sequence[int], batch_size: int = 64
     ) -> Normalization:
         """Measure what ``kind`` needs over these clips, and no others."""
+        if kind == "bytes":
+            return cls(kind, scale=255.0 if dataset.holds_bytes else 1.0)
         if kind != "channel":
             return cls(kind)
         total, square = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
@@ -135,6 +158,8 @@ class Normalization:
         return self._tensor(values)
 
     def _tensor(self, values: torch.Tensor) -> torch.Tensor:
+        if self.kind == "bytes":
+            return values if self.scale == 1 else values * self.scale
         if self.kind == "half":
             return (values - 0.5) / 0.5
         if self.kind == "channel":
@@ -184,10 +209,19 @@ def _by_channel(values: Input) -> torch.Tensor:
     return tensor.movedim(-3, 0).flatten(1).to(torch.float64)
 
 
-def _oversampled(dataset: ClipDataset, indices: Sequence[int]) -> list[int]:
-    """Repeat clips of rarer classes until all classes are equally frequent."""
+def _oversampled(
+    dataset: ClipDataset, indices: Sequence[int], rng: np.random.Generator
+) -> list[int]:
+    """Repeat clips of rarer classes, drawn at random, until all classes are equally frequent.
+
+    No clip repeats once more often than another of its class.
+    """
     by_class: dict[int, list[int]] = {}
     for i in indices:
         by_class.setdefault(dataset.samples[i].label, []).append(i)
     most = max(len(mine) for mine in by_class.values())
-    return [mine[k % len(mine)] for mine in by_class.values() for k in range(most)]
+    drawn = []
+    for mine in by_class.values():
+        times, more = divmod(most, len(mine))
+        drawn += mine * times + rng.permutation(mine)[:more].tolist()
+    return drawn

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from apexflow.errors import ApexflowError
+from apexflow.training.own import is_name, name_of
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
-    "folds": ("subject", "dataset"),
-    "loss": ("cross-entropy", "focal"),
-    "schedule": ("constant", "cosine"),
-    "normalize": ("none", "half", "channel", "sample"),
+    "normalize": ("none", "half", "bytes", "channel", "sample"),
     "balance": ("none", "weights", "oversample"),
     "augment": ("none", "frames", "flow"),
-    "choose": ("checkpoint", "epochs"),
+    "choose": ("last", "checkpoint", "epochs"),
+}
+# What may be a name of ours, or the user's own: a callable or its "package.module:name".
+_OWN: Mapping[str, tuple[str, ...]] = {
+    "optimizer": ("adam", "adamw", "sgd"),
+    "loss": ("cross-entropy", "focal"),
+    "schedule": ("constant", "cosine"),
 }
 
 
@@ -25,30 +31,41 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 class TrainConfig:
     """How a model is trained and tested, the same in every fold.
 
+    What is the user's own (``model``, ``optimizer``, ``loss``, ``schedule``) is a callable, or
+    its name as "package.module:name".
+
     Attributes
     ----------
-    model : str
-        A key of `PRESETS`.
+    model : str or callable
+        A key of `PRESETS`; or (n_classes, sample) to `torch.nn.Module`, ``sample`` being one
+        sample's tensor; or (n_classes), where a second argument has a default. The module takes
+        a batch (of sequences also their mask) and returns logits (n, n_classes).
     protocol : str or None
         Name or TOML file of the protocol that gives the classes; None takes the labels that
         the store holds.
     sample : dict
         What a sample holds: arguments of `ClipDataset`, such as {"maps": "hsv"}. Empty takes
         what the model is made for, as far as the store has it.
-    folds : "subject" or "dataset"
-        What is left out in each fold.
+    folds : str or int
+        What is left out in each fold: "subject" (LOSO), "dataset", one of so many groups of
+        people, or what a CSV file says (`apexflow.training.folds.make_folds`).
     epochs, batch_size : int
     lr, weight_decay : float
-        Of Adam.
-    loss : "cross-entropy" or "focal"
-        Focal with gamma 2 (doi:10.1109/ICCV.2017.324).
-    schedule : "constant" or "cosine"
-        Of the learning rate, to zero over all epochs.
+    optimizer : str or callable
+        "adam", "adamw", "sgd" (momentum 0.9); or (parameters, lr=…, weight_decay=…) to
+        `torch.optim.Optimizer`, as the classes of `torch.optim` are.
+    loss : str or callable
+        "cross-entropy", "focal" with gamma 2 (doi:10.1109/ICCV.2017.324); or
+        (logits, targets) to a number.
+    schedule : str or callable
+        Of the learning rate: "constant", "cosine" to zero over all epochs; or
+        (optimizer, epochs) to a scheduler of torch, which steps once an epoch.
     clip_norm : float
         Largest norm of the gradient; infinity leaves it.
     normalize : str
-        "half" to mean and deviation 0.5, "sample" each sample by its own mean and deviation,
-        "channel" by those of each channel over the clips that are learned from, "none".
+        "half" to mean and deviation 0.5, "bytes" to 0..255 what is stored as bytes, "sample"
+        each sample by its own mean and deviation, "channel" by those of each channel over the
+        clips that are learned from, "none".
     balance : str
         "weights" of classes in the loss, or "oversample" of clips of rarer classes, by the clips
         that are learned from; "none".
@@ -56,73 +73,201 @@ class TrainConfig:
         Of clips that are learned from: "frames" flips whole clips, and changes brightness and
         contrast by up to a tenth; "flow" flips stored flow, with the sign of its horizontal
         component. "none".
+    shuffle : bool
+        Another order of the clips each epoch; False keeps the data set's.
+    choose : str
+        Which network is tested. "last": learn from all training clips, and test the network
+        of the last epoch. "checkpoint": keep some people for inner validation, and test the
+        network of the best epoch there. "epochs": find the best epoch so, then train again on
+        all training clips for as many epochs.
     validation : float
         Part of the training clips, whole subjects, that chooses the epoch.
-    choose : "checkpoint" or "epochs"
-        Test the network of the best epoch, or train again on all training clips for as many
-        epochs.
     patience : int
-        Epochs without a better one, after which a fold ends; 0 goes on to the last.
+        Epochs without a better one on inner validation, after which a fold ends; 0 goes on to
+        the last.
+    report_leak : bool
+        Also record what choosing each fold's epoch on the tested clips would have claimed.
     seed : int
+    threads : int
+        CPU threads that one fold computes with; another number rounds otherwise.
     weights : str or None
         A file of weights for the trunk of a ResNet.
     options : dict
         Further arguments of the model.
     """
 
-    model: str
+    model: str | Callable[..., Any]
     protocol: str | None = None
     sample: Mapping[str, Any] = field(default_factory=dict)
-    folds: str = "subject"
+    folds: str | int = "subject"
     epochs: int = 100
     batch_size: int = 32
     lr: float = 1e-3
     weight_decay: float = 0.0
-    loss: str = "cross-entropy"
-    schedule: str = "constant"
+    optimizer: str | Callable[..., Any] = "adam"
+    loss: str | Callable[..., Any] = "cross-entropy"
+    schedule: str | Callable[..., Any] = "constant"
     clip_norm: float = math.inf
     normalize: str = "none"
     balance: str = "none"
     augment: str = "none"
+    shuffle: bool = True
+    choose: str = "last"
     validation: float = 0.2
-    choose: str = "checkpoint"
     patience: int = 0
+    report_leak: bool = False
     seed: int = 0
+    threads: int = 1
     weights: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_types()
         for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ApexflowError(
-                    f"{name} must be one of {', '.join(allowed)}. Got {getattr(self, name)!r}."
-                )
-        for name in ("epochs", "batch_size"):
+            _one_of(name, getattr(self, name), allowed)
+        for name, allowed in _OWN.items():
+            value = getattr(self, name)
+            if not callable(value) and not is_name(value):
+                _one_of(name, value, allowed, own=True)
+        for name in ("epochs", "batch_size", "threads"):
             if getattr(self, name) < 1:
                 raise ApexflowError(f"{name} must be 1 or more. Got {getattr(self, name)}.")
         for name in ("lr", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ApexflowError(f"{name} must be more than 0. Got {getattr(self, name)}.")
+        for name in ("weight_decay", "patience"):
+            if not getattr(self, name) >= 0:
+                raise ApexflowError(f"{name} must be 0 or more. Got {getattr(self, name)}.")
+        if not 0 < self.validation < 1:
+            raise ApexflowError(f"validation must lie between 0 and 1. Got {self.validation!r}.")
+        if self.choose == "last" and self.patience:
+            raise ApexflowError(
+                "patience waits for inner validation, which choose 'last' does without: take "
+                "choose 'checkpoint' or 'epochs', or patience 0"
+            )
+        if self.balance == "weights" and _own(self.loss):
+            raise ApexflowError(
+                "balance 'weights' weighs the losses of ours: let your own loss weigh classes, "
+                "or take balance 'oversample'"
+            )
+
+    def _check_types(self) -> None:
+        """Refuse what a TOML file or a caller may have written in another type."""
+        for one in fields(self):
+            value, kind = getattr(self, one.name), _TYPES.get(one.name)
+            if kind is None:
+                continue
+            if kind is float and isinstance(value, int) and not isinstance(value, bool):
+                object.__setattr__(self, one.name, float(value))
+            elif not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise ApexflowError(f"{one.name} must be {_CALLED[kind]}. Got {value!r}.")
 
     @classmethod
-    def of(cls, model: str, **changes: Any) -> TrainConfig:
-        """Return the published settings of a model, with changes.
+    def of(cls, model: str | Callable[..., Any], **changes: Any) -> TrainConfig:
+        """Return the published settings of a model, with changes; of an own model the defaults.
 
         Raises `ApexflowError` for an unknown model or setting.
         """
-        if model not in PRESETS:
-            raise ApexflowError(f"model must be one of {', '.join(PRESETS)}. Got {model!r}.")
         known = {f.name for f in fields(cls)}
         for name in changes:
             if name not in known:
                 raise ApexflowError(f"a training has no setting {name!r}; it has {sorted(known)}")
-        return replace(cls(model=model, **PRESETS[model].settings), **changes)
+        if callable(model) or is_name(model):
+            return cls(model=model, **changes)
+        if model not in PRESETS:
+            raise ApexflowError(
+                f"model must be one of {', '.join(PRESETS)}, or your own as package.module:name. "
+                f"Got {model!r}."
+            )
+        settings = dict(PRESETS[model].settings)
+        if changes.get("choose") == "last":
+            settings.pop("patience", None)
+        return replace(cls(model=model), **{**settings, **changes})
+
+    @classmethod
+    def from_toml(cls, path: str | Path, **changes: Any) -> TrainConfig:
+        """Read settings from a TOML file, with changes; what it leaves out is the model's.
+
+        Raises `ApexflowError` when the file cannot be read, names no model or an unknown
+        setting, or a value is not allowed.
+        """
+        return cls.of(**{**read_toml(path), **changes})
+
+    @property
+    def preset(self) -> Preset | None:
+        """What the model is published with; None of an own model."""
+        return PRESETS.get(self.model) if isinstance(self.model, str) else None
+
+    @property
+    def model_name(self) -> str:
+        """How tables call the model."""
+        name = name_of(self.model)
+        return name if ":" not in name else name.rpartition(":")[2]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        values = asdict(self)
+        """Return plain JSON values; the user's own things by their names."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        for name in ("model", *_OWN):
+            values[name] = name_of(values[name])
+        for name in ("sample", "options"):
+            values[name] = {key: _plain(value) for key, value in values[name].items()}
         values["clip_norm"] = None if math.isinf(self.clip_norm) else self.clip_norm
         return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """Return what `to_dict` gave; what was given as a callable is its name now."""
+        found = {one.name: values[one.name] for one in fields(cls) if one.name in values}
+        if found.get("clip_norm", 0) is None:
+            found["clip_norm"] = math.inf
+        return cls(**found)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Return the settings of a TOML file as a dict; `ApexflowError` when it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            values = tomllib.load(file)
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise ApexflowError(f"{path}: cannot be read as settings ({reason})") from None
+    if "model" not in values:
+        raise ApexflowError(f'{path}: names no model; write model = "ststnet" or another')
+    return values
+
+
+_TYPES: Mapping[str, type] = {
+    "epochs": int,
+    "batch_size": int,
+    "lr": float,
+    "weight_decay": float,
+    "clip_norm": float,
+    "shuffle": bool,
+    "validation": float,
+    "patience": int,
+    "report_leak": bool,
+    "seed": int,
+    "threads": int,
+    "sample": Mapping,
+    "options": Mapping,
+}
+_CALLED = {int: "a whole number", float: "a number", bool: "true or false", Mapping: "a table"}
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...], *, own: bool = False) -> None:
+    if value not in allowed:
+        more = "; your own is named package.module:name" if own else ""
+        raise ApexflowError(f"{name} must be one of {', '.join(allowed)}. Got {value!r}{more}.")
+
+
+def _own(value: Any) -> bool:
+    return callable(value) or is_name(value)
+
+
+def _plain(value: Any) -> Any:
+    if callable(value):
+        return name_of(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +295,7 @@ class Preset:
 _FLOW = {"flow": "onset-apex"}
 # Its config file; 20 epochs without a better one, focal loss and clipping are its trainer's.
 _ROI = {
+    "choose": "checkpoint",
     "epochs": 60,
     "lr": 1e-4,
     "loss": "focal",
@@ -164,8 +310,15 @@ _ROI_SAMPLES = (
     {"roi": ("onset-apex", "apex-offset"), "encode": "hsv", "size": (224, 224)},
     {"roi": "onset-apex", "encode": "hsv", "size": (224, 224)},
 )
-_RESNET = {"epochs": 50, "lr": 1e-4, "patience": 15, "normalize": "half"}
+_RESNET = {
+    "choose": "checkpoint",
+    "epochs": 50,
+    "lr": 1e-4,
+    "patience": 15,
+    "normalize": "half",
+}
 _SEQUENCE = {
+    "choose": "checkpoint",
     "epochs": 50,
     "batch_size": 8,
     "lr": 1e-3,
@@ -179,8 +332,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "ststnet": Preset(
             network="STSTNet",
-            # Its published training: Adam at 5e-5, 800 epochs of batches of 256.
-            settings={"epochs": 800, "batch_size": 256, "lr": 5e-5},
+            # Its published training: Adam at 5e-5, 800 epochs of batches of 256, maps as 0..255,
+            # and the last network of all training clips.
+            settings={"epochs": 800, "batch_size": 256, "lr": 5e-5, "normalize": "bytes"},
             samples=({"maps": "uv-strain"}, {**_FLOW, "encode": "uv-strain"}),
         ),
         "flow-resnet": Preset(

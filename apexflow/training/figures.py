@@ -37,10 +37,12 @@ def draw_curves(path: Path, folds: Mapping[str, Mapping[str, Sequence[float]]]) 
     """Draw each fold's curves thin and their mean thick, as PNG: losses, UAR on validation."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.5), layout="constrained")
-    names = {"loss": "loss", "validation_loss": "inner validation loss"}
-    names["validation_uar"] = "inner validation UAR"
-    for axes, (name, title) in zip(figure.subplots(1, 3), names.items(), strict=True):
+    titles = {"loss": "loss", "validation_loss": "inner validation loss"}
+    titles["validation_uar"] = "inner validation UAR"
+    there = {name: title for name, title in titles.items() if name in next(iter(folds.values()))}
+    figure = Figure(figsize=(3.7 * len(there), 3.5), layout="constrained")
+    places = figure.subplots(1, len(there), squeeze=False)[0]
+    for axes, (name, title) in zip(places, there.items(), strict=True):
         curves = [np.asarray(curve[name]) for curve in folds.values()]
         for curve in curves:
             axes.plot(np.arange(1, len(curve) + 1), curve, color="0.7", linewidth=0.6)

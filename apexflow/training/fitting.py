@@ -1,4 +1,4 @@
-"""One fold: learn from some people, choose the epoch on others, predict the one left out."""
+"""One fold: learn from some people, predict the ones left out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from apexflow.errors import ApexflowError
 from apexflow.storage.collate import Padded
 from apexflow.storage.dataset import ClipDataset
 from apexflow.training.batches import (
@@ -27,36 +28,56 @@ from apexflow.training.batches import (
     one_input,
     to_device,
 )
-from apexflow.training.build import make_network
+from apexflow.training.build import make_loss, make_network, make_optimizer, make_schedule
+from apexflow.training.checkpoint import Bookmark
 from apexflow.training.config import TrainConfig
 from apexflow.training.folds import Fold, inner_split
 
-_FOCUS = 2.0
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """What choosing the epoch on the tested clips would have claimed: no result, but a warning.
+
+    Attributes
+    ----------
+    epoch : int
+        The epoch at which most of them were right, counted from 1.
+    predicted : tuple of int
+        The classes given to them then.
+    """
+
+    epoch: int
+    predicted: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What one fold gave.
+    """What one training gave.
 
     Attributes
     ----------
-    fold : Fold
     epoch : int
-        The epoch chosen on inner validation, counted from 1.
-    probabilities : float32 (test clips, n_classes)
+        The epoch whose network this is, counted from 1.
     curves : dict of name to list of float
-        One value an epoch: loss, validation_loss, validation_uar.
+        One value an epoch: loss; with inner validation also validation_loss, validation_uar.
     normalization : Normalization
     state : dict
         The network's weights.
+    sample_shape : tuple of int
+        Of one sample, as the network was first fed.
+    probabilities : float32 (test clips, n_classes)
+        Empty where nobody is tested.
+    leak : Leak or None
+        Where it was asked for.
     """
 
-    fold: Fold
     epoch: int
-    probabilities: NDArray[np.float32]
     curves: dict[str, list[float]]
     normalization: Normalization
     state: dict[str, Any] = field(repr=False)
+    sample_shape: tuple[int, ...]
+    probabilities: NDArray[np.float32]
+    leak: Leak | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,43 +98,98 @@ class Machine:
     workers: int = 0
 
 
+def _nothing(_: int) -> None:
+    return None
+
+
 def fit_fold(
     dataset: ClipDataset,
     fold: Fold,
     config: TrainConfig,
     machine: Machine,
-    on_epoch: Callable[[int], None] = lambda _: None,
+    on_epoch: Callable[[int], None] = _nothing,
+    bookmark: Bookmark | None = None,
 ) -> Fitted:
     """Train and test one fold; the same seed and fold give the same result.
 
-    The clips of ``fold.test`` are read once, by the network that inner validation chose.
-    ``on_epoch`` is called with the number of each epoch that is done, from 1.
+    The clips of ``fold.test`` have no say in it. ``on_epoch`` is called with the number of each
+    epoch that is done, from 1; ``bookmark`` keeps the state, and is gone on from.
     """
     seed = fold_seed(config.seed, fold.name)
-    fit, validation = inner_split(
-        dataset.samples, fold.train, fraction=config.validation, seed=seed
+    return fit(
+        *(dataset, fold.train, config, machine),
+        seed=seed,
+        test=fold.test,
+        on_epoch=on_epoch,
+        bookmark=bookmark,
     )
-    with deterministic(seed, machine.device):
-        trial = _Training(dataset, fit, config, machine, seed)
-        best = trial.run(validation, on_epoch)
+
+
+def fit(
+    dataset: ClipDataset,
+    indices: Sequence[int],
+    config: TrainConfig,
+    machine: Machine,
+    *,
+    seed: int,
+    test: Sequence[int] = (),
+    on_epoch: Callable[[int], None] = _nothing,
+    bookmark: Bookmark | None = None,
+) -> Fitted:
+    """Train on some clips as ``config.choose`` says, and predict ``test``, clip by clip."""
+    bookmark = Bookmark() if bookmark is None else bookmark
+    held_out: Sequence[int] = ()
+    learnt = indices
+    if config.choose != "last":
+        learnt, held_out = inner_split(
+            dataset.samples, indices, fraction=config.validation, seed=seed
+        )
+    watched = test if config.report_leak else ()
+    kept = bookmark.read()
+    with deterministic(seed, machine.device, config.threads):
+        course = None if kept is None else _Course.of(kept["found"])
+        if course is None:
+            training = _Training(dataset, learnt, config, machine, seed)
+            course = training.run(
+                *(config.epochs, bookmark, kept, on_epoch), held_out=held_out, watched=watched
+            )
+            kept = None
+        if config.choose == "checkpoint":
+            training.network.load_state_dict(course.best)
         if config.choose == "epochs":
             torch.manual_seed(seed)
-            final = _Training(dataset, fold.train, config, machine, seed)
-            for epoch in range(1, best.epoch + 1):
-                final.step_epoch(epoch)
-            network, normalization = final.network, final.normalization
-        else:
-            network, normalization = trial.network, trial.normalization
-            network.load_state_dict(best.state)
-        logits = _logits(network, normalization, dataset, fold.test, config, machine)
+            training = _Training(dataset, indices, config, machine, seed, found=course)
+            training.run(course.epoch, bookmark, kept)
+        network, normalization = training.network, training.normalization
+        found = predict_clips(network, normalization, dataset, test, machine)
     return Fitted(
-        fold=fold,
-        epoch=best.epoch,
-        probabilities=torch.softmax(logits, 1).numpy(),
-        curves=best.curves,
+        epoch=course.epoch,
+        curves=course.curves,
         normalization=normalization,
         state={name: value.cpu() for name, value in network.state_dict().items()},
+        sample_shape=training.sample_shape,
+        probabilities=found,
+        leak=Leak(course.leak_epoch, tuple(course.leak)) if watched else None,
     )
+
+
+@torch.no_grad()
+def predict_clips(
+    network: nn.Module,
+    normalization: Normalization,
+    dataset: ClipDataset,
+    indices: Sequence[int],
+    machine: Machine,
+) -> NDArray[np.float32]:
+    """Return float32 (n, n_classes), the probabilities of each class.
+
+    Each clip is computed by itself, so that the same network gives the same clip the same bits
+    whatever is predicted with it.
+    """
+    if not indices:
+        return np.zeros((0, len(dataset.classes)), np.float32)
+    rows = _logits(network, normalization, dataset, indices, 1, machine)
+    return torch.softmax(rows, 1).numpy()
 
 
 def fold_seed(seed: int, name: str) -> int:
@@ -122,35 +198,69 @@ def fold_seed(seed: int, name: str) -> int:
 
 
 @contextmanager
-def deterministic(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch and ask a GPU for repeatable kernels; leave torch as it was afterwards."""
+def deterministic(seed: int, device: torch.device, threads: int = 1) -> Iterator[None]:
+    """Seed torch, fix its threads and a GPU's kernels; leave torch as it was afterwards."""
     on_gpu = device.type == "cuda"
+    before_threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.manual_seed(seed)
-        if not on_gpu:  # the CPU repeats itself, and asking it loads the compiler: 3 s
-            yield
-            return
-        before = torch.are_deterministic_algorithms_enabled()
-        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-        # cuBLAS repeats its results only with a fixed workspace.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        # Sums are split over threads: another number of them rounds otherwise.
+        torch.set_num_threads(threads)
         try:
-            yield
+            with _repeatable_kernels() if on_gpu else nullcontext():
+                yield
         finally:
-            torch.use_deterministic_algorithms(before, warn_only=warn_only)
+            torch.set_num_threads(before_threads)
+
+
+@contextmanager
+def _repeatable_kernels() -> Iterator[None]:
+    """Ask for repeatable GPU kernels; the CPU repeats itself, and asking it loads a compiler."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    tf32 = torch.backends.cudnn.allow_tf32
+    # cuBLAS repeats its results only with a fixed workspace.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        torch.backends.cudnn.allow_tf32 = tf32
 
 
 @dataclass(slots=True)
-class _Best:
-    """The best epoch so far, and all epochs' curves."""
+class _Course:
+    """How a training went so far.
 
+    Attributes
+    ----------
+    done : int
+        Epochs.
+    epoch, rank, best
+        The best epoch on inner validation, its recall and loss, and its weights; without inner
+        validation the last one.
+    curves : dict
+    leak_epoch, leak_right, leak
+        The epoch at which most of the watched clips were right, how many, and their classes.
+    """
+
+    done: int = 0
     epoch: int = 0
     rank: tuple[float, float] = (-np.inf, -np.inf)
-    state: dict[str, Any] = field(default_factory=dict)
-    curves: dict[str, list[float]] = field(
-        default_factory=lambda: {"loss": [], "validation_loss": [], "validation_uar": []}
-    )
+    best: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, list[float]] = field(default_factory=lambda: {"loss": []})
+    leak_epoch: int = 0
+    leak_right: int = -1
+    leak: list[int] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def of(cls, values: dict[str, Any] | None) -> _Course | None:
+        return None if values is None else cls(**{**values, "rank": tuple(values["rank"])})
 
 
 class _Training:
@@ -163,25 +273,28 @@ class _Training:
         config: TrainConfig,
         machine: Machine,
         seed: int,
+        found: _Course | None = None,
     ) -> None:
         self._dataset, self._config, self._machine = dataset, config, machine
+        self._found = found
         self.normalization = Normalization.fit(config.normalize, dataset, indices)
-        sample, _ = dataset[indices[0]]
+        values, _ = dataset[indices[0]]
+        sample = self.normalization(_tensor(values)[None])
+        assert isinstance(sample, torch.Tensor)
+        self.sample_shape = tuple(sample.shape[1:])
         n_classes = len(dataset.classes)
-        self.network = make_network(config, _tensor(sample), n_classes).to(machine.device)
-        # Fused: 4x faster than the default on a CPU, where a ResNet's step is half of the time.
-        self._optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
-        )
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, self._rate)
+        self.network = make_network(config, sample[0], n_classes).to(machine.device)
+        self._optimizer = make_optimizer(config, self.network.parameters())
+        self._schedule = make_schedule(config, self._optimizer)
         labels = [dataset.samples[i].label for i in indices]
         weights = class_weights(labels, n_classes).to(machine.device)
-        self._weights = weights if config.balance == "weights" else None
+        self._loss = make_loss(config, weights if config.balance == "weights" else None, n_classes)
         self._feeder = Feeder(
             dataset,
             indices,
             batch_size=config.batch_size,
             seed=seed,
+            shuffle=config.shuffle,
             oversample=config.balance == "oversample",
             workers=machine.workers,
             pin_memory=machine.device.type == "cuda",
@@ -189,21 +302,36 @@ class _Training:
         self._rng = torch.Generator().manual_seed(seed)
         self._scaler = torch.amp.GradScaler(machine.device.type, enabled=_scaled(machine))
 
-    def run(self, validation: Sequence[int], on_epoch: Callable[[int], None]) -> _Best:
-        """Train to the last epoch, or until patience ends; return the best on validation."""
-        best = _Best()
-        for epoch in range(1, self._config.epochs + 1):
-            best.curves["loss"].append(self.step_epoch(epoch))
-            loss, uar = self._validate(validation)
-            best.curves["validation_loss"].append(loss)
-            best.curves["validation_uar"].append(uar)
-            if (uar, -loss) > best.rank:
-                best.rank, best.epoch = (uar, -loss), epoch
-                best.state = copy.deepcopy(self.network.state_dict())
-            on_epoch(epoch)
-            if 0 < self._config.patience <= epoch - best.epoch:
-                break
-        return best
+    def run(
+        self,
+        epochs: int,
+        bookmark: Bookmark,
+        kept: dict[str, Any] | None,
+        on_epoch: Callable[[int], None] = _nothing,
+        *,
+        held_out: Sequence[int] = (),
+        watched: Sequence[int] = (),
+    ) -> _Course:
+        """Train to the last epoch, or until patience ends; ``held_out`` chooses the best.
+
+        ``kept`` is the state that an earlier training was cut short in.
+        """
+        course = _Course() if kept is None else self._take_up(kept)
+        while course.done < epochs and not self._out_of_patience(course):
+            course.done += 1
+            course.curves["loss"].append(self.step_epoch(course.done))
+            if held_out:
+                self._validate(course, held_out)
+            else:
+                course.epoch = course.done
+            if watched:
+                self._watch(course, watched)
+            on_epoch(course.done)
+            bookmark.keep(lambda: self._state(course))
+        return course
+
+    def _out_of_patience(self, course: _Course) -> bool:
+        return 0 < self._config.patience <= course.done - course.epoch and bool(course.best)
 
     def step_epoch(self, epoch: int) -> float:
         """Learn from every clip once; return the mean loss."""
@@ -218,35 +346,80 @@ class _Training:
                 loss = self._loss(_call(self.network, inputs), targets)
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self._scaler.unscale_(self._optimizer)
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self._config.clip_norm)
+            if self._config.clip_norm < np.inf:
+                torch.nn.utils.clip_grad_norm_(self.network.parameters(), self._config.clip_norm)
             self._scaler.step(self._optimizer)
             self._scaler.update()
-            total, count = total + float(loss.detach()) * len(labels), count + len(labels)
+            value = float(loss.detach())
+            if not np.isfinite(value) and not self._scaler.is_enabled():
+                raise ApexflowError(
+                    f"the loss is {value} in epoch {epoch}: take a lower --lr, clip the gradient "
+                    "(--clip-norm 5), or look at the values of the clips"
+                )
+            total, count = total + value * len(labels), count + len(labels)
         self._schedule.step()
         return total / max(1, count)
 
-    def _validate(self, indices: Sequence[int]) -> tuple[float, float]:
-        logits = _logits(
-            self.network, self.normalization, self._dataset, indices, self._config, self._machine
-        )
+    def _validate(self, course: _Course, indices: Sequence[int]) -> None:
+        logits = self._all_logits(indices)
         labels = self._dataset.labels[list(indices)]
         loss = float(nn.functional.cross_entropy(logits, labels))
         right = logits.argmax(1) == labels
         # As `scores` has it, without its 20 ms an epoch.
         recalls = [float(right[labels == label].float().mean()) for label in set(labels.tolist())]
-        return loss, float(np.mean(recalls))
+        uar = float(np.mean(recalls))
+        course.curves.setdefault("validation_loss", []).append(loss)
+        course.curves.setdefault("validation_uar", []).append(uar)
+        if (uar, -loss) > course.rank:
+            course.rank, course.epoch = (uar, -loss), course.done
+            course.best = copy.deepcopy(self.network.state_dict())
 
-    def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        if self._config.loss == "cross-entropy":
-            return nn.functional.cross_entropy(logits, targets, weight=self._weights)
-        log_p = torch.log_softmax(logits.float(), 1).gather(1, targets[:, None])[:, 0]
-        losses = -((1 - log_p.exp()) ** _FOCUS) * log_p
-        return (losses if self._weights is None else losses * self._weights[targets]).mean()
+    def _watch(self, course: _Course, indices: Sequence[int]) -> None:
+        """Note the epoch that a look at the tested clips would choose; nothing depends on it."""
+        predicted = self._all_logits(indices).argmax(1)
+        right = int((predicted == self._dataset.labels[list(indices)]).sum())
+        if right > course.leak_right:
+            course.leak_epoch, course.leak_right = course.done, right
+            course.leak = predicted.tolist()
 
-    def _rate(self, epoch: int) -> float:
-        if self._config.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + float(np.cos(np.pi * epoch / self._config.epochs)))
+    def _all_logits(self, indices: Sequence[int]) -> torch.Tensor:
+        return _logits(
+            self.network,
+            self.normalization,
+            self._dataset,
+            indices,
+            self._config.batch_size,
+            self._machine,
+        )
+
+    def _state(self, course: _Course) -> dict[str, Any]:
+        """Return all that the rest of the training depends on."""
+        on_gpu = self._machine.device.type == "cuda"
+        return {
+            "course": course.to_dict(),
+            "found": None if self._found is None else self._found.to_dict(),
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "rng": self._rng.get_state(),
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self._machine.device) if on_gpu else None,
+        }
+
+    def _take_up(self, kept: dict[str, Any]) -> _Course:
+        """Go on in the state of a training that was cut short; return its course."""
+        self.network.load_state_dict(kept["network"])
+        self._optimizer.load_state_dict(kept["optimizer"])
+        self._schedule.load_state_dict(kept["schedule"])
+        self._scaler.load_state_dict(kept["scaler"])
+        self._rng.set_state(kept["rng"])
+        torch.set_rng_state(kept["torch_rng"])
+        if kept["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(kept["cuda_rng"], self._machine.device)
+        course = _Course.of(kept["course"])
+        assert course is not None
+        return course
 
 
 @torch.no_grad()
@@ -255,13 +428,13 @@ def _logits(
     normalization: Normalization,
     dataset: ClipDataset,
     indices: Sequence[int],
-    config: TrainConfig,
+    batch_size: int,
     machine: Machine,
 ) -> torch.Tensor:
     """Return (n, n_classes) float32 on the CPU, clips in this order."""
     network.eval()
     found = []
-    for values, _ in in_order(dataset, indices, config.batch_size):
+    for values, _ in in_order(dataset, indices, batch_size):
         inputs = normalization(to_device(one_input(values), machine.device))
         with _precision(machine):
             found.append(_call(network, inputs).float().cpu())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,6 +29,8 @@ class Clip(Protocol):
     @property
     def subject(self) -> str: ...
     @property
+    def clip(self) -> str: ...
+    @property
     def person(self) -> str: ...
     @property
     def frames(self) -> str: ...
@@ -40,7 +45,8 @@ class Fold:
     Attributes
     ----------
     name : str
-        Who is tested: the person, by default "data set/subject"; or the data set.
+        Who is tested: the person, by default "data set/subject"; the data set; "group-1" and so
+        on; or what the user calls it.
     train, test : tuple of int
 
     A fold with a person on both sides, or with an empty side, cannot be made:
@@ -91,6 +97,115 @@ def dataset_folds(samples: Sequence[Clip]) -> list[Fold]:
     return _folds(samples, [sample.dataset for sample in samples])
 
 
+def group_folds(samples: Sequence[Clip], groups: int) -> list[Fold]:
+    """Return one fold a group of people, each group with about as many clips.
+
+    Whoever has most clips is dealt first, to the group with fewest clips so far, so that the
+    same samples always give the same groups. Raises `ApexflowError` as `subject_folds` does,
+    and where there are fewer people than groups.
+    """
+    counts = Counter(person(sample) for sample in samples)
+    if not 2 <= groups <= len(counts):
+        raise ApexflowError(
+            f"folds must be 2 to {len(counts)} groups, as there are {len(counts)} people. "
+            f"Got {groups}."
+        )
+    sizes = [0] * groups
+    group_of: dict[str, str] = {}
+    for who in sorted(counts, key=lambda one: (-counts[one], one)):
+        smallest = sizes.index(min(sizes))
+        sizes[smallest] += counts[who]
+        group_of[who] = f"group-{smallest + 1:0{len(str(groups))}d}"
+    return _folds(samples, [group_of[person(sample)] for sample in samples])
+
+
+class _Splitter(Protocol):
+    """What scikit-learn calls a splitter."""
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterable[tuple[Any, Any]]: ...
+
+
+# What says how to split: a word or a number as in `TrainConfig.folds`, the path of a CSV file,
+# a scikit-learn splitter, the test side of each fold by its name, or pairs (train, test).
+By = (
+    str
+    | int
+    | Path
+    | _Splitter
+    | Mapping[str, Sequence[int]]
+    | Iterable[tuple[Sequence[int], Sequence[int]]]
+)
+
+
+def make_folds(samples: Sequence[Clip], by: By = "subject") -> list[Fold]:
+    """Return the folds of samples, each with its name; none has a person on both sides.
+
+    Parameters
+    ----------
+    samples : sequence of SampleInfo
+    by : str, int, path, splitter, mapping or sequence
+        "subject" (one fold a person), "dataset" (one a data set), a number of groups of people;
+        the path of a CSV file with the column ``fold`` and one or more of ``dataset``,
+        ``subject``, ``person`` and ``clip``, each row saying in which fold those clips are
+        tested (``train``: in none); a scikit-learn splitter, which is given the people as
+        ``groups``; the positions to test by the fold's name; or (train, test) positions.
+
+    Raises
+    ------
+    ApexflowError
+        A fold would have a person, or the same frames, on both sides, or an empty side; the
+        file cannot be read, or leaves a clip in no fold or in two.
+    """
+    if by == "subject":
+        return subject_folds(samples)
+    if by == "dataset":
+        return dataset_folds(samples)
+    if isinstance(by, int) or (isinstance(by, str) and by.isdecimal()):
+        return group_folds(samples, int(by))
+    if isinstance(by, str | Path):
+        return _folds(samples, _read_groups(Path(by), samples))
+    _refuse_shared_frames(samples)
+    if isinstance(by, Mapping):
+        return [_but(name, test, samples) for name, test in by.items()]
+    pairs = list(by) if isinstance(by, Iterable) else _split(by, samples)
+    width = len(str(len(pairs)))
+    return [
+        Fold(f"fold-{i:0{width}d}", _positions(train, samples), _positions(test, samples), samples)
+        for i, (train, test) in enumerate(pairs, 1)
+    ]
+
+
+class DatasetFold(NamedTuple):
+    """One fold of a data set.
+
+    Attributes
+    ----------
+    train, test : torch.utils.data.Subset
+        Their positions are ``.indices``.
+    name : str
+    """
+
+    train: Subset[Sample]
+    test: Subset[Sample]
+    name: str
+
+
+def folds(dataset: ClipDataset, by: By = "subject") -> Iterator[DatasetFold]:
+    """Yield the folds of a data set, for those who write their own training loop.
+
+    ``by`` and what is refused are those of `make_folds`.
+
+    Examples
+    --------
+    >>> for fold in folds(dataset, 10):  # doctest: +SKIP
+    ...     loader = DataLoader(fold.train, batch_size=32, collate_fn=dataset.collate)
+    """
+    from torch.utils.data import Subset
+
+    for fold in make_folds(dataset.samples, by):
+        yield DatasetFold(Subset(dataset, fold.train), Subset(dataset, fold.test), fold.name)
+
+
 def loso(dataset: ClipDataset) -> Iterator[tuple[Subset[Sample], Subset[Sample]]]:
     """Yield (train, test) for each person, test holding all of the person's clips and no other.
 
@@ -98,7 +213,14 @@ def loso(dataset: ClipDataset) -> Iterator[tuple[Subset[Sample], Subset[Sample]]
     names them. Folds come in sorted order. Raises `ApexflowError` where there is one person
     only, or the same frames stand under two people.
     """
-    return _subsets(dataset, subject_folds(dataset.samples))
+    return ((fold.train, fold.test) for fold in folds(dataset, "subject"))
+
+
+def subject_kfold(
+    dataset: ClipDataset, groups: int
+) -> Iterator[tuple[Subset[Sample], Subset[Sample]]]:
+    """Yield (train, test) for each of so many groups of people, all of about as many clips."""
+    return ((fold.train, fold.test) for fold in folds(dataset, groups))
 
 
 def leave_one_dataset_out(
@@ -108,7 +230,7 @@ def leave_one_dataset_out(
 
     Who is tested is not learnt from in another data set either.
     """
-    return _subsets(dataset, dataset_folds(dataset.samples))
+    return ((fold.train, fold.test) for fold in folds(dataset, "dataset"))
 
 
 def inner_split(
@@ -159,16 +281,90 @@ def _spared(who: str, waiting: list[str], shown: dict[str, set[int]]) -> bool:
     return bool(left) and shown[who] <= set().union(*left)
 
 
+_NO_FOLD = "train"
+_COLUMNS = ("dataset", "subject", "person", "clip")
+
+
 def _folds(samples: Sequence[Clip], groups: Sequence[str]) -> list[Fold]:
+    """Return a fold for each group that is tested; who is tested is nowhere learnt from."""
     _refuse_shared_frames(samples)
     whose = [person(sample) for sample in samples]
-    folds = []
-    for tested in sorted(set(groups)):
+    made = []
+    for tested in sorted(set(groups) - {_NO_FOLD}):
         test = tuple(i for i, group in enumerate(groups) if group == tested)
         known = {whose[i] for i in test}
         train = tuple(i for i in range(len(samples)) if whose[i] not in known)
-        folds.append(Fold(tested, train, test, samples))
-    return folds
+        made.append(Fold(tested, train, test, samples))
+    return made
+
+
+def _but(name: str, test: Sequence[int], samples: Sequence[Clip]) -> Fold:
+    """Return the fold that tests these clips, and learns from all that show other people."""
+    tested = _positions(test, samples)
+    known = people(samples, tested)
+    train = tuple(i for i in range(len(samples)) if person(samples[i]) not in known)
+    return Fold(name, train, tested, samples)
+
+
+def _split(splitter: Any, samples: Sequence[Clip]) -> list[tuple[Any, Any]]:
+    """Return what a scikit-learn splitter makes of the samples, grouped by person."""
+    if not hasattr(splitter, "split"):
+        raise ApexflowError(
+            "folds must be 'subject', 'dataset', a number of groups, a CSV file, a scikit-learn "
+            f"splitter, a mapping of names to positions or pairs of positions. Got {splitter!r}."
+        )
+    labels = np.array([sample.label for sample in samples])
+    groups = np.array([person(sample) for sample in samples])
+    try:
+        return list(splitter.split(np.zeros((len(samples), 1)), labels, groups))
+    except (ValueError, TypeError) as error:
+        raise ApexflowError(f"{splitter!r}: {str(error).splitlines()[0]}") from None
+
+
+def _positions(indices: Iterable[Any], samples: Sequence[Clip]) -> tuple[int, ...]:
+    found = tuple(int(i) for i in indices)
+    for i in found:
+        if not 0 <= i < len(samples):
+            raise ApexflowError(f"folds: a position must be below {len(samples)}. Got {i}.")
+    return found
+
+
+def _read_groups(path: Path, samples: Sequence[Clip]) -> list[str]:
+    """Return the fold in which a CSV file has each sample tested."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="", strict=True)
+            columns = [name for name in _COLUMNS if name in (reader.fieldnames or ())]
+            rows = list(reader)
+    except (OSError, UnicodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ApexflowError(
+            f"folds must be 'subject', 'dataset', a number of groups or a CSV file; {path} cannot "
+            f"be read ({reason})"
+        ) from None
+    if not columns or any("fold" not in row for row in rows[:1]):
+        raise ApexflowError(f"{path} needs the column fold and one of {', '.join(_COLUMNS)}")
+    said: dict[tuple[str, ...], str] = {}
+    for line, row in enumerate(rows, 2):
+        key = tuple(row[name].strip() for name in columns)
+        fold = row["fold"].strip()
+        if said.setdefault(key, fold) != fold or not fold:
+            raise ApexflowError(
+                f"{path}, line {line}: {'/'.join(key)} has "
+                + (f"fold {fold}, before it {said[key]}" if fold else "no fold")
+            )
+    found = [said.get(tuple(_value(sample, name) for name in columns), "") for sample in samples]
+    if "" in found:
+        first = _name(samples[found.index("")])
+        raise ApexflowError(
+            f"{path} says of {found.count('')} clips no fold, {first} the first: give them one, or "
+            f"the word {_NO_FOLD} where they are only learnt from"
+        )
+    return found
+
+
+def _value(sample: Clip, column: str) -> str:
+    return person(sample) if column == "person" else str(getattr(sample, column))
 
 
 def _refuse_shared_frames(samples: Sequence[Clip]) -> None:
@@ -190,12 +386,3 @@ def _refuse_shared_frames(samples: Sequence[Clip]) -> None:
 
 def _name(sample: Clip) -> str:
     return f"{sample.dataset}/{sample.subject}/{getattr(sample, 'clip', '')}"
-
-
-def _subsets(
-    dataset: ClipDataset, folds: list[Fold]
-) -> Iterator[tuple[Subset[Sample], Subset[Sample]]]:
-    from torch.utils.data import Subset
-
-    for fold in folds:
-        yield Subset(dataset, fold.train), Subset(dataset, fold.test)

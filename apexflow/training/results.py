@@ -49,7 +49,11 @@ class TrainResult:
     predictions : tuple of Prediction
         One a clip, in the order of the store.
     epochs : dict of fold to int
-        The epoch that inner validation chose.
+        The epoch whose network was tested.
+    seed : int
+    leaked : tuple of int
+        What choosing each fold's epoch on the tested clips would have predicted, clip by clip:
+        a leak, and no result. Empty where it was not asked for.
     """
 
     model: str
@@ -57,6 +61,15 @@ class TrainResult:
     classes: tuple[str, ...]
     predictions: tuple[Prediction, ...]
     epochs: dict[str, int]
+    seed: int = 0
+    leaked: tuple[int, ...] = ()
+
+    @property
+    def leak(self) -> Scores | None:
+        """What choosing the epochs on the tested clips would have claimed; no result."""
+        if not self.leaked:
+            return None
+        return scores(self._true, self.leaked, len(self.classes))
 
     @property
     def scores(self) -> Scores:
@@ -152,6 +165,42 @@ class TrainResult:
     @property
     def _predicted(self) -> list[int]:
         return [one.predicted for one in self.predictions]
+
+
+@dataclass(frozen=True, slots=True)
+class SeedResults:
+    """The same training with several seeds.
+
+    Attributes
+    ----------
+    results : tuple of TrainResult
+        One a seed.
+    """
+
+    results: tuple[TrainResult, ...]
+
+    @property
+    def scores(self) -> Scores:
+        """The mean of each score over the seeds; the confusion is the sum."""
+        found = [one.scores for one in self.results]
+        means = {name: float(np.mean([getattr(s, name) for s in found])) for name in _SCORE_COLUMNS}
+        return Scores(**means, confusion=np.sum([s.confusion for s in found], axis=0))
+
+    def table(self) -> str:
+        """Return a row a seed, and their mean and standard deviation."""
+        names = ("uf1", "uar", "accuracy")
+        values = np.array([[getattr(one.scores, name) for name in names] for one in self.results])
+        lines = [f"{'seed':12s} {'UF1':>7s} {'UAR':>7s} {'Acc':>7s}"]
+        rows = [(str(one.seed), row) for one, row in zip(self.results, values, strict=True)]
+        rows += [("mean", values.mean(0)), ("deviation", values.std(0, ddof=1))]
+        lines += [f"{name:12s} " + " ".join(f"{v:7.4f}" for v in row) for name, row in rows]
+        return "\n".join(lines)
+
+    def write(self, folder: Path) -> None:
+        """Write summary.json, the scores of each seed, into a folder."""
+        summary = {f"seed-{one.seed}": _score_values(one.scores) for one in self.results}
+        text = json.dumps(summary, indent=2, ensure_ascii=False)
+        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _score_cells(found: Scores) -> list[Any]:

@@ -1,14 +1,16 @@
-"""A training: stores and a configuration in, a folder of results out."""
+"""A whole training: clips in, a folder of results out."""
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
 import logging
+import os
 import platform
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,51 +20,64 @@ import torch
 
 from apexflow.errors import ApexflowError
 from apexflow.storage.dataset import MEMORY, ClipDataset
-from apexflow.storage.target import Target, disk_errors, exclusive, sync_file
+from apexflow.storage.target import Target, disk_errors, exclusive
+from apexflow.training import own
+from apexflow.training.batches import reading_order
 from apexflow.training.build import make_dataset
+from apexflow.training.checkpoint import write_whole
 from apexflow.training.config import TrainConfig
 from apexflow.training.figures import draw_confusion, draw_curves
-from apexflow.training.fitting import Fitted, Machine, fit_fold
-from apexflow.training.folds import Fold, dataset_folds, subject_folds
+from apexflow.training.fitting import Machine
+from apexflow.training.folds import By, Fold, make_folds
+from apexflow.training.parallel import train_side_by_side
 from apexflow.training.progress import Progress
-from apexflow.training.results import Prediction, TrainResult
+from apexflow.training.results import Prediction, SeedResults, TrainResult
+from apexflow.training.task import FinishedFold, FoldTask, read_finished, train_task
 
 _GOES_ON = "the folds finished so far are safe, and the same command goes on from there"
 logger = logging.getLogger(__name__)
 
-_PACKAGES = ("apexflow", "numpy", "scikit-learn", "torch", "torchvision", "zarr")
-
-
-@dataclass(frozen=True, slots=True)
-class _Finished:
-    """A fold as its folder keeps it."""
-
-    epoch: int
-    probabilities: list[list[float]]
-    curves: dict[str, list[float]]
+_PACKAGES = ("apexflow", "numba", "numpy", "scikit-learn", "torch", "torchvision", "zarr")
 
 
 def train(
-    stores: Target | Sequence[Target],
+    data: ClipDataset | Target | Sequence[Target],
     output: str | Path,
-    config: TrainConfig,
+    config: TrainConfig | None = None,
     *,
+    model: str | Callable[..., Any] | None = None,
+    folds: By | None = None,
+    seeds: int | Sequence[int] = 1,
+    jobs: int = 1,
     device: str = "auto",
     mixed: bool | None = None,
     workers: int = 0,
     memory: int = MEMORY,
     progress: bool = True,
-) -> TrainResult:
+    **settings: Any,
+) -> TrainResult | SeedResults:
     """Train and test a model in every fold, going on where an earlier run ended.
 
     Parameters
     ----------
-    stores : path, URL or Zarr store, or a sequence of them
+    data : ClipDataset, or path, URL or Zarr store, or a sequence of them
     output : path
         A folder; made when it is not there. Holds ``config.json``, a folder a finished fold
         (``folds/``, with its checkpoint), and in the end ``predictions.csv``, ``subjects.csv``,
-        ``summary.csv``, ``summary.json``, ``confusion.png`` and ``curves.png``.
-    config : TrainConfig
+        ``summary.csv``, ``summary.json``, ``confusion.png`` and ``curves.png``; with several
+        seeds, such a folder each (``seed-0/``, …).
+    config : TrainConfig, optional
+        In the place of ``model``; ``settings`` change it.
+    model : str or callable
+        A key of `apexflow.training.config.PRESETS`, with its published settings; or your own:
+        a callable (n_classes, sample) to `torch.nn.Module`, or "package.module:name".
+    folds : str, int, path, splitter, mapping or sequence, optional
+        What is left out in each fold, see `apexflow.training.folds.make_folds`; each person by
+        default.
+    seeds : int or sequence of int
+        How many, counted from the configuration's own, or which.
+    jobs : int
+        Folds that are trained side by side, in processes of their own; 0 is one a core.
     device : "auto", "cpu", "cuda", "cuda:1", …
     mixed : bool, optional
         Mixed precision; on a GPU by default.
@@ -72,143 +87,263 @@ def train(
         Bytes of samples to hold in memory, see `ClipDataset`.
     progress : bool
         Show folds, epochs and time left on standard error.
+    **settings
+        Any setting of `TrainConfig`.
 
     Returns
     -------
-    TrainResult
+    TrainResult, or SeedResults of several seeds
         All folds' predictions, pooled.
 
     Raises
     ------
     ApexflowError
-        The stores lack what the model is fed, there is one subject only, the folder holds
-        results of another configuration or of other clips, another training writes it, a file
-        in it is damaged, its disk is full, there is no such device.
+        A setting is wrong, the stores lack what the model is fed, there is one subject only, a
+        person is on both sides of a fold, the folder holds results of another configuration,
+        machine or of other clips, another training writes it, a file in it is damaged, its disk
+        is full, there is no such device.
     """
+    config = _config(config, model, settings, data)
+    if isinstance(folds, str | int | Path):
+        config, folds = replace(config, folds=folds if isinstance(folds, int) else str(folds)), None
     machine = _machine(device, mixed, workers)
-    dataset = make_dataset(stores, config, memory=memory)
+    if not isinstance(data, ClipDataset):
+        data = make_dataset(data, config, memory=memory)
+    dataset = data
     if dataset.class_map.left_out or dataset.class_map.warnings:
         logger.warning("%s", dataset.class_map)
-    folds = (subject_folds if config.folds == "subject" else dataset_folds)(dataset.samples)
+    made = make_folds(dataset.samples, config.folds if folds is None else folds)
+    _check_tested(dataset, made)
+    config = replace(
+        config,
+        sample=dataset.options,
+        protocol=config.protocol or dataset.protocol,
+        folds=config.folds if folds is None else "given in Python",
+    )
     folder = Path(output)
     with disk_errors(f"cannot write to {folder}", _GOES_ON):
         folder.mkdir(parents=True, exist_ok=True)
         with exclusive(folder, who="training"):
-            return _train(folder, dataset, folds, config, machine, progress=progress)
+            run = _Run(dataset, made, machine)
+            return run.train(folder, _seeds(config, seeds), jobs=jobs, progress=progress)
 
 
-def _train(
-    folder: Path,
-    dataset: ClipDataset,
-    folds: Sequence[Fold],
-    config: TrainConfig,
-    machine: Machine,
-    *,
-    progress: bool,
-) -> TrainResult:
-    _claim(folder, _description(dataset, config))
-    places = [folder / "folds" / _file_name(i, fold) for i, fold in enumerate(folds)]
-    shapes = [(len(fold.test), len(dataset.classes)) for fold in folds]
-    found = [_load(place, shape) for place, shape in zip(places, shapes, strict=True)]
-    ready = sum(one is not None for one in found)
-    with Progress(folds=len(folds), finished=ready, epochs=config.epochs, show=progress) as shown:
-        for i, (fold, place) in enumerate(zip(folds, places, strict=True)):
-            if found[i] is None:
-                shown.begin(fold.name)
-                fitted = fit_fold(dataset, fold, config, machine, shown.epoch)
-                found[i] = _save(place, fitted, config, dataset.classes)
-                right = fitted.probabilities.argmax(1) == dataset.labels[list(fold.test)].numpy()
-                shown.end(fold.name, int(right.sum()), len(right), fitted.epoch)
-    finished = {fold.name: one for fold, one in zip(folds, found, strict=True) if one is not None}
-    result = _result(dataset, folds, finished, config)
-    result.write(folder)
-    title = f"{config.model}, UF1 {result.scores.uf1:.3f}, UAR {result.scores.uar:.3f}"
-    draw_confusion(folder / "confusion.png", result.scores.confusion, result.classes, title)
-    draw_curves(folder / "curves.png", {name: one.curves for name, one in finished.items()})
-    return result
+@dataclass(frozen=True, slots=True)
+class _Seed:
+    """The training of one seed: its configuration, and the folder it goes to."""
+
+    config: TrainConfig
+    folder: Path
+    tasks: list[FoldTask]
 
 
-def _result(
-    dataset: ClipDataset, folds: Sequence[Fold], finished: dict[str, _Finished], config: TrainConfig
-) -> TrainResult:
-    by_clip: dict[int, Prediction] = {}
-    for fold in folds:
-        for i, row in zip(fold.test, finished[fold.name].probabilities, strict=True):
-            who = dataset.samples[i]
-            by_clip[i] = Prediction(
-                *(who.dataset, who.subject, who.clip, fold.name, who.label),
-                int(np.argmax(row)),
-                tuple(row),
-                who.person,
-            )
-    return TrainResult(
-        model=config.model,
-        protocol=config.protocol or "labels of the store",
-        classes=dataset.classes,
-        predictions=tuple(by_clip[i] for i in sorted(by_clip)),
-        epochs={name: one.epoch for name, one in finished.items()},
-    )
+class _Run:
+    """The folds of some clips, trained with one seed after another."""
+
+    def __init__(self, dataset: ClipDataset, folds: Sequence[Fold], machine: Machine) -> None:
+        self._dataset, self._folds, self._machine = dataset, folds, machine
+
+    def train(
+        self, folder: Path, configs: Sequence[TrainConfig], *, jobs: int, progress: bool
+    ) -> TrainResult | SeedResults:
+        several = len(configs) > 1
+        _refuse_other_kind(folder, several=several)
+        seeds = [
+            self._seed(config, folder / f"seed-{config.seed}" if several else folder)
+            for config in configs
+        ]
+        for seed in seeds:
+            seed.folder.mkdir(exist_ok=True)
+            _claim(seed.folder, self._description(seed.config))
+        self._train_missing([task for seed in seeds for task in seed.tasks], jobs, progress)
+        results = [self._finish(seed) for seed in seeds]
+        if not several:
+            return results[0]
+        together = SeedResults(tuple(results))
+        together.write(folder)
+        return together
+
+    def _seed(self, config: TrainConfig, folder: Path) -> _Seed:
+        tasks = [
+            FoldTask(folder / "folds" / _file_name(i, fold), fold, config)
+            for i, fold in enumerate(self._folds)
+        ]
+        return _Seed(config, folder, tasks)
+
+    def _train_missing(self, tasks: list[FoldTask], jobs: int, progress: bool) -> None:
+        missing = [task for task in tasks if self._read(task) is None]
+        if not missing:
+            return
+        jobs = min(_jobs(jobs, tasks[0].config.threads), len(missing))
+        shown = Progress(
+            folds=len(tasks),
+            finished=len(tasks) - len(missing),
+            epochs=tasks[0].config.epochs,
+            jobs=jobs,
+            show=progress,
+            told=self._told,
+        )
+        with shown:
+            if jobs > 1:
+                train_side_by_side(missing, self._dataset, self._machine, jobs, shown)
+                return
+            for task in missing:
+                shown.begin(task)
+                train_task(task, self._dataset, self._machine, partial(shown.epoch, task))
+                shown.end(task)
+
+    def _finish(self, seed: _Seed) -> TrainResult:
+        found = [self._finished(task) for task in seed.tasks]
+        result = self._result(found, seed.config)
+        result.write(seed.folder)
+        scores = result.scores
+        title = f"{result.model}, UF1 {scores.uf1:.3f}, UAR {scores.uar:.3f}"
+        draw_confusion(seed.folder / "confusion.png", scores.confusion, result.classes, title)
+        curves = {fold.name: one.curves for fold, one in zip(self._folds, found, strict=True)}
+        draw_curves(seed.folder / "curves.png", curves)
+        return result
+
+    def _read(self, task: FoldTask) -> FinishedFold | None:
+        return read_finished(task, len(self._dataset.classes))
+
+    def _finished(self, task: FoldTask) -> FinishedFold:
+        found = self._read(task)
+        assert found is not None
+        return found
+
+    def _told(self, task: FoldTask) -> str:
+        finished = self._finished(task)
+        predicted = np.argmax(finished.probabilities, axis=1)
+        right = int((predicted == self._dataset.labels[list(task.fold.test)].numpy()).sum())
+        return f"{task.name}: {right} of {len(predicted)} right, epoch {finished.epoch}"
+
+    def _result(self, found: Sequence[FinishedFold], config: TrainConfig) -> TrainResult:
+        by_clip: dict[int, Prediction] = {}
+        leaks: dict[int, int] = {}
+        for fold, finished in zip(self._folds, found, strict=True):
+            for i, row in zip(fold.test, finished.probabilities, strict=True):
+                who = self._dataset.samples[i]
+                by_clip[i] = Prediction(
+                    *(who.dataset, who.subject, who.clip, fold.name, who.label),
+                    int(np.argmax(row)),
+                    tuple(row),
+                    who.person,
+                )
+            if finished.leak is not None:
+                leaks.update(zip(fold.test, finished.leak.predicted, strict=True))
+        return TrainResult(
+            model=config.model_name,
+            protocol=config.protocol or "labels of the store",
+            classes=self._dataset.classes,
+            predictions=tuple(by_clip[i] for i in sorted(by_clip)),
+            epochs={fold.name: one.epoch for fold, one in zip(self._folds, found, strict=True)},
+            seed=config.seed,
+            leaked=tuple(leaks[i] for i in sorted(leaks)),
+        )
+
+    def _description(self, config: TrainConfig) -> dict[str, Any]:
+        device = self._machine.device
+        on_gpu = device.type == "cuda"
+        described = {
+            "config": config.to_dict(),
+            "data": {
+                "clips": len(self._dataset),
+                "classes": list(self._dataset.classes),
+                "fingerprint": self._dataset.fingerprint,
+                "folds": _digest(repr([(f.name, f.train, f.test) for f in self._folds])),
+                "weights": _file_digest(config.weights),
+                "own code": {
+                    name: own.digest_of(getattr(config, name))
+                    for name in ("model", "optimizer", "loss", "schedule")
+                    if callable(getattr(config, name)) or own.is_name(getattr(config, name))
+                },
+            },
+            "machine": {
+                "device": device.type,
+                "mixed precision": self._machine.mixed,
+                "reading order": reading_order(
+                    self._dataset,
+                    shuffle=config.shuffle,
+                    oversample=config.balance == "oversample",
+                    workers=self._machine.workers,
+                ),
+            },
+            "stores": list(self._dataset.names),
+            "device": torch.cuda.get_device_name(device) if on_gpu else _processor(),
+            "versions": {name: version(name) for name in _PACKAGES},
+            "python": platform.python_version(),
+        }
+        # As it will be read back: tuples are lists there.
+        plain: dict[str, Any] = json.loads(json.dumps(described))
+        return plain
 
 
-def _save(place: Path, fitted: Fitted, config: TrainConfig, classes: tuple[str, ...]) -> _Finished:
-    """Write a finished fold: the checkpoint, then, at once, the rest, which vouches for it."""
-    place.mkdir(parents=True, exist_ok=True)
-    checkpoint = {
-        "model": config.model,
-        "config": config.to_dict(),
-        "classes": list(classes),
-        "fold": fitted.fold.name,
-        "normalize": fitted.normalization.kind,
-        "mean": list(fitted.normalization.mean),
-        "deviation": list(fitted.normalization.deviation),
-        "state": fitted.state,
-    }
-    data = io.BytesIO()  # torch says of a full disk what is no OSError
-    torch.save(checkpoint, data)
-    _write_whole(place / "checkpoint.pt", data.getvalue())
-    values = {
-        "epoch": fitted.epoch,
-        "probabilities": fitted.probabilities.astype(float).tolist(),
-        "curves": fitted.curves,
-    }
-    _write_whole(place / "fold.json", json.dumps(values).encode())
-    return _Finished(**values)
-
-
-def _load(place: Path, shape: tuple[int, int]) -> _Finished | None:
-    """Read a finished fold of (test clips, classes); None when it is yet to be done."""
-    path = place / "fold.json"
-    if not path.is_file():
-        return None
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if set(values) != {field.name for field in fields(_Finished)}:
-            raise ValueError("other entries than a fold has")
-        found = np.asarray(values["probabilities"], float)
-        if found.shape != shape or not np.isfinite(found).all():
-            raise ValueError(f"probabilities of shape {found.shape}, not {shape}")
-        if not isinstance(values["epoch"], int):
-            raise ValueError(f"epoch {values['epoch']!r}")
-        curves = {str(name): [float(v) for v in one] for name, one in values["curves"].items()}
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+def _config(
+    config: TrainConfig | None,
+    model: str | Callable[..., Any] | None,
+    settings: dict[str, Any],
+    data: Any,
+) -> TrainConfig:
+    if (config is None) == (model is None):
+        raise ApexflowError("train takes a model, or a TrainConfig that names one")
+    known = {one.name for one in fields(TrainConfig)}
+    for name in settings:
+        if name not in known:
+            raise ApexflowError(f"a training has no setting {name!r}; it has {sorted(known)}")
+    if config is None:
+        assert model is not None
+        config = TrainConfig.of(model, **settings)
+    elif settings:
+        config = replace(config, **settings)
+    if isinstance(data, ClipDataset) and (config.sample or config.protocol):
         raise ApexflowError(
-            f"{path} is damaged ({str(error).splitlines()[0]}): delete it, and the same command "
-            f"does this fold again"
-        ) from None
-    return _Finished(values["epoch"], values["probabilities"], curves)
+            "a ClipDataset says itself what a sample holds and which classes there are: give "
+            "sample and protocol (labels) there"
+        )
+    return config
 
 
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, and have it on disk before its name is there."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(data)
-        sync_file(partial)
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-    sync_file(path.parent)
+def _seeds(config: TrainConfig, seeds: int | Sequence[int]) -> list[TrainConfig]:
+    wanted = range(config.seed, config.seed + seeds) if isinstance(seeds, int) else tuple(seeds)
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise ApexflowError(f"seeds must be 1 or more, or different numbers. Got {seeds}.")
+    return [replace(config, seed=seed) for seed in wanted]
+
+
+def _refuse_other_kind(folder: Path, *, several: bool) -> None:
+    one = (folder / "config.json").is_file()
+    if one and several:
+        raise ApexflowError(
+            f"{folder} holds the results of one seed: choose another output for several"
+        )
+    if not several and not one and any(folder.glob("seed-*/config.json")):
+        raise ApexflowError(
+            f"{folder} holds the results of several seeds: choose another output, or say as many"
+        )
+
+
+def _check_tested(dataset: ClipDataset, folds: Sequence[Fold]) -> None:
+    """Refuse folds that test a clip twice, and say how many clips none tests."""
+    tested: dict[int, str] = {}
+    names: set[str] = set()
+    for fold in folds:
+        if fold.name in names:
+            raise ApexflowError(f"two folds are called {fold.name}: give each its own name")
+        names.add(fold.name)
+        for i in fold.test:
+            if i in tested:
+                who = dataset.samples[i]
+                raise ApexflowError(
+                    f"folds {tested[i]} and {fold.name} both test {who.dataset}/{who.subject}/"
+                    f"{who.clip}: its two predictions cannot be pooled"
+                )
+            tested[i] = fold.name
+    if not folds:
+        raise ApexflowError("there is no fold: say which clips are tested")
+    if len(tested) < len(dataset):
+        logger.warning(
+            "%d of %d clips are tested in no fold", len(dataset) - len(tested), len(dataset)
+        )
 
 
 def _claim(folder: Path, description: dict[str, Any]) -> None:
@@ -216,11 +351,11 @@ def _claim(folder: Path, description: dict[str, Any]) -> None:
     path = folder / "config.json"
     if not path.is_file():
         text = json.dumps(description, indent=2, ensure_ascii=False)
-        _write_whole(path, f"{text}\n".encode())
+        write_whole(path, f"{text}\n".encode())
         return
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
-        parts = {part: dict(there[part]) for part in ("config", "data")}
+        parts = {part: dict(there[part]) for part in ("config", "data", "machine")}
     except (ValueError, TypeError, KeyError) as error:
         raise ApexflowError(
             f"{path} is damaged ({str(error).splitlines()[0]}), so that nothing says what the "
@@ -229,32 +364,50 @@ def _claim(folder: Path, description: dict[str, Any]) -> None:
     for part, known in parts.items():
         for name, value in description[part].items():
             before = known.get(name)
-            if before != value:
+            # Another path may hold the same weights: their digest counts.
+            if before != value and (part, name) != ("config", "weights"):
                 raise ApexflowError(
                     f"{folder} holds results with {name} {before!r}, now it is {value!r}: "
                     "take the same settings and clips, or another output"
                 )
 
 
-def _description(dataset: ClipDataset, config: TrainConfig) -> dict[str, Any]:
-    described = {
-        "config": config.to_dict(),
-        "data": {
-            "clips": len(dataset),
-            "classes": list(dataset.classes),
-            "fingerprint": dataset.fingerprint,
-        },
-        "stores": list(dataset.names),
-        "versions": {name: version(name) for name in _PACKAGES},
-        "python": platform.python_version(),
-    }
-    # As it will be read back: tuples are lists there.
-    plain: dict[str, Any] = json.loads(json.dumps(described))
-    return plain
-
-
 def _file_name(number: int, fold: Fold) -> str:
     return f"{number:03d}_{re.sub(r'[^A-Za-z0-9.-]+', '_', fold.name)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _file_digest(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ApexflowError(f"weights {path}: {error.strerror}") from None
+
+
+def _processor() -> str:
+    """Return what the CPU is called, as far as the system says."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return named[1] if named else platform.machine()
+
+
+def _jobs(jobs: int, threads: int) -> int:
+    if jobs < 0:
+        raise ApexflowError(f"jobs must be 0 (one a core) or more. Got {jobs}.")
+    if jobs:
+        return jobs
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return max(1, cores // threads)
 
 
 def _machine(device: str, mixed: bool | None, workers: int) -> Machine:
