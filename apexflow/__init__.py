@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _MODULES = (
     *("bench", "catalog", "datasets", "engine", "errors", "kernels", "protocols", "quality"),
-    *("report", "storage", "synthetic", "training"),
+    *("report", "spotting", "storage", "synthetic", "training"),
 )
 # name: (module, what it is called there)
 _NAMES = {
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         protocols,
         quality,
         report,
+        spotting,
         storage,
         synthetic,
         training,

@@ -28,6 +28,7 @@ _COMMANDS = {
     "report": ("apexflow.cli.store", "report"),
     "compact": ("apexflow.cli.compact", "compact"),
     "train": ("apexflow.cli.train", "train"),
+    "spot-score": ("apexflow.cli.spot_score", "spot_score"),
     "bench": ("apexflow.cli.bench", "bench"),
 }
 
