@@ -11,8 +11,9 @@ from typing import TypedDict, overload
 from apexflow.errors import ApexflowError, ClipError
 
 # Data sets that show the same people under the same subject numbers, by what their names begin
-# with: SMIC's HS, VIS, NIR, HS-E, VIS-E and NIR-E are recordings of the same 16 people.
-_FAMILIES = ("smic", "casme_sq")
+# with: SMIC's HS, VIS, NIR, HS-E, VIS-E and NIR-E are recordings of the same 16 people; SAMM and
+# CAS(ME)² have their clips cut out of their long videos.
+_FAMILIES = ("smic", "casme_sq", "samm")
 
 
 def person_of(dataset: str, subject: str) -> str:
@@ -41,9 +42,10 @@ class Clip:
         The key of the clip. A subject has one canonical spelling per data set.
     person : str
         Who it is, whatever the data set: folds and statistics go by it. By default
-        "family/subject", where the parts of SMIC are one family of data sets; a clip that is
-        copied with another subject is then another person's. To give it a person that another
-        clip has by default, take ``str(other.person)``.
+        "family/subject", where the parts of SMIC are one family of data sets, and so are SAMM
+        and CAS(ME)² with their long videos; a clip that is copied with another subject is then
+        another person's. To give it a person that another clip has by default, take
+        ``str(other.person)``.
     root : Path or None
         The folder of the data set; None when only its annotations were read.
     source : str

@@ -97,6 +97,10 @@ def test_a_person_follows_the_subject_unless_named(tmp_path):
     parts = ("smic", "smic-vis", "smic-nir", "smic-hs-e")
     assert {replace(CLIP, dataset=part).person for part in parts} == {"smic/1"}
     assert replace(CLIP, dataset="smiconic").person == "smiconic/1"
+    long = ("samm", "samm-long", "casme_sq", "casme_sq-long")
+    assert [replace(CLIP, dataset=name).person for name in long] == [
+        *("samm/1", "samm/1", "casme_sq/1", "casme_sq/1")
+    ]
     named = replace(CLIP, person="Ada")
     assert replace(named, subject="2").person == "Ada"
     clips = Catalog([replace(named, name="b"), pickle.loads(pickle.dumps(CLIP))])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from apexflow.catalog import Catalog, Clip
+from apexflow.catalog import Catalog, Clip, person_of
 from apexflow.datasets.folders import Tree, join, subject_number
 from apexflow.datasets.reader import ApexChoice, Option, Reader, clip_of_row, finish, place
 from apexflow.datasets.tables import Column, Row, read_rows
@@ -80,7 +81,8 @@ def read_casme3(
     -------
     Catalog
         Part A, data set "casme3": subjects as "spNO.1", clips as "b_166" (video, onset).
-        Part C, data set "casme3c": subjects as "01", clips as "1_166" (count, onset).
+        Part C, data set "casme3c": subjects as "01", clips as "1_166" (count, onset). A
+        subject is taken for the person who has its number in part A.
 
     Raises
     ------
@@ -126,7 +128,10 @@ def _clip_c(row: Row, tree: Tree | None) -> Clip:
         found = tree.child(folder, lambda _: True, "a") if folder else None
         source = _color(tree, found) if found else join(base, source)
     count = row.identifier("clip") if row.text("clip") else "a"
-    return _clip(row, tree, f"{CASME3.name}c", subject, count, source)
+    clip = _clip(row, tree, f"{CASME3.name}c", subject, count, source)
+    # Whether a number is one person in both parts, nothing published says. Taken for one, nobody
+    # is on both sides of a fold.
+    return replace(clip, person=str(person_of(CASME3.name, f"spNO.{number}")))
 
 
 def _clip(row: Row, tree: Tree | None, dataset: str, subject: str, video: str, source: str) -> Clip:

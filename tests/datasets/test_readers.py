@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from apexflow import ApexflowError, Catalog, ClipError
+from apexflow.catalog import person_of
 from apexflow.datasets import (
     READERS,
     read_4dme,
@@ -421,6 +422,8 @@ def test_casme3_part_c(tmp_path):
     assert catalog[0].source == "01/a/color"
     assert catalog[0].apex is None
     assert read_casme3(None, table, part="C", apex="middle")[1].apex == 35
+    # The same number in part A is the same person, as far as anybody knows.
+    assert {clip.person for clip in catalog} == {person_of("casme3", "spNO.1")}
     with pytest.raises(ApexflowError, match="part must be"):
         read_casme3(None, table, part="B")
 

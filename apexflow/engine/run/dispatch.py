@@ -66,8 +66,7 @@ class Dispatch:
     replace_lost_workers : callable
         Called about once a second; starts local workers in the place of those whose nanny died.
     end_worker : callable
-        Ends the local worker of that address from outside, with its nanny; does nothing to
-        workers that are not ours.
+        Ends the worker of that address from outside; says what has become of it.
     compile_first : bool
         Whether one batch is in flight, and no more, until a clip is done, or for two minutes.
     """
@@ -76,8 +75,8 @@ class Dispatch:
     setup: str
     clip_timeout: float
     replace_lost_workers: Callable[[], None]
+    end_worker: Callable[[str], str]
     compile_first: bool = False
-    end_worker: Callable[[str], None] = lambda _: None
     _in_flight: dict[Any, _Batch] = field(default_factory=dict)
     _again: deque[_Batch] = field(default_factory=deque)
     _finished: SimpleQueue[Any] = field(default_factory=SimpleQueue)
@@ -241,8 +240,8 @@ class Dispatch:
                 self._signs[address] = worker["last_seen"], now
             elif now - seen > SECONDS_OF_SILENCE:
                 del self._signs[address]
-                logger.warning("worker %s gives no sign of life; it is ended", address)
-                self.end_worker(address)
+                became = self.end_worker(address)
+                logger.warning("worker %s gives no sign of life: %s", address, became)
 
 
 def _scheduler_lost(client: Client) -> ApexflowError:

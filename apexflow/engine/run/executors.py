@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -41,6 +42,7 @@ RunTasks = Callable[[Iterable[Task]], Iterator[Outcome]]
 # get several threads.
 BYTES_A_PROCESS = 1 << 30
 CONNECT_SECONDS = 30
+SECONDS_TO_RESTART = 10
 # Long clips with flow between all frames take minutes; a clip that takes this long hangs.
 CLIP_TIMEOUT = 1800.0
 
@@ -147,10 +149,11 @@ def local_workers(
             if lost:
                 cluster.scale(len(workers))
 
-        def end_worker(address: str) -> None:
+        def end_worker(address: str) -> str:
             found = cluster.scheduler.workers.get(address)
             if found is not None and found.name in cluster.workers:
                 cluster.workers[found.name].end()
+            return "it is ended, and another one started"
 
         yield _dispatching(
             client,
@@ -198,7 +201,32 @@ def dask_scheduler(
                 f"gpus is {wanted}, and of the workers at {address} {there} have a GPU; start one "
                 f"with `dask worker {address} --nthreads 1 --resources {RESOURCE}=1`"
             )
-        yield _dispatching(client, options, modules=modules, use_gpus=wanted != 0)
+        yield _dispatching(
+            client,
+            options,
+            modules=modules,
+            use_gpus=wanted != 0,
+            end_worker=partial(_end_elsewhere, client),
+        )
+
+
+def _end_elsewhere(client: Client, address: str) -> str:
+    """Have a worker of somebody else's scheduler ended; say what has become of it.
+
+    Its nanny kills and restarts it. Where there is none, or it hears nothing either, the scheduler
+    lets go of the worker, and its clips go to others; when it wakes up it ends itself.
+    """
+    answer: dict[str, str] = client.sync(
+        client.scheduler.restart_workers,
+        workers=[address],
+        timeout=SECONDS_TO_RESTART,
+        wait_for_workers=False,
+        on_error="return",
+        stimulus_id=f"apexflow-silent-{address}",
+    )
+    if answer.get(address) == "OK":
+        return "its nanny has ended it, and starts another one"
+    return "its clips go to other workers; nobody can end its process from here, do that yourself"
 
 
 def _workers_with_gpus(client: Client) -> int:
@@ -212,8 +240,8 @@ def _dispatching(
     *,
     modules: Sequence[str],
     use_gpus: bool,
+    end_worker: Callable[[str], str],
     replace_lost_workers: Callable[[], None] = lambda: None,
-    end_worker: Callable[[str], None] = lambda _: None,
     compile_first: bool = False,
 ) -> RunTasks:
     """Return the function that runs tasks, with what the user wants to see of it."""

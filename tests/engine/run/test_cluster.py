@@ -1,6 +1,7 @@
 """A scheduler and workers started as commands of their own, as on several machines."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from distributed import Client
 
@@ -160,6 +162,61 @@ def test_a_scheduler_that_dies(
     ending.join()
     process(catalog, path, recipe=small_recipe, workers=0, progress=False)
     assert_same_arrays(reference, path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("nanny", "became"),
+    [("--nanny", "its nanny has ended it"), ("--no-nanny", "its clips go to other workers")],
+)
+def test_a_stopped_worker_of_somebody_elses_scheduler(
+    tmp_path: Path,
+    catalog: Catalog,
+    small_recipe: Recipe,
+    scheduler_file: Path,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    nanny: str,
+    became: str,
+) -> None:
+    monkeypatch.setattr("apexflow.engine.run.dispatch.SECONDS_OF_SILENCE", 3.0)
+    path = tmp_path / "s.zarr"
+    start("scheduler", "--port", "0")
+    to_stop = start("worker", "--nthreads", "1", nanny)
+    stopped = []
+
+    def stop_it() -> None:
+        wait_for_a_record(path)
+        stopped.append(worker_process(to_stop))
+        os.kill(stopped[0], signal.SIGSTOP)
+        if nanny == "--no-nanny":
+            start("worker", "--nthreads", "1", "--no-nanny")
+
+    stopping = threading.Thread(target=stop_it)
+    stopping.start()
+    options = {"scheduler": str(scheduler_file), "clip_timeout": 8, "progress": False}
+    summary = process(catalog, path, recipe=small_recipe, **options)
+    stopping.join()
+    assert (summary.done, len(summary.failed)) == (5, 2)
+    assert verify(path) == []
+    assert sum("gives no sign of life" in text for text in caplog.messages) == 1
+    assert became in caplog.text
+    if nanny == "--no-nanny":  # awake again, it ends itself and writes nothing
+        before = {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()}
+        os.kill(stopped[0], signal.SIGCONT)
+        to_stop.wait(timeout=30)
+        after = {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()}
+        assert after == before
+    else:
+        assert not Path(f"/proc/{stopped[0]}").exists()
+
+
+def worker_process(started: subprocess.Popen[bytes]) -> int:
+    """Return the process that computes: that of the command, or the one that its nanny started."""
+    below = psutil.Process(started.pid).children(recursive=True)
+    computing = [p.pid for p in below if "spawn_main" in " ".join(p.cmdline())]
+    return computing[0] if computing else started.pid
 
 
 def test_no_more_clips_are_in_flight_than_asked_for(
