@@ -38,6 +38,8 @@ class FaceOptions:
     template_frame: Literal["first", "middle", "onset", "apex"]
     min_face_size: Annotated[int, Field(ge=12)]
     image_side: Annotated[int, Field(ge=0)]
+    choice: Literal["largest", "central", "followed"] = "largest"
+    frames_tried: Annotated[int, Field(ge=1, le=100)] = 1
     box: tuple[int, int, int, int] | None = None
 
 
@@ -314,12 +316,15 @@ class Recipe:
 
 # Keys that recipes did not have at first, and what their absence meant.
 _BEFORE: dict[str, Any] = {
+    "face": {"choice": "largest", "frames_tried": 1},
     "alignment": {"reach": "median", "follow": 0.0},
     "normalization": asdict(Normalization()),
     "temporal": asdict(Temporal()),
     "flow": {"clg": asdict(Clg()), "tvl1": {"cubic": -0.75}},
 }
 _LATER_KEYS = (
+    ("face", "choice"),
+    ("face", "frames_tried"),
     ("alignment", "reach"),
     ("alignment", "follow"),
     ("normalization",),

@@ -1,8 +1,8 @@
 """One clip's way: frames in, aligned crops, flow and maps out. No scheduler, no store.
 
 The files stand in the order of the way: `plan` with `rate` and `temporal`, `frames`, `faces`,
-`align`, `apex`, `light`, `flow`, `result`; `backend` says where a step computes, `cuda` is the
-GPU's.
+`align`, `apex`, `light`, `flow`, `quality`, `result`; `backend` says where a step computes,
+`cuda` is the GPU's.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from apexflow.catalog import Clip
 from apexflow.engine.clip.align import align_frames
 from apexflow.engine.clip.backend import CPU, Backend, Steps
 from apexflow.engine.clip.clock import Clock
-from apexflow.engine.clip.faces import FaceDetector, locate_face
+from apexflow.engine.clip.faces import FaceDetector, locate_in_clip
 from apexflow.engine.clip.flow import flow_of_regions, flow_of_windows, make_all_maps
 from apexflow.engine.clip.frames import ClipFrames
 from apexflow.engine.clip.light import normalize_frames
 from apexflow.engine.clip.plan import plan_clip, with_apex
+from apexflow.engine.clip.quality import judge_clip
 from apexflow.engine.clip.result import ClipResult
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ def process_clip(
     source, plan = plan_clip(clip, recipe)
     frames = ClipFrames(source, plan, clock, color=recipe.alignment.color)
     with clock("detect"):
-        located = locate_face(frames.template, clip, recipe, detector)
+        wanted = plan.template
+        located = locate_in_clip(frames, clip, recipe, detector)
+        plan = frames.plan
     with clock("align"):
         aligned = steps.run(align_frames, frames, located, recipe)
     with clock("flow"):
@@ -65,6 +68,8 @@ def process_clip(
         roi = steps.run(flow_of_regions, plan, images, flow, located, recipe)
     with clock("encode"):
         maps = steps.run(make_all_maps, flow, roi, located, recipe)
+    with clock("quality"):
+        quality = judge_clip(plan, located, aligned, flow, wanted=wanted)
     return ClipResult(
         plan=plan,
         face=located.face,
@@ -77,4 +82,5 @@ def process_clip(
         maps=maps,
         seconds=clock.seconds,
         device=steps.device,
+        quality=quality,
     )

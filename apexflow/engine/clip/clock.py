@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-STAGES = ("decode", "detect", "align", "flow", "encode", "store")
+STAGES = ("decode", "detect", "align", "flow", "encode", "quality", "store")
 
 
 @dataclass(slots=True)

@@ -1,10 +1,14 @@
-"""Where the face and its regions are: one detection per clip, on the recipe's template frame."""
+"""Where the face and its regions are: found once per clip, in the recipe's template frame.
+
+Where that shows no face other frames of the clip are tried (`frames_to_try`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +17,8 @@ import numpy as np
 
 from apexflow.catalog import Clip
 from apexflow.datasets.sources import Image
+from apexflow.engine.clip.frames import ClipFrames
+from apexflow.engine.clip.plan import ClipPlan
 from apexflow.engine.regions import RegionBox, own_boxes, place_regions
 from apexflow.errors import ClipError
 
@@ -32,21 +38,32 @@ class Face:
     """A face in pixels of the image: box (x0, y0, x1, y1), five landmarks, confidence.
 
     The landmarks are the left and right eye, the nose, the left and right mouth corner as
-    seen in the image; empty where the detector gives none.
+    seen in the image; empty where the detector gives none. ``others`` are the other faces of
+    the image.
     """
 
     box: tuple[float, float, float, float]
     landmarks: tuple[Point, ...]
     confidence: float
+    others: tuple[Face, ...] = ()
+
+    @property
+    def area(self) -> float:
+        """Of the box, in square pixels."""
+        return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
+
+
+class NoFaceError(ClipError):
+    """An image shows no face."""
 
 
 class FaceDetector(Protocol):
-    """Finds the largest face of an image."""
+    """Finds the faces of an image."""
 
     def detect(self, image: Image) -> Face:
-        """Return the face in an (H, W) gray or (H, W, 3) BGR uint8 image.
+        """Return the largest face in an (H, W) gray or (H, W, 3) BGR uint8 image.
 
-        Raises `ClipError` when there is none.
+        Raises `NoFaceError` when there is none.
         """
 
 
@@ -68,16 +85,125 @@ class LocatedFace:
     box: Box
     regions: tuple[RegionBox, ...]
 
+    @property
+    def candidates(self) -> int:
+        """How many faces there were to choose from: as sure as this one, and not far smaller."""
+        rivals = (
+            other
+            for other in self.face.others
+            if other.confidence >= _SURE and other.area >= _RIVAL_AREA * self.face.area
+        )
+        return 1 + sum(1 for _ in rivals)
+
+
+_SURE = 0.9
+_RIVAL_AREA = 0.15
+
+
+def locate_in_clip(
+    frames: ClipFrames, clip: Clip, recipe: Recipe, detector: FaceDetector | None = None
+) -> LocatedFace:
+    """Locate the face in the template frame, or in the first other frame that shows one.
+
+    ``frames`` has that frame as its template afterwards. ``detector`` replaces the one that the
+    recipe names.
+
+    Raises
+    ------
+    ClipError
+        When none of the frames that the recipe tries shows a face; `NoFaceError` says which.
+    """
+    found = detector or make_detector(recipe.face)
+    wanted = frames.plan.template
+    tried = frames_to_try(frames.plan, recipe.face.frames_tried)
+    reason = ""
+    for number in tried:
+        if number != wanted:
+            frames.take_template(number)
+        try:
+            face = found.detect(frames.template)
+        except NoFaceError as error:
+            reason = reason or str(error)
+            continue
+        if face.others:
+            face = choose_face(face, frames, recipe.face, found)
+        return place_face(face, frames.template, clip, recipe)
+    others = f", nor do {len(tried) - 1} others of {len(frames.plan.numbers)}" * (len(tried) > 1)
+    raise NoFaceError(f"frame {wanted} shows no face{others}: {reason}")
+
+
+def frames_to_try(plan: ClipPlan, most: int) -> tuple[int, ...]:
+    """Return the frames in which a face is looked for, in this order.
+
+    The template frame; then apex, onset and offset; then the middle of the clip, its quarters, its
+    eighths and so on.
+    """
+    numbers = plan.numbers
+    order = [plan.template, *(plan.key_frames.get(name) for name in ("apex", "onset", "offset"))]
+    parts = 2
+    while parts < 2 * len(numbers) and parts <= 4 * most:
+        order += [numbers[len(numbers) * part // parts] for part in range(1, parts, 2)]
+        parts *= 2
+    there = set(numbers)
+    return tuple(n for n in dict.fromkeys(order) if n is not None and n in there)[:most]
+
+
+def choose_face(
+    face: Face, frames: ClipFrames, options: FaceOptions, detector: FaceDetector
+) -> Face:
+    """Return the face of several that the recipe's ``choice`` names, the rest as its others."""
+    every = (face, *face.others)
+    if options.choice == "central":
+        height, width = frames.size
+        chosen = min(every, key=lambda one: _distance(one, (width / 2, height / 2)))
+    elif options.choice == "followed":
+        chosen = max(every, key=_times_seen(frames, options.frames_tried, detector))
+    else:
+        chosen = max(every, key=lambda one: one.area)
+    return replace(chosen, others=tuple(one for one in every if one is not chosen))
+
+
+def _distance(face: Face, point: Point) -> float:
+    x0, y0, x1, y1 = face.box
+    return math.hypot((x0 + x1) / 2 - point[0], (y0 + y1) / 2 - point[1])
+
+
+def _times_seen(
+    frames: ClipFrames, most: int, detector: FaceDetector
+) -> Callable[[Face], tuple[int, float]]:
+    """Return what says in how many frames a face is near where it is here, and its area."""
+    elsewhere: list[Face] = []
+    for number in frames_to_try(frames.plan, max(most, _LEAST_FOLLOWED))[1:]:
+        with suppress(NoFaceError):
+            there = detector.detect(frames.one(number))
+            elsewhere += (there, *there.others)
+
+    def seen(face: Face) -> tuple[int, float]:
+        x0, y0, x1, y1 = face.box
+        middle = (x0 + x1) / 2, (y0 + y1) / 2
+        near = (math.sqrt(face.area) / 2 > _distance(other, middle) for other in elsewhere)
+        return sum(near), face.area
+
+    return seen
+
+
+_LEAST_FOLLOWED = 5  # frames
+
 
 def locate_face(
     template_frame: Image, clip: Clip, recipe: Recipe, detector: FaceDetector | None = None
 ) -> LocatedFace:
-    """Detect the face in the template frame and place the recipe's regions on it.
+    """Detect the face in one frame and place the recipe's regions on it.
 
     ``detector`` replaces the one that the recipe names. Raises `ClipError` when there is no
     face, or one that is too small.
     """
     face = (detector or make_detector(recipe.face)).detect(template_frame)
+    return place_face(face, template_frame, clip, recipe)
+
+
+def place_face(face: Face, template_frame: Image, clip: Clip, recipe: Recipe) -> LocatedFace:
+    """Return a face's box in whole pixels, and the recipe's regions on it."""
     box = box_in_frame(face, template_frame)
     options = recipe.regions
     regions = place_regions(
@@ -144,15 +270,21 @@ class MtcnnDetector:
             found = _mtcnn(self.min_face_size).detect(_batch(rgb, self.image_side), landmarks=True)
         boxes, confidences, landmarks = (values[0] for values in found)
         if boxes is None:
-            raise ClipError(
+            reduced = f", reduced to {small.shape[1]}x{small.shape[0]}" * (scale > 1)
+            raise NoFaceError(
                 f"MTCNN found no face of {self.min_face_size} px or more in a "
-                f"{small.shape[1]}x{small.shape[0]} image"
+                f"{image.shape[1]}x{image.shape[0]} image{reduced}; look at the frame, lower "
+                f'face.min_face_size, or give a box (face.detector = "fixed")'
             )
-        return Face(
-            tuple((np.asarray(boxes[0], np.float64) * scale).tolist()),
-            tuple(map(tuple, (np.asarray(landmarks[0], np.float64) * scale).tolist())),
-            float(confidences[0]),
+        first, *others = (
+            Face(
+                tuple((np.asarray(box, np.float64) * scale).tolist()),
+                tuple(map(tuple, (np.asarray(points, np.float64) * scale).tolist())),
+                float(confidence),
+            )
+            for box, points, confidence in zip(boxes, landmarks, confidences, strict=True)
         )
+        return replace(first, others=tuple(others))
 
 
 def refuse_small_frame(width: int, height: int, min_face_size: int, image_side: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from apexflow.datasets.sources import FolderFrames, FrameSource, Image
 from apexflow.engine.clip.clock import Clock
@@ -53,6 +54,18 @@ class ClipFrames:
     def files(self) -> tuple[str, ...]:
         """The name of the image file of each frame."""
         return tuple(self.source.file_name(number) for number in self.plan.numbers)
+
+    def one(self, number: int) -> Image:
+        """Return a single frame, out of order: for looking, not for a way through the clip."""
+        with self.clock("decode"):
+            (image,) = self.source.read([number], color=self.color)
+        return image
+
+    def take_template(self, number: int) -> None:
+        """Make another frame the template, here and in the plan."""
+        self.template = self.one(number)
+        self.plan = replace(self.plan, template=number)
+        self._waiting.clear()
 
     def read(self, numbers: Sequence[int]) -> Iterator[Image]:
         """Yield frames in ascending order of number.

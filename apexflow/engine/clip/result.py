@@ -11,6 +11,7 @@ from apexflow.datasets.sources import Image
 from apexflow.engine.clip.backend import CPU
 from apexflow.engine.clip.faces import Box, Face
 from apexflow.engine.clip.plan import ClipPlan
+from apexflow.engine.clip.quality import ClipQuality
 from apexflow.engine.regions import RegionBox
 from apexflow.quality import Flag
 
@@ -83,8 +84,8 @@ class ClipResult:
     seconds : dict of stage to float
     device : str
         What has computed it: "cpu", the name of a GPU, or both where a GPU failed at a step.
-    flags : tuple of Flag
-        What is doubtful about the clip.
+    quality : ClipQuality
+        How good the frames and the clip are, and the flags that follow.
     """
 
     plan: ClipPlan
@@ -98,4 +99,9 @@ class ClipResult:
     maps: dict[str, NDArray[np.uint8]]
     seconds: dict[str, float]
     device: str = CPU.name
-    flags: tuple[Flag, ...] = ()
+    quality: ClipQuality | None = None
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """What is doubtful about the clip."""
+        return self.quality.flags if self.quality else ()

@@ -174,7 +174,7 @@ def recipes() -> Iterator[Any]:
 def test_a_gpu_agrees_with_the_cpu(backend: Cuda, catalog: Catalog, recipe: Recipe) -> None:
     clip = catalog[0]
     found = process_clip(clip, recipe, backend)
-    assert found.seconds.keys() == {"decode", "detect", "align", "flow", "encode"}
+    assert found.seconds.keys() == {"decode", "detect", "align", "flow", "encode", "quality"}
     assert_agrees(found, clip, recipe, backend.name)
 
 

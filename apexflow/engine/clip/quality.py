@@ -1,0 +1,304 @@
+"""How good each frame and the clip are, judged from what the steps before have made.
+
+Every figure is taken from the aligned crops, the flow, and what alignment knows of each frame:
+nothing is decoded again. `docs/quality.md` has the distributions that the bounds come from, on
+sound clips and on clips with planted faults, and what is missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from apexflow.engine.clip.faces import LocatedFace
+from apexflow.engine.clip.plan import ClipPlan
+from apexflow.errors import ClipError
+from apexflow.quality import Flag
+
+if TYPE_CHECKING:
+    from apexflow.engine.clip.result import Aligned
+
+Figures = NDArray[np.float32]
+Images = NDArray[np.float32]
+
+_SIDE = 56  # px that faces are compared at: noise and expressions vanish, another face does not
+_DARK, _WHITE = 1, 254  # gray levels: no more light, or no less, shows there
+
+
+@dataclass(frozen=True, slots=True)
+class FrameQuality:
+    """Figures of the n frames of a clip, each float32 (n,).
+
+    Attributes
+    ----------
+    match : -1 to 1
+        Correlation of the aligned crop with that of the template frame.
+    covered : 0 to 1
+        The part of the face that looks otherwise than in the template frame by more than the
+        template's contrast, whatever the light's gain and offset.
+    similarity : -1 to 1
+        Correlation with the frame before; 1 in the first frame.
+    step : gray levels
+        Mean absolute difference from the frame before; infinite in the first frame.
+    contrast, brightness : gray levels
+        Standard deviation and mean.
+    clipped : 0 to 1
+        The part of the crop that is black or white beyond what the camera tells apart.
+    sharpness
+        Standard deviation of what a face of 56 px shows and one of 28 px does not, in parts of
+        the contrast.
+    """
+
+    match: Figures
+    covered: Figures
+    similarity: Figures
+    step: Figures
+    contrast: Figures
+    brightness: Figures
+    clipped: Figures
+    sharpness: Figures
+
+
+@dataclass(frozen=True, slots=True)
+class ClipQuality:
+    """Figures of a clip, and the flags that follow from them.
+
+    Attributes
+    ----------
+    frames : FrameQuality
+    motion : float
+        The 95th percentile of the flow's length, in pixels of the crop, at its largest pair.
+    head_motion : float
+        Length of the median flow there, in pixels of the crop: what moves as a whole.
+    inconsistency : float
+        Median distance, in pixels of the crop, by which flow there and back misses its start.
+    flags : tuple of Flag
+    """
+
+    frames: FrameQuality
+    motion: float
+    head_motion: float
+    inconsistency: float
+    flags: tuple[Flag, ...] = ()
+
+
+def frame_quality(crops: NDArray[np.uint8], template: int) -> FrameQuality:
+    """Return the figures of aligned crops (n, height, width), of which one is the template."""
+    small = [_reduced(crop, _SIDE) for crop in crops]
+    coarse = [_reduced(one, _SIDE // 2) for one in small]
+    contrast = np.array([one.std() for one in small], np.float32)
+    details = _figures(map(_detail, small, coarse))
+    return FrameQuality(
+        match=_figures(_correlation(one, small[template]) for one in small),
+        covered=_covered(np.stack(coarse), coarse[template]),
+        similarity=_figures([1.0, *(_correlation(a, b) for a, b in pairwise(small))]),
+        step=_figures(
+            [np.inf, *(cv2.norm(a, b, cv2.NORM_L1) / a.size for a, b in pairwise(crops))]
+        ),
+        contrast=contrast,
+        brightness=_figures(one.mean() for one in small),
+        clipped=_figures(_clipped(crop) for crop in crops),
+        sharpness=np.asarray(details / np.maximum(contrast, 1), np.float32),
+    )
+
+
+def _figures(values: Iterable[Any]) -> Figures:
+    return np.fromiter(values, np.float32)
+
+
+def _reduced(image: NDArray[Any], side: int) -> Images:
+    size = min(side, image.shape[1]), min(side, image.shape[0])
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def _correlation(first: Images, second: Images) -> float:
+    """Return the zero-mean normalised correlation; 0 where one of them is blank."""
+    a, b = first - first.mean(), second - second.mean()
+    norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / norm if norm > first.size else 0.0  # a gray level of contrast
+
+
+def _covered(images: Images, template: Images) -> Figures:
+    """Return the part of each image that no gain and offset bring near the template."""
+    stack = np.concatenate([images, template[None]])
+    stack -= np.median(stack, axis=(1, 2), keepdims=True)
+    # Of what is covered a part alone, the median knows nothing: the gain is that of the rest.
+    spread = np.median(np.abs(stack), axis=(1, 2), keepdims=True)
+    stack *= spread[-1] / np.maximum(spread, 1.0)
+    return (np.abs(stack[:-1] - stack[-1]) > template.std()).mean(axis=(1, 2), dtype=np.float32)
+
+
+def _clipped(crop: NDArray[np.uint8]) -> float:
+    told_apart = cv2.inRange(crop, _DARK + 1, _WHITE - 1)
+    return 1 - cv2.countNonZero(told_apart) / crop.size
+
+
+def _detail(small: Images, coarse: Images) -> float:
+    """Return the standard deviation of what the reduction to half the size takes away."""
+    return float((small - cv2.resize(coarse, small.shape[::-1])).std())
+
+
+def pair_quality(
+    plan: ClipPlan, aligned: Aligned, flow: Mapping[str, NDArray[np.float32]]
+) -> tuple[float, float, float]:
+    """Return motion, head motion and inconsistency of `ClipQuality`, of the largest flow."""
+    pairs = [
+        (pair, vectors[:, ::_STRIDE, ::_STRIDE])
+        for window, values in flow.items()
+        for pair, vectors in zip(
+            plan.pairs[window], values.reshape(-1, *values.shape[-3:]), strict=True
+        )
+    ]
+    if not pairs:
+        return 0.0, 0.0, 0.0
+    lengths = [float(np.percentile(np.hypot(*vectors), 95)) for _, vectors in pairs]
+    largest = int(np.argmax(lengths))
+    (first, second), vectors = pairs[largest]
+    head = float(np.hypot(*np.median(vectors, axis=(1, 2))))
+    back = _quick_flow(aligned.crop(second), aligned.crop(first))
+    there = np.moveaxis(vectors, 0, -1)
+    places = np.stack(np.meshgrid(*(np.arange(n) for n in vectors.shape[:0:-1])), -1) * _STRIDE
+    ends = (places + there).astype(np.float32)
+    returned = there + cv2.remap(
+        back, ends, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return lengths[largest], head, float(np.median(np.hypot(*np.moveaxis(returned, -1, 0))))
+
+
+_STRIDE = 4  # px between the places of a flow that are looked at
+
+
+def _quick_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the flow (H, W, 2) between two crops by a method that is not the recipe's.
+
+    Kroeger et al. 2016, "Fast Optical Flow using Dense Inverse Search",
+    doi:10.1007/978-3-319-46493-0_29.
+    """
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    method.setFinestScale(1)
+    return np.asarray(method.calc(first, second, None), np.float32)
+
+
+def judge_clip(
+    plan: ClipPlan,
+    located: LocatedFace,
+    aligned: Aligned,
+    flow: Mapping[str, NDArray[np.float32]],
+    *,
+    wanted: int,
+) -> ClipQuality:
+    """Return the figures and flags of a clip.
+
+    ``wanted`` is the template frame as planned, before a face was looked for.
+
+    Raises
+    ------
+    ClipError
+        When a frame that flow leads from or to certainly shows no face, or most frames do.
+    """
+    frames = frame_quality(aligned.crops, aligned.numbers.index(plan.template))
+    _refuse_without_face(plan, aligned.numbers, frames)
+    motion, head, inconsistency = pair_quality(plan, aligned, flow)
+    flags = (
+        *_face_flags(plan, located, aligned, wanted),
+        *_frame_flags(frames),
+        *_motion_flags(motion, head, inconsistency),
+    )
+    return ClipQuality(frames, motion, head, inconsistency, flags)
+
+
+def _refuse_without_face(plan: ClipPlan, numbers: tuple[int, ...], frames: FrameQuality) -> None:
+    blank, lost = _blank(frames), _lost(frames, _CERTAINLY_LOST)
+    without = {numbers[i] for i in np.flatnonzero(blank | lost)}
+    if 2 * len(without) > len(numbers):
+        raise ClipError(
+            f"{len(without)} of {len(numbers)} frames show no face that is in the template frame "
+            f"{plan.template} ({int(blank.sum())} of them are blank): look at the clip, and take a "
+            f"template frame that shows the face of the others"
+        )
+    names = {number: name for name, number in plan.key_frames.items()}
+    for first, second in {pair for pairs in plan.pairs.values() for pair in pairs}:
+        for number in sorted({first, second} & without):
+            i = numbers.index(number)
+            seen = "is blank" if blank[i] else f"has correlation {frames.match[i]:.2f} with it"
+            raise ClipError(
+                f"{names.get(number, 'frame')} {number} shows no face: against the template frame "
+                f"{plan.template} it {seen}; look at the frame, and correct the annotation"
+            )
+
+
+def _blank(frames: FrameQuality) -> NDArray[np.bool_]:
+    usual = float(np.median(frames.contrast))
+    return frames.contrast < max(_BLANK_CONTRAST, _BLANK_PART * usual)
+
+
+def _lost(frames: FrameQuality, below: float) -> NDArray[np.bool_]:
+    return (frames.match < below) & ~_blank(frames)
+
+
+def _face_flags(
+    plan: ClipPlan, located: LocatedFace, aligned: Aligned, wanted: int
+) -> Iterator[Flag]:
+    if plan.template != wanted:
+        yield Flag("other-template", plan.template)
+    if located.candidates > 1:
+        yield Flag("several-faces", located.candidates)
+    if at_margin := int((aligned.distance_to_margin <= 0).sum()):
+        yield Flag("at-margin", at_margin)
+
+
+def _frame_flags(frames: FrameQuality) -> Iterator[Flag]:
+    blank, lost = _blank(frames), _lost(frames, _LOST)
+    shown = ~(blank | lost)
+    counts = {
+        "blank-frame": blank,
+        "lost-face": lost,
+        "occluded": (frames.covered > _COVERED) & shown,
+        "cut": frames.similarity < _CUT,
+        "dark": (frames.brightness < _DARK_MEAN) & ~blank,
+        "saturated": (frames.clipped > _CLIPPED) & ~blank,
+    }
+    for name, which in counts.items():
+        if found := int(which.sum()):
+            yield Flag(name, found)
+    repeated = int((frames.step <= _SAME_STEP).sum())
+    if repeated >= max(2, _REPEATED_PART * len(frames.step)):
+        yield Flag("repeated-frames", repeated)
+    sharpness = frames.sharpness[shown]
+    if sharpness.size:
+        worst = float(sharpness.min() / max(float(np.median(sharpness)), _TINY))
+        if worst < _BLURRED:
+            yield Flag("blur", worst)
+
+
+def _motion_flags(motion: float, head: float, inconsistency: float) -> Iterator[Flag]:
+    if motion < _NO_MOTION:
+        yield Flag("no-motion", motion)
+    if head > _HEAD_MOTION:
+        yield Flag("head-motion", head)
+    if inconsistency > _INCONSISTENT:
+        yield Flag("inconsistent-flow", inconsistency)
+
+
+# The bounds, between the figures of sound clips and those of planted faults: docs/quality.md.
+_BLANK_CONTRAST = 3.0  # gray levels
+_BLANK_PART = 0.2  # of the clip's median contrast
+_CERTAINLY_LOST = 0.35  # correlation with the template frame
+_LOST = 0.7
+_COVERED = 0.05  # part of the face
+_CUT = 0.8  # correlation with the frame before
+_DARK_MEAN = 20.0  # gray levels
+_CLIPPED = 0.3  # part of the face
+_SAME_STEP = 0.02  # gray levels
+_REPEATED_PART = 0.03
+_BLURRED = 0.8  # of the clip's median sharpness
+_NO_MOTION = 0.2  # px of the crop
+_HEAD_MOTION = 0.5  # px of the crop
+_INCONSISTENT = 1.0  # px of the crop
+_TINY = 1e-6
