@@ -17,6 +17,13 @@ Examples
 from apexflow.synthetic.clip import BLINK, HEAD, ClipTruth, crop_matrix, expose, render, take
 from apexflow.synthetic.expressions import EXPRESSIONS, Expression, Part
 from apexflow.synthetic.light import Light
+from apexflow.synthetic.long import (
+    LongEvent,
+    LongTruth,
+    without_expressions,
+    write_long_table,
+    write_long_video,
+)
 from apexflow.synthetic.measure import endpoint_error, false_motion, shift_error
 from apexflow.synthetic.motion import Motion
 from apexflow.synthetic.portrait import LANDMARKS, Subject, paint
@@ -37,6 +44,8 @@ __all__ = [
     "ClipTruth",
     "Expression",
     "Light",
+    "LongEvent",
+    "LongTruth",
     "Motion",
     "Part",
     "Subject",
@@ -51,8 +60,11 @@ __all__ = [
     "samm_name",
     "shift_error",
     "take",
+    "without_expressions",
     "write_clips",
     "write_frames",
+    "write_long_table",
+    "write_long_video",
     "write_samm",
     "write_table",
     "write_video",

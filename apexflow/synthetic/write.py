@@ -92,13 +92,8 @@ def write_video(
     OpenCV cannot write the file.
     """
     path = Path(path)
-    if path.suffix not in _CODECS:
-        raise ValueError(f"path must end with one of {sorted(_CODECS)}, got {path.name!r}")
     height, width = truth.subject.size
-    code = cv2.VideoWriter.fourcc(*_CODECS[path.suffix])
-    writer = cv2.VideoWriter(str(path), code, fps, (width, height), isColor=True)
-    if not writer.isOpened():
-        raise OSError(f"{path}: OpenCV cannot write a video here")
+    writer = open_writer(path, fps, (width, height))
     face = paint(truth.subject, color=color)
     try:
         for frame in range(len(truth)):
@@ -108,6 +103,17 @@ def write_video(
     finally:
         writer.release()
     return path
+
+
+def open_writer(path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWriter:
+    """Return a writer of colour frames (width, height), see `write_video`."""
+    if path.suffix not in _CODECS:
+        raise ValueError(f"path must end with one of {sorted(_CODECS)}, got {path.name!r}")
+    code = cv2.VideoWriter.fourcc(*_CODECS[path.suffix])
+    writer = cv2.VideoWriter(str(path), code, fps, size, isColor=True)
+    if not writer.isOpened():
+        raise OSError(f"{path}: OpenCV cannot write a video here")
+    return writer
 
 
 _CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
