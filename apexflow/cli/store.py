@@ -112,11 +112,13 @@ def _info_lines(store: Store) -> list[str]:
     done = frames = 0
     failed, flags = [], []
     devices: Counter[str] = Counter()
+    bits: Counter[int] = Counter()
     damaged: set[int] = set()
     for record in store.sound_records(damaged):
         if record is not None:
             done += record.done
             devices[record.device] += record.done
+            bits[record.sample_bits] += record.done and record.sample_bits > 8
             frames += len(record.frame_numbers)
             if record.failed:
                 failed.append(record)
@@ -141,6 +143,8 @@ def _info_lines(store: Store) -> list[str]:
     counts = [f"{name} {count}" for name, count in sorted(devices.items()) if name and count]
     if counts:
         lines.append(f"computed  {', '.join(counts)}")
+    if deep := [f"{number} in {count} clips" for number, count in sorted(bits.items()) if count]:
+        lines.append(f"bits      {', '.join(deep)}: scaled to 8 by the range that is used")
     lines += _run_lines(attributes)
     lines += _array_lines(store)
     lines += [f"failed    {'/'.join(r.key)}: {r.message}" for r in failed]

@@ -49,6 +49,13 @@ class FrameSource(Protocol):
     def numbers(self) -> tuple[int, ...]:
         """Frame numbers on disk, ascending."""
 
+    @property
+    def sample_bits(self) -> int:
+        """Bits that the values of a sample were scaled from, 8 where they are 8.
+
+        Of images it is known once frames have been read.
+        """
+
     def file_name(self, number: int) -> str:
         """Name of the image file that an export of this frame takes."""
 
@@ -191,6 +198,11 @@ class FolderFrames:
             paths = tuple(path for path in self.files.values() if path.is_file())
             self._bits.append(_range_of(paths, tuple(map(file_stamp, paths))))
         return self._bits[0]
+
+    @property
+    def sample_bits(self) -> int:
+        """Bits by which frames that were read have been scaled; 8 where none has more."""
+        return (self._bits[0] if self._bits else None) or 8
 
     def file_name(self, number: int) -> str:
         return self.files[number].name

@@ -74,6 +74,11 @@ class VideoFrames:
     def numbers(self) -> tuple[int, ...]:
         return tuple(range(self.count))
 
+    @property
+    def sample_bits(self) -> int:
+        """Bits of a sample in the video; its decoder scales all of them to 8."""
+        return _sample_bits(*file_stamp(self.path)[1:], str(self.path))
+
     def file_name(self, number: int) -> str:
         return f"{self.path.stem}_{number:05d}.png"
 
@@ -99,6 +104,19 @@ class VideoFrames:
                     yield image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         finally:
             capture.release()
+
+
+@lru_cache(1024)
+def _sample_bits(size: int, time: int, path: str) -> int:
+    """Read the pixels' format as FFmpeg names it: raw video tags end with the bits beyond 8."""
+    capture = _capture(path)
+    tag = int(capture.get(cv2.CAP_PROP_CODEC_PIXEL_FORMAT)) & 0xFFFFFFFF
+    capture.release()
+    kind, bits = chr(tag & 0xFF), tag >> 24
+    return bits if kind in "YGB" and bits in DEEP else 8
+
+
+DEEP = frozenset({9, 10, 12, 14, 16})
 
 
 def file_stamp(path: Path) -> tuple[str, int, int]:

@@ -60,9 +60,9 @@ TEXT_COLUMNS = (
 )
 NUMBER_COLUMNS = ("label", "onset", "apex", "offset", "frame_start", "frame_capacity")
 RESULT_TEXT_COLUMNS = ("status", "message", "apex_source", "flags")
-ADDED_COLUMNS = ("person", "catalog", "shared", "flags")
-"""Text columns that stores of earlier versions lack; a run adds them."""
-RESULT_NUMBER_COLUMNS = ("frame_count", "template_frame", "apex_frame")
+ADDED_COLUMNS = ("person", "catalog", "shared", "flags", "sample_bits")
+"""Columns that stores of earlier versions lack; a run adds them."""
+RESULT_NUMBER_COLUMNS = ("frame_count", "template_frame", "apex_frame", "sample_bits")
 RESULT_FLOAT_COLUMNS: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
     "confidence": ((), ()),
     "box": ((4,), ("corner",)),
@@ -93,6 +93,7 @@ UNITS: Mapping[str, str] = {
     "clips/frame_start": "row of frames",
     "clips/label": "class number",
     "clips/confidence": "1",
+    "clips/sample_bits": "bits",
     "clips/timings": "s",
     "frames/image": "gray level",
     "frames/frame_number": "frame number",
@@ -289,6 +290,10 @@ class ClipRecord:
         GPU; "" in records of older stores.
     flags : str
         What is doubtful about the clip, as `apexflow.quality.format_flags` writes it.
+    sample_bits : int
+        Bits of a sample in the files, which all frames of the clip were scaled from to 8: by the
+        range that their values use, where a camera stores 10, 12 or 14 bits in 16. `NO_NUMBER` in
+        records of older stores.
     frames : str
         SHA-256 of sizes and times of the files that were read, whatever the clip is called and
         however it is annotated; "" in records of older stores.
@@ -321,6 +326,7 @@ class ClipRecord:
     device: str = ""
     face_device: str = ""
     decode_device: str = ""
+    sample_bits: int = NO_NUMBER
     flags: str = ""
     frames: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -23,7 +23,8 @@ from apexflow.storage.format import (
     ADDED_COLUMNS,
     FORMAT,
     GONE,
-    LISTED,
+    NO_NUMBER,
+    RESULT_NUMBER_COLUMNS,
     ClipRecord,
     Layout,
     picture_paths,
@@ -122,8 +123,9 @@ class Store:
     def array(self, path: str) -> zarr.Array[Any]:
         """Return an array of the store by its path, such as ``maps/hsv``.
 
-        It is Zarr's own, which gives the fill value for a chunk that is missing; `read` and
-        `frames` check what they read.
+        It is Zarr's own, unchecked: a chunk that is missing reads as the fill value (black, NaN,
+        an empty text), without a word. What is checked: `read` and `frames` for a clip's part,
+        `column` for a column of the table, `record` for a commit record.
         """
         if path not in self._arrays:
             try:
@@ -165,7 +167,7 @@ class Store:
         """Return one column of the table as it is, unchecked."""
         count = self.clip_count
         if name in ADDED_COLUMNS and not self.has_column(name):
-            return np.asarray(self._made_up(name, count), np.dtypes.StringDType())
+            return self._made_up(name, count)
         return np.asarray(self.array(f"clips/{name}")[:count])
 
     def has_column(self, name: str) -> bool:
@@ -173,11 +175,13 @@ class Store:
         digests = self._attrs_now("clips").get("column_digests", {})
         return f"clips/{name}" in self.group or name in digests
 
-    def _made_up(self, name: str, count: int) -> list[str]:
+    def _made_up(self, name: str, count: int) -> NDArray[Any]:
         """Return a column that stores of earlier versions lack."""
-        if name == "person":
-            return [person_of(dataset, subject) for dataset, subject, _ in self.keys()]
-        return [LISTED] * count
+        if name in RESULT_NUMBER_COLUMNS:
+            return np.full(count, NO_NUMBER)
+        people = (person_of(dataset, subject) for dataset, subject, _ in self.keys())
+        texts = list(people) if name == "person" else [""] * count
+        return np.asarray(texts, np.dtypes.StringDType())
 
     def keys(self) -> list[Key]:
         """Return (data set, subject, clip) of each row."""

@@ -83,4 +83,5 @@ def process_clip(
         seconds=clock.seconds,
         device=steps.device,
         quality=quality,
+        sample_bits=source.sample_bits,
     )

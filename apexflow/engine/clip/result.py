@@ -86,6 +86,8 @@ class ClipResult:
         What has computed it: "cpu", the name of a GPU, or both where a GPU failed at a step.
     quality : ClipQuality
         How good the frames and the clip are, and the flags that follow.
+    sample_bits : int
+        Bits of a sample in the files, which frames were scaled from to 8.
     """
 
     plan: ClipPlan
@@ -99,6 +101,7 @@ class ClipResult:
     maps: dict[str, NDArray[np.uint8]]
     seconds: dict[str, float]
     device: str = CPU.name
+    sample_bits: int = 8
     quality: ClipQuality | None = None
 
     @property

@@ -331,6 +331,7 @@ def _done_record(clip: Clip, result: ClipResult) -> ClipRecord:
         device=result.device,
         face_device=CPU.name,
         decode_device=aligned.decode_device,
+        sample_bits=result.sample_bits,
         flags=format_flags(result.flags),
     )
 

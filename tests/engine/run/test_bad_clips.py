@@ -17,6 +17,7 @@ import pytest
 import zarr
 
 from apexflow import Catalog, RunSummary, process, read_table
+from apexflow.cli.store import _info_lines
 from apexflow.engine.audit import audit
 from apexflow.engine.recipe import Recipe
 from apexflow.storage.checks import verify
@@ -290,6 +291,9 @@ def test_deep_frames_give_what_8_bits_give(tmp_path: Path, small_recipe: Recipe)
     flow = np.asarray(group["flow/onset-apex"])[: len(store.keys())]
     for other in flow[1:]:
         np.testing.assert_array_equal(other, flow[0])
+    # What they were scaled by, the store says.
+    assert store.column("sample_bits").tolist() == [8, 10, 12, 16]
+    assert "bits      10 in 1 clips, 12 in 1 clips, 16 in 1 clips" in "\n".join(_info_lines(store))
 
 
 def test_copies_among_the_frames_are_left_out(tmp_path: Path, small_recipe: Recipe) -> None:
