@@ -5,10 +5,31 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from apexflow.errors import ApexflowError
+
+MEANINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "at-margin": "frames in which the search ended at its margin: the face may lie beyond",
+        "blank-frame": "frames without a picture: black, white or one gray",
+        "blur": "the sharpness of the least sharp frame, in parts of the clip's median",
+        "cut": "places where a frame looks quite unlike the one before",
+        "dark": "frames that are nearly black",
+        "head-motion": "px by which the whole aligned face moves between the key frames",
+        "inconsistent-flow": "px by which flow there and back misses its start",
+        "lost-face": "frames that do not show the face of the template frame",
+        "no-motion": "px that the face moves at most between the key frames: as much as noise",
+        "occluded": "frames in which part of the face is covered, or looks quite otherwise",
+        "other-template": "the frame that the face was found in; the planned one shows none",
+        "repeated-frames": "frames that are the frame before once more",
+        "saturated": "frames in which much of the face is all white or all black",
+        "several-faces": "faces of about that size in the template frame; one was chosen",
+    }
+)
+"""What each flag says; its figure counts the frames, or has the unit that is named."""
 
 _SEPARATOR = "; "
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")

@@ -19,6 +19,8 @@ EXIT_INTERRUPTED = 130
 # name: (module, function). A command's module loads when it is named, or for --help.
 _COMMANDS = {
     "demo": ("apexflow.cli.demo", "demo"),
+    "look": ("apexflow.cli.look", "look"),
+    "table": ("apexflow.cli.table", "table"),
     "audit": ("apexflow.cli.audit", "audit"),
     "process": ("apexflow.cli.process", "process"),
     "recipe": ("apexflow.cli.recipe", "recipe"),

@@ -221,7 +221,9 @@ def _video_rows(videos: Iterable[LongVideo]) -> Iterator[Row]:
 
 def _column_rows(columns: Mapping[str, list[Any]], name: str) -> Iterator[Row]:
     spelled = {plain(text): column.name for column in _COLUMNS for text in column.spellings}
-    known = {spelled[plain(key)]: values for key, values in columns.items() if plain(key) in spelled}
+    known = {
+        spelled[plain(key)]: values for key, values in columns.items() if plain(key) in spelled
+    }
     missing = [column.name for column in _COLUMNS if column.required and column.name not in known]
     if missing:
         have = ", ".join(map(repr, columns)) or "nothing"

@@ -194,9 +194,7 @@ Counts = tuple[int, int, int]
 Pair = tuple[Span, Span]
 
 
-def _pairs(
-    found: Intervals, true: Intervals, iou: float, rule: Rule, *, kinds: bool
-) -> list[Pair]:
+def _pairs(found: Intervals, true: Intervals, iou: float, rule: Rule, *, kinds: bool) -> list[Pair]:
     """Return each true interval that was found, with what found it: (predicted, true)."""
     predicted = groups(found, kinds=kinds)
     pairs = []
@@ -257,9 +255,7 @@ def _by_video(by_key: Mapping[Key, Counts]) -> dict[str, list[Key]]:
     return names
 
 
-def _parts(
-    by_key: Mapping[Key, Counts], keys: Mapping[str, Sequence[Key]]
-) -> Mapping[str, Score]:
+def _parts(by_key: Mapping[Key, Counts], keys: Mapping[str, Sequence[Key]]) -> Mapping[str, Score]:
     return MappingProxyType(
         {name: _score([by_key[key] for key in of_name]) for name, of_name in keys.items()}
     )
@@ -282,7 +278,8 @@ def _analysis_f1(pairs: Sequence[Pair]) -> float:
     given = [pair[0].emotion for pair in pairs]
     true = [pair[1].emotion for pair in pairs]
     each = [
-        2 * sum(g == t == emotion for g, t in zip(given, true, strict=True))
+        2
+        * sum(g == t == emotion for g, t in zip(given, true, strict=True))
         / (given.count(emotion) + true.count(emotion))
         for emotion in {*given, *true}
     ]

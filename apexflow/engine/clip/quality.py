@@ -206,11 +206,22 @@ def judge_clip(
     _refuse_without_face(plan, aligned.numbers, frames)
     motion, head, inconsistency = pair_quality(plan, aligned, flow)
     flags = (
-        *_face_flags(plan, located, aligned, wanted),
-        *_frame_flags(frames),
+        *tracking_flags(plan, located, aligned, frames, wanted=wanted),
         *_motion_flags(motion, head, inconsistency),
     )
     return ClipQuality(frames, motion, head, inconsistency, flags)
+
+
+def tracking_flags(
+    plan: ClipPlan, located: LocatedFace, aligned: Aligned, frames: FrameQuality, *, wanted: int
+) -> tuple[Flag, ...]:
+    """Return the flags that need no flow: of the face, of its tracking, of the frames."""
+    return (*_face_flags(plan, located, aligned, wanted), *_frame_flags(frames))
+
+
+def shows_face(frames: FrameQuality) -> NDArray[np.bool_]:
+    """Say of each frame whether it shows the face that is in the template frame."""
+    return ~(_blank(frames) | _lost(frames, _LOST))
 
 
 def _refuse_without_face(plan: ClipPlan, numbers: tuple[int, ...], frames: FrameQuality) -> None:
@@ -254,8 +265,7 @@ def _face_flags(
 
 
 def _frame_flags(frames: FrameQuality) -> Iterator[Flag]:
-    blank, lost = _blank(frames), _lost(frames, _LOST)
-    shown = ~(blank | lost)
+    blank, lost, shown = _blank(frames), _lost(frames, _LOST), shows_face(frames)
     counts = {
         "blank-frame": blank,
         "lost-face": lost,
