@@ -45,6 +45,7 @@ _NAMES = {
     "loso": ("apexflow.training.folds", "loso"),
     "subject_kfold": ("apexflow.training.folds", "subject_kfold"),
     "train": ("apexflow.training", "train"),
+    "compare": ("apexflow.training.compare", "compare"),
 }
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from apexflow.storage.dataset import ClipDataset
     from apexflow.storage.store import open_store as open  # noqa: A004 - the library's own verb
     from apexflow.training import train
+    from apexflow.training.compare import compare
     from apexflow.training.folds import folds, leave_one_dataset_out, loso, subject_kfold
 
 

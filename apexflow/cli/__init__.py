@@ -30,6 +30,8 @@ _COMMANDS = {
     "report": ("apexflow.cli.store", "report"),
     "compact": ("apexflow.cli.compact", "compact"),
     "train": ("apexflow.cli.train", "train"),
+    "predict": ("apexflow.cli.predict", "predict"),
+    "compare": ("apexflow.cli.compare", "compare"),
     "spot-score": ("apexflow.cli.spot_score", "spot_score"),
     "bench": ("apexflow.cli.bench", "bench"),
 }

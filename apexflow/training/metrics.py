@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,8 +23,11 @@ class Scores:
     uar : float
         Unweighted average recall: the mean over classes of TP / N.
     accuracy : float
+        Right clips / all clips.
     precision, recall, f1 : float
-        Means over classes weighted by their true clips.
+        Means over classes weighted by their true clips. The weighted recall is the accuracy, by
+        its formula: what says how many of a class are found is the UAR, and the recall of each
+        class.
     confusion : int64 (n_classes, n_classes)
         Rows are true classes, columns predicted ones.
     """
@@ -35,6 +39,13 @@ class Scores:
     recall: float
     f1: float
     confusion: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, confusion: NDArray[np.int64]) -> Self:
+        """Return the scores of a confusion matrix."""
+        found = class_measures(confusion)
+        names = ("uf1", "uar", "accuracy", "precision", "recall", "f1")
+        return cls(**{name: float(found[name]) for name in names}, confusion=confusion)
 
     @property
     def clips(self) -> int:
@@ -76,27 +87,13 @@ def scores(y_true: ArrayLike, y_pred: ArrayLike, n_classes: int) -> Scores:
     >>> scores([0, 0, 1, 2], [0, 1, 1, 2], 3).uar
     0.8333333333333334
     """
-    from sklearn import metrics
-
     true, predicted = _classes("y_true", y_true, n_classes), _classes("y_pred", y_pred, n_classes)
     if len(true) != len(predicted) or not len(true):
         raise ApexflowError(
             "y_true and y_pred must be equally long, with one clip at least. "
             f"Got {len(true)} and {len(predicted)}."
         )
-    weighted = {"average": "weighted", "zero_division": 0}
-    present = np.unique(true).tolist()
-    return Scores(
-        uf1=float(metrics.f1_score(true, predicted, average="macro", zero_division=0)),
-        uar=float(
-            metrics.recall_score(true, predicted, labels=present, average="macro", zero_division=0)
-        ),
-        accuracy=float(metrics.accuracy_score(true, predicted)),
-        precision=float(metrics.precision_score(true, predicted, **weighted)),
-        recall=float(metrics.recall_score(true, predicted, **weighted)),
-        f1=float(metrics.f1_score(true, predicted, **weighted)),
-        confusion=_confusion(true, predicted, n_classes),
-    )
+    return Scores.of(confusion_matrix(true, predicted, n_classes))
 
 
 def scores_by(
@@ -122,8 +119,52 @@ def _classes(name: str, values: ArrayLike, n_classes: int) -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
-def _confusion(
-    true: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int
-) -> NDArray[np.int64]:
-    flat = np.bincount(true * n_classes + predicted, minlength=n_classes * n_classes)
-    return flat.reshape(n_classes, n_classes).astype(np.int64)
+def confusion_matrix(true: ArrayLike, predicted: ArrayLike, n_classes: int) -> NDArray[np.int64]:
+    """Return clips by true class (rows) and predicted class (columns)."""
+    flat = np.asarray(true, np.int64) * n_classes + np.asarray(predicted, np.int64)
+    counts = np.bincount(flat, minlength=n_classes * n_classes)
+    return counts.reshape(n_classes, n_classes).astype(np.int64)
+
+
+def class_measures(confusion: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Return each score of confusion matrices, as `Scores` and `scores` define them.
+
+    Parameters
+    ----------
+    confusion : (..., n_classes, n_classes)
+        Rows are true classes.
+
+    Returns
+    -------
+    dict of name to array
+        "uf1", "uar", "accuracy", and by true clips weighted "precision", "recall", "f1": (...).
+        Of each class "class_precision", "class_recall", "class_f1": (..., n_classes), NaN where
+        the class occurs nowhere in the formula.
+    """
+    right = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
+    true, said = confusion.sum(-1), confusion.sum(-2)
+    clips = true.sum(-1)
+    precision, recall = _ratio(right, said), _ratio(right, true)
+    f1 = _ratio(2 * right, true + said)
+    return {
+        "uf1": _mean(f1),
+        "uar": _mean(recall),
+        "accuracy": _ratio(right.sum(-1), clips),
+        "precision": _ratio((np.nan_to_num(precision) * true).sum(-1), clips),
+        "recall": _ratio((np.nan_to_num(recall) * true).sum(-1), clips),
+        "f1": _ratio((np.nan_to_num(f1) * true).sum(-1), clips),
+        "class_precision": precision,
+        "class_recall": recall,
+        "class_f1": f1,
+    }
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    """Divide; NaN where the whole is nothing."""
+    known = np.asarray(whole) > 0
+    return np.where(known, part / np.where(known, whole, 1), np.nan)
+
+
+def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean over the last axis of what is not NaN; NaN where nothing is."""
+    return _ratio(np.nansum(values, axis=-1), (~np.isnan(values)).sum(-1))

@@ -1,4 +1,4 @@
-"""What came out of a training, and the files that say it."""
+"""What came out of a training: predictions, scores with their intervals, tables and files."""
 
 from __future__ import annotations
 
@@ -10,18 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from apexflow.catalog import person_of
+from apexflow.errors import ApexflowError
 from apexflow.storage.csv_cells import safe_row
-from apexflow.training.metrics import Scores, scores, scores_by
+from apexflow.training.figures import draw_confusion
+from apexflow.training.metrics import Scores, class_measures, confusion_matrix, scores, scores_by
+from apexflow.training.statistics import DRAWS, LEVEL, Interval, bootstrap
+from apexflow.training.tables import Table
 
-_SCORE_COLUMNS = ("uf1", "uar", "accuracy", "precision", "recall", "f1")
+_HEADLINE = {"uf1": "UF1", "uar": "UAR", "accuracy": "accuracy"}
+_WEIGHTED = ("precision", "f1")
+_OF_CLASS = ("recall", "precision", "f1")
 _DIGITS = 6
+# Fewer people, and the interval of the bootstrap is a good deal too narrow (docs/training.md).
+_FEW_PEOPLE = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a network that never saw the subject said of one clip."""
+    """What a network that never saw the person said of one clip."""
 
     dataset: str
     subject: str
@@ -37,9 +46,134 @@ class Prediction:
         """The person whose clip it is; the same in several data sets where that is known."""
         return self.person or person_of(self.dataset, self.subject)
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """(data set, subject, clip)."""
+        return self.dataset, self.subject, self.clip
+
+
+class _Scored:
+    """Intervals and tables of the same clips' predictions by one training or by several seeds."""
+
+    __slots__ = ()
+
+    @property
+    def runs(self) -> tuple[TrainResult, ...]:
+        """The training of each seed."""
+        raise NotImplementedError
+
+    def interval(
+        self,
+        score: str = "uf1",
+        *,
+        dataset: str | None = None,
+        level: float = LEVEL,
+        draws: int = DRAWS,
+        seed: int = 0,
+    ) -> Interval:
+        """Return a score and its bootstrap interval over people.
+
+        Parameters
+        ----------
+        score : str
+            "uf1", "uar", "accuracy"; weighted "precision" and "f1"; or of one class
+            "recall/surprise", "precision/surprise", "f1/surprise".
+        dataset : str, optional
+            Of the clips of this data set alone.
+        level : float
+        draws, seed : int
+            Of the bootstrap.
+
+        Raises
+        ------
+        ApexflowError
+            There is no such score or data set, or the level does not lie between 0 and 1.
+        """
+        if not 0 < level < 1:
+            raise ApexflowError(f"level must lie between 0 and 1. Got {level!r}.")
+        found = self.intervals(dataset=dataset, level=level, draws=draws, seed=seed)
+        if score not in found:
+            raise ApexflowError(f"score must be one of {', '.join(found)}. Got {score!r}.")
+        return found[score]
+
+    def intervals(
+        self,
+        *,
+        dataset: str | None = None,
+        level: float = LEVEL,
+        draws: int = DRAWS,
+        seed: int = 0,
+    ) -> dict[str, Interval]:
+        """Return every score with its interval, by the names that `interval` takes."""
+        counts = person_counts(self.runs, dataset)
+        found = bootstrap(counts, class_measures, level=level, draws=draws, seed=seed)
+        named = {name: found[name] for name in (*_HEADLINE, *_WEIGHTED)}
+        for name in _OF_CLASS:
+            each = zip(self.runs[0].classes, found[f"class_{name}"], strict=True)
+            named.update({f"{name}/{label}": interval for label, interval in each})
+        return named
+
+    def table(self) -> str:
+        """Return all scores with their 95 % intervals, as text."""
+        return "\n".join(
+            [
+                self._title(),
+                self._score_table().to_text(),
+                "",
+                self._class_table().to_text(),
+                *self._notes(),
+            ]
+        )
+
+    def to_markdown(self) -> str:
+        """Return the scores with their intervals as a table in Markdown."""
+        return self._score_table().to_markdown()
+
+    def to_latex(self) -> str:
+        """Return the scores with their intervals as a LaTeX table, for the package booktabs."""
+        return self._score_table().to_latex()
+
+    def _title(self) -> str:
+        first = self.runs[0]
+        return f"{first.model}, {first.protocol}, {', '.join(first.classes)}"
+
+    def _score_table(self) -> Table:
+        raise NotImplementedError
+
+    def _class_table(self) -> Table:
+        found, counts = self.intervals(), self.runs[0].scores.confusion.sum(1)
+        rows = (
+            (label, str(count), *(str(found[f"{name}/{label}"]) for name in _OF_CLASS))
+            for label, count in zip(self.runs[0].classes, counts, strict=True)
+        )
+        return Table(("class", "clips", "recall", "precision", "F1"), tuple(rows))
+
+    def _notes(self) -> Iterator[str]:
+        people = len(self.runs[0].people)
+        yield f"[ ]: 95 % of {DRAWS:,} bootstrap draws of the people"
+        if people < _FEW_PEOPLE:
+            yield f"with {people} people such intervals are too narrow"
+
+    def _write_tables_and_figure(self, folder: Path) -> None:
+        table = self._score_table()
+        for name, text in (("table.md", table.to_markdown()), ("table.tex", table.to_latex())):
+            (folder / name).write_text(text + "\n", encoding="utf-8")
+        found = self.intervals()
+        shown = "\n".join(f"{title} {found[name]}" for name, title in _HEADLINE.items())
+        confusion = np.sum([run.scores.confusion for run in self.runs], axis=0)
+        title = f"{self.runs[0].model}\n{shown}"
+        draw_confusion(folder / "confusion", confusion, self.runs[0].classes, title)
+
+    def _cells(self, dataset: str | None = None) -> list[str]:
+        """Return clips, people and the scores of a row."""
+        first, found = self.runs[0], self.intervals(dataset=dataset)
+        mine = [one for one in first.predictions if dataset in (None, one.dataset)]
+        counts = [str(len(mine)), str(len({one.who for one in mine}))]
+        return [*counts, *(str(found[name]) for name in _HEADLINE)]
+
 
 @dataclass(frozen=True, slots=True)
-class TrainResult:
+class TrainResult(_Scored):
     """The pooled predictions of all folds, and their scores.
 
     Attributes
@@ -63,6 +197,10 @@ class TrainResult:
     epochs: dict[str, int]
     seed: int = 0
     leaked: tuple[int, ...] = ()
+
+    @property
+    def runs(self) -> tuple[TrainResult, ...]:
+        return (self,)
 
     @property
     def leak(self) -> Scores | None:
@@ -89,6 +227,78 @@ class TrainResult:
         found = scores_by(whose, self._true, self._predicted, len(self.classes))
         return {who: found[who] for who in sorted(found)}
 
+    @property
+    def people(self) -> tuple[str, ...]:
+        """Everybody who is tested, in sorted order."""
+        return tuple(sorted({one.who for one in self.predictions}))
+
+    def write(self, folder: Path) -> None:
+        """Write the predictions, the scores and the tables into a folder.
+
+        predictions.csv, subjects.csv, classes.csv, summary.csv, summary.json, table.md,
+        table.tex, and the confusion matrix as PNG, PDF and SVG.
+        """
+        _write_csv(folder / "predictions.csv", *self._prediction_rows())
+        head = ("dataset", "subject", "person", "clips", *_HEADLINE, *_WEIGHTED)
+        _write_csv(folder / "subjects.csv", head, self._subject_rows())
+        groups: dict[str, str | None] = {"all": None, **{name: name for name in self.by_dataset}}
+        found = {group: self.intervals(dataset=name) for group, name in groups.items()}
+        _write_csv(folder / "summary.csv", *self._summary_rows(found))
+        _write_csv(folder / "classes.csv", *self._class_rows(found))
+        by_group = {"all": self.scores, **self.by_dataset}
+        summary = {
+            "model": self.model,
+            "protocol": self.protocol,
+            "seed": self.seed,
+            "classes": list(self.classes),
+            "groups": {
+                name: {**_score_values(by_group[name]), "intervals": _interval_values(one)}
+                for name, one in found.items()
+            },
+            "leak": None if self.leak is None else _score_values(self.leak),
+            "epochs": self.epochs,
+        }
+        _write_json(folder / "summary.json", summary)
+        self._write_tables_and_figure(folder)
+
+    def _score_table(self) -> Table:
+        rows = [("Full", *self._cells())]
+        names = list(self.by_dataset)
+        if len(names) > 1:
+            rows += [(name, *self._cells(name)) for name in names]
+        return Table(("", "clips", "people", *_HEADLINE.values()), tuple(rows))
+
+    def _notes(self) -> Iterator[str]:
+        # A class of slots has no super() without arguments: the decorator makes it again.
+        yield from _Scored._notes(self)
+        if self.leaked:
+            shown = TrainResult(
+                model=self.model,
+                protocol=self.protocol,
+                classes=self.classes,
+                predictions=tuple(
+                    Prediction(*one.key, one.fold, one.label, said, (), one.person)
+                    for one, said in zip(self.predictions, self.leaked, strict=True)
+                ),
+                epochs={},
+            ).intervals()
+            claims = ", ".join(f"{title} {shown[name]}" for name, title in _HEADLINE.items())
+            yield f"LEAK, not a result: epochs chosen on the tested clips would claim {claims}"
+
+    def _prediction_rows(self) -> tuple[Sequence[str], Iterator[list[Any]]]:
+        head = ("dataset", "subject", "person", "clip", "fold", "label", "predicted")
+        names = (f"p_{name}" for name in self.classes)
+        rows = (
+            [
+                *(one.dataset, one.subject, one.who, one.clip, one.fold),
+                *(one.label, one.predicted),
+                *(self.classes[one.label], self.classes[one.predicted]),
+                *(round(p, _DIGITS) for p in one.probabilities),
+            ]
+            for one in self.predictions
+        )
+        return (*head, "true_class", "class", *names), rows
+
     def _subject_rows(self) -> Iterator[list[Any]]:
         """Yield a row a person: the data sets and subjects that are this person, and the scores."""
         names: dict[str, set[tuple[str, str]]] = {}
@@ -97,66 +307,45 @@ class TrainResult:
         for who, found in self.by_person.items():
             parts = zip(*sorted(names[who]), strict=True)
             datasets, subjects = (" ".join(dict.fromkeys(part)) for part in parts)
-            yield [datasets, subjects, who, *_score_cells(found)]
+            values = (round(getattr(found, name), _DIGITS) for name in (*_HEADLINE, *_WEIGHTED))
+            yield [datasets, subjects, who, found.clips, *values]
 
-    def table(self) -> str:
-        """Return the table that papers print: a row for all clips, one a data set."""
-        rows = [("Full", self.scores)]
-        if len(self.by_dataset) > 1:
-            rows += list(self.by_dataset.items())
-        head = f"{self.model}, {self.protocol}, {', '.join(self.classes)}"
-        lines = [head, f"{'':12s} {'clips':>6s} {'UF1':>7s} {'UAR':>7s} {'Acc':>7s} {'wF1':>7s}"]
-        lines += [
-            f"{name:12s} {s.clips:6d} {s.uf1:7.4f} {s.uar:7.4f} {s.accuracy:7.4f} {s.f1:7.4f}"
-            for name, s in rows
-        ]
-        return "\n".join(lines)
-
-    def write(self, folder: Path) -> None:
-        """Write predictions.csv, subjects.csv, summary.csv and summary.json into a folder."""
-        names = [f"p_{name}" for name in self.classes]
-        _write_csv(
-            folder / "predictions.csv",
+    def _summary_rows(
+        self, found: dict[str, dict[str, Interval]]
+    ) -> tuple[Sequence[str], Iterator[list[Any]]]:
+        head = ["model", "protocol", "group", "clips", "people"]
+        for name in (*_HEADLINE, *_WEIGHTED):
+            column = f"weighted_{name}" if name in _WEIGHTED else name
+            head += _interval_head(column)
+        rows = (
             [
-                "dataset",
-                "subject",
-                "clip",
-                "fold",
-                "label",
-                "predicted",
-                "true_class",
-                "class",
-                *names,
-            ],
-            (
-                [
-                    *(one.dataset, one.subject, one.clip, one.fold, one.label, one.predicted),
-                    *(self.classes[one.label], self.classes[one.predicted]),
-                    *(round(p, _DIGITS) for p in one.probabilities),
-                ]
-                for one in self.predictions
-            ),
+                *(self.model, self.protocol, group, *self._size(group)),
+                *_numbers(one[name] for name in (*_HEADLINE, *_WEIGHTED)),
+            ]
+            for group, one in found.items()
         )
-        _write_csv(
-            folder / "subjects.csv",
-            ["dataset", "subject", "person", "clips", *_SCORE_COLUMNS],
-            self._subject_rows(),
+        return head, rows
+
+    def _class_rows(
+        self, found: dict[str, dict[str, Interval]]
+    ) -> tuple[Sequence[str], Iterator[list[Any]]]:
+        head = ["model", "protocol", "group", "class", "clips"]
+        for name in _OF_CLASS:
+            head += _interval_head(name)
+        of_group = {"all": self.scores, **self.by_dataset}
+        rows = (
+            [
+                *(self.model, self.protocol, group, label, int(clips)),
+                *_numbers(one[f"{name}/{label}"] for name in _OF_CLASS),
+            ]
+            for group, one in found.items()
+            for label, clips in zip(self.classes, of_group[group].confusion.sum(1), strict=True)
         )
-        groups = {"all": self.scores, **self.by_dataset}
-        _write_csv(
-            folder / "summary.csv",
-            ["model", "protocol", "group", "clips", *_SCORE_COLUMNS],
-            ([self.model, self.protocol, name, *_score_cells(s)] for name, s in groups.items()),
-        )
-        summary = {
-            "model": self.model,
-            "protocol": self.protocol,
-            "classes": list(self.classes),
-            "groups": {name: _score_values(found) for name, found in groups.items()},
-            "epochs": self.epochs,
-        }
-        text = json.dumps(summary, indent=2, ensure_ascii=False)
-        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+        return head, rows
+
+    def _size(self, group: str) -> tuple[int, int]:
+        mine = [one for one in self.predictions if group in ("all", one.dataset)]
+        return len(mine), len({one.who for one in mine})
 
     @property
     def _true(self) -> list[int]:
@@ -168,8 +357,11 @@ class TrainResult:
 
 
 @dataclass(frozen=True, slots=True)
-class SeedResults:
+class SeedResults(_Scored):
     """The same training with several seeds.
+
+    Intervals are those of the mean over the seeds, with other people; the deviation is that of
+    the seeds, with the same people.
 
     Attributes
     ----------
@@ -180,36 +372,162 @@ class SeedResults:
     results: tuple[TrainResult, ...]
 
     @property
+    def runs(self) -> tuple[TrainResult, ...]:
+        return self.results
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.results[0].classes
+
+    @property
     def scores(self) -> Scores:
         """The mean of each score over the seeds; the confusion is the sum."""
         found = [one.scores for one in self.results]
-        means = {name: float(np.mean([getattr(s, name) for s in found])) for name in _SCORE_COLUMNS}
+        names = (*_HEADLINE, "precision", "recall", "f1")
+        means = {name: float(np.mean([getattr(s, name) for s in found])) for name in names}
         return Scores(**means, confusion=np.sum([s.confusion for s in found], axis=0))
 
-    def table(self) -> str:
-        """Return a row a seed, and their mean and standard deviation."""
-        names = ("uf1", "uar", "accuracy")
-        values = np.array([[getattr(one.scores, name) for name in names] for one in self.results])
-        lines = [f"{'seed':12s} {'UF1':>7s} {'UAR':>7s} {'Acc':>7s}"]
-        rows = [(str(one.seed), row) for one, row in zip(self.results, values, strict=True)]
-        rows += [("mean", values.mean(0)), ("deviation", values.std(0, ddof=1))]
-        lines += [f"{name:12s} " + " ".join(f"{v:7.4f}" for v in row) for name, row in rows]
-        return "\n".join(lines)
+    @property
+    def deviation(self) -> dict[str, float]:
+        """The standard deviation over the seeds of UF1, UAR and accuracy."""
+        found = [one.scores for one in self.results]
+        return {
+            name: float(np.std([getattr(s, name) for s in found], ddof=1)) for name in _HEADLINE
+        }
 
     def write(self, folder: Path) -> None:
-        """Write summary.json, the scores of each seed, into a folder."""
-        summary = {f"seed-{one.seed}": _score_values(one.scores) for one in self.results}
-        text = json.dumps(summary, indent=2, ensure_ascii=False)
-        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+        """Write summary.json, table.md, table.tex and the confusion of all seeds together."""
+        summary = {
+            **{f"seed-{one.seed}": _score_values(one.scores) for one in self.results},
+            "mean": _score_values(self.scores),
+            "deviation": self.deviation,
+            "intervals": _interval_values(self.intervals()),
+        }
+        _write_json(folder / "summary.json", summary)
+        self._write_tables_and_figure(folder)
+
+    def _score_table(self) -> Table:
+        rows = [(f"seed {one.seed}", *one._cells()) for one in self.results]
+        spread = (f"{value:.4f}" for value in self.deviation.values())
+        rows += [("mean", *self._cells()), ("deviation", "", "", *spread)]
+        return Table(("", "clips", "people", *_HEADLINE.values()), tuple(rows))
 
 
-def _score_cells(found: Scores) -> list[Any]:
-    return [found.clips, *(round(getattr(found, name), _DIGITS) for name in _SCORE_COLUMNS)]
+def person_counts(runs: Sequence[TrainResult], dataset: str | None = None) -> NDArray[np.int64]:
+    """Return the confusion of each run's and person's clips: (run, person, class, class).
+
+    Raises `ApexflowError` when a run has no clip of the data set.
+    """
+    return np.stack([_person_counts(run, dataset) for run in runs])
+
+
+def _person_counts(run: TrainResult, dataset: str | None) -> NDArray[np.int64]:
+    mine: dict[str, list[Prediction]] = {}
+    for one in run.predictions:
+        if dataset in (None, one.dataset):
+            mine.setdefault(one.who, []).append(one)
+    if not mine:
+        there = ", ".join(sorted({one.dataset for one in run.predictions}))
+        raise ApexflowError(f"dataset must be one of {there}. Got {dataset!r}.")
+    return np.stack([_confusion(mine[who], len(run.classes)) for who in sorted(mine)])
+
+
+def _confusion(predictions: Sequence[Prediction], n_classes: int) -> NDArray[np.int64]:
+    true, predicted = [one.label for one in predictions], [one.predicted for one in predictions]
+    return confusion_matrix(true, predicted, n_classes)
+
+
+def read_result(folder: str | Path) -> TrainResult | SeedResults:
+    """Read what a finished training wrote, of one seed or of several.
+
+    Raises
+    ------
+    ApexflowError
+        There is no finished training in the folder, or a file of it is damaged.
+    """
+    folder = Path(folder)
+    seeds = sorted(folder.glob("seed-*/config.json"), key=lambda path: _seed(path.parent))
+    if seeds and not (folder / "predictions.csv").is_file():
+        return SeedResults(tuple(_read_one(path.parent) for path in seeds))
+    return _read_one(folder)
+
+
+def _seed(folder: Path) -> int:
+    number = folder.name.removeprefix("seed-")
+    return int(number) if number.removeprefix("-").isdigit() else 0
+
+
+def _read_one(folder: Path) -> TrainResult:
+    summary, table = folder / "summary.json", folder / "predictions.csv"
+    for path in (summary, table):
+        if not path.is_file():
+            raise ApexflowError(
+                f"{folder} holds no finished training: there is no {path.name}; `apexflow train` "
+                "writes it when all folds are done"
+            )
+    path = summary
+    try:
+        values = json.loads(summary.read_text(encoding="utf-8"))
+        classes = tuple(map(str, values["classes"]))
+        model, protocol = str(values["model"]), str(values["protocol"])
+        epochs, seed = dict(values["epochs"]), int(values.get("seed", 0))
+        path = table
+        with table.open(newline="", encoding="utf-8") as file:
+            predictions = tuple(_prediction(row, classes) for row in csv.DictReader(file))
+        if not predictions:
+            raise ValueError("it has no row")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise ApexflowError(
+            f"{path} is damaged ({reason}); the command that trained it writes it again"
+        ) from None
+    return TrainResult(
+        model=model,
+        protocol=protocol,
+        classes=classes,
+        predictions=predictions,
+        epochs=epochs,
+        seed=seed,
+    )
+
+
+def _prediction(row: dict[str, str], classes: tuple[str, ...]) -> Prediction:
+    label, predicted = int(row["label"]), int(row["predicted"])
+    for number in (label, predicted):
+        if not 0 <= number < len(classes):
+            raise ValueError(f"class {number} of {len(classes)}")
+    return Prediction(
+        *(row["dataset"], row["subject"], row["clip"], row["fold"], label, predicted),
+        tuple(float(row[name]) for name in row if name.startswith("p_")),
+        row.get("person") or "",
+    )
 
 
 def _score_values(found: Scores) -> dict[str, Any]:
-    values: dict[str, Any] = {name: getattr(found, name) for name in _SCORE_COLUMNS}
+    names = (*_HEADLINE, "precision", "recall", "f1")
+    values: dict[str, Any] = {name: getattr(found, name) for name in names}
     return {"clips": found.clips, **values, "confusion": np.asarray(found.confusion).tolist()}
+
+
+def _interval_values(found: dict[str, Interval]) -> dict[str, list[float | None]]:
+    # JSON knows no NaN.
+    return {
+        name: [None if np.isnan(end) else end for end in (one.low, one.high)]
+        for name, one in found.items()
+    }
+
+
+def _interval_head(name: str) -> list[str]:
+    return [name, f"{name}_low", f"{name}_high"]
+
+
+def _numbers(found: Iterable[Interval]) -> list[Any]:
+    ends = (end for one in found for end in (one.value, one.low, one.high))
+    return ["" if np.isnan(end) else round(end, _DIGITS) for end in ends]
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -26,7 +26,7 @@ from apexflow.training.batches import reading_order
 from apexflow.training.build import make_dataset
 from apexflow.training.checkpoint import write_whole
 from apexflow.training.config import TrainConfig
-from apexflow.training.figures import draw_confusion, draw_curves
+from apexflow.training.figures import draw_curves
 from apexflow.training.fitting import Machine
 from apexflow.training.folds import By, Fold, make_folds
 from apexflow.training.parallel import train_side_by_side
@@ -64,8 +64,9 @@ def train(
     output : path
         A folder; made when it is not there. Holds ``config.json``, a folder a finished fold
         (``folds/``, with its checkpoint), and in the end ``predictions.csv``, ``subjects.csv``,
-        ``summary.csv``, ``summary.json``, ``confusion.png`` and ``curves.png``; with several
-        seeds, such a folder each (``seed-0/``, …).
+        ``classes.csv``, ``summary.csv``, ``summary.json``, ``table.md``, ``table.tex`` and the
+        figures ``confusion`` and ``curves`` as PNG, PDF and SVG; with several seeds, such a
+        folder each (``seed-0/``, …).
     config : TrainConfig, optional
         In the place of ``model``; ``settings`` change it.
     model : str or callable
@@ -196,11 +197,8 @@ class _Run:
         found = [self._finished(task) for task in seed.tasks]
         result = self._result(found, seed.config)
         result.write(seed.folder)
-        scores = result.scores
-        title = f"{result.model}, UF1 {scores.uf1:.3f}, UAR {scores.uar:.3f}"
-        draw_confusion(seed.folder / "confusion.png", scores.confusion, result.classes, title)
         curves = {fold.name: one.curves for fold, one in zip(self._folds, found, strict=True)}
-        draw_curves(seed.folder / "curves.png", curves)
+        draw_curves(seed.folder / "curves", curves)
         return result
 
     def _read(self, task: FoldTask) -> FinishedFold | None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import metrics
 
 import apexflow as af
 from apexflow.errors import ApexflowError
@@ -18,7 +19,6 @@ PAIRS = st.integers(2, 6).flatmap(
 )
 
 
-@settings(deadline=None)  # the first call loads scikit-learn
 @given(PAIRS)
 def test_scores_follow_their_definitions(drawn: tuple[int, list[tuple[int, int]]]) -> None:
     n, pairs = drawn
@@ -42,6 +42,20 @@ def test_scores_follow_their_definitions(drawn: tuple[int, list[tuple[int, int]]
     for t in range(n):
         for p in range(n):
             assert found.confusion[t, p] == pairs.count((t, p))
+
+
+@settings(max_examples=20)
+@given(PAIRS)
+def test_scores_are_those_of_scikit_learn(drawn: tuple[int, list[tuple[int, int]]]) -> None:
+    n, pairs = drawn
+    true, said = [t for t, _ in pairs], [p for _, p in pairs]
+    found = af.training.scores(true, said, n)
+    assert found.uf1 == pytest.approx(metrics.f1_score(true, said, average="macro"))
+    recalls = metrics.recall_score(true, said, labels=sorted(set(true)), average="macro")
+    assert found.uar == pytest.approx(recalls)
+    for name in ("precision", "recall", "f1"):
+        theirs = getattr(metrics, f"{name}_score")(true, said, average="weighted", zero_division=0)
+        assert getattr(found, name) == pytest.approx(theirs)
 
 
 def test_precision_is_weighted_by_true_clips() -> None:

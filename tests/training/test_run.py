@@ -180,8 +180,10 @@ class TestFolder:
             assert float(next(csv.DictReader(file))["uar"]) == pytest.approx(found.uar, abs=1e-6)
         with (output / "subjects.csv").open(newline="") as file:
             assert [row["subject"] for row in csv.DictReader(file)] == ["00", "01", "02"]
-        for name in ("confusion.png", "curves.png"):
-            assert (output / name).read_bytes().startswith(b"\x89PNG")
+        marks = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+        for name in ("confusion", "curves"):
+            for suffix, mark in marks.items():
+                assert (output / f"{name}.{suffix}").read_bytes().startswith(mark)
 
     def test_a_checkpoint_predicts_what_was_written(self, store: Path, output: Path) -> None:
         saved = torch.load(output / "folds" / "000_made_00" / "checkpoint.pt")
