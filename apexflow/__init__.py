@@ -44,6 +44,7 @@ _NAMES = {
     "leave_one_dataset_out": ("apexflow.training.folds", "leave_one_dataset_out"),
     "loso": ("apexflow.training.folds", "loso"),
     "subject_kfold": ("apexflow.training.folds", "subject_kfold"),
+    "spot": ("apexflow.spotter", "spot"),
     "train": ("apexflow.training", "train"),
     "compare": ("apexflow.training.compare", "compare"),
 }
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from apexflow.engine.recipe import Recipe
     from apexflow.engine.run import RunSummary, process
     from apexflow.errors import ApexflowError, ClipError
+    from apexflow.spotter import spot
     from apexflow.storage.checks import verify
     from apexflow.storage.compact import compact
     from apexflow.storage.dataset import ClipDataset

@@ -32,6 +32,7 @@ _COMMANDS = {
     "train": ("apexflow.cli.train", "train"),
     "predict": ("apexflow.cli.predict", "predict"),
     "compare": ("apexflow.cli.compare", "compare"),
+    "spot": ("apexflow.cli.spot", "spot"),
     "spot-score": ("apexflow.cli.spot_score", "spot_score"),
     "bench": ("apexflow.cli.bench", "bench"),
 }

@@ -73,7 +73,7 @@ def spot_score(
     for kind, least, most in limits:
         kept = found.of(kind).lasting(least, most)
         found = Intervals(tuple(s for s in found if s.kind != kind), found.notes) + kept
-    result = score(found, truth, iou=iou, rule=rule)  # type: ignore[arg-type]
+    result = score(found, truth, iou=iou, rule=rule)
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=2))
         return
@@ -83,10 +83,10 @@ def spot_score(
 
 
 def _read(text: str) -> Intervals:
-    from apexflow.spotting import read_intervals
+    from apexflow.spotting.intervals import KINDS, read_intervals
 
     kind, _, path = text.partition("=")
-    if kind == "micro" or kind == "macro":
+    if kind in KINDS:
         return read_intervals(path, kind=kind)
     return read_intervals(text)
 

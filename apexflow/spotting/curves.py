@@ -230,7 +230,7 @@ def curves_of(measured: Measured, recipe: SpotRecipe) -> MotionCurves:
     blinks = find_blinks(measured.eyes, measured.rate, recipe.apart)
     speech = find_speech(features, measured.regions.names, measured.rate, recipe.apart)
     names = np.array(measured.regions.names)
-    seen = _bridged(features, blinks, names != "mouth")
+    seen = _bridged(_bridged(features, blinks, names != "mouth"), speech, names == "mouth")
     curves: dict[Kind, Curve] = {}
     found: dict[Kind, list[_Candidate]] = {}
     for kind in KINDS:
@@ -407,9 +407,7 @@ def _apart(found: dict[Kind, list[_Candidate]]) -> list[tuple[Kind, _Candidate]]
     return chosen
 
 
-def _spot(
-    kind: Kind, found: _Candidate, measured: Measured, blinks: Mask, speech: Mask
-) -> Spot:
+def _spot(kind: Kind, found: _Candidate, measured: Measured, blinks: Mask, speech: Mask) -> Spot:
     inside = slice(found.onset, found.offset + 1)
     flags = [name for name, mask in (("blink", blinks), ("speech", speech)) if mask[inside].any()]
     onset, apex, offset = (

@@ -120,11 +120,16 @@ class Follower:
         return Found(found, score, score < self._recipe.turned or self._is_otherwise(found))
 
     def crop(self, image: Image, place: Place) -> Image:
-        """Return the box's part of the face, (side, side) uint8, upright and of one size."""
-        side = self._recipe.side
-        matrix = self._crop_matrix(place)
+        """Return the box's part of the face, see `cut`."""
+        return self.cut(image, self.box, self._recipe, place)
+
+    @staticmethod
+    def cut(image: Image, box: Box, recipe: Following, place: Place) -> Image:
+        """Return what a box shows of a face at some place, (side, side) uint8, upright."""
+        side, size = recipe.side, (box[2] - box[0], box[3] - box[1])
+        matrix = _crop_matrix(place, size, side)
         step = max(math.hypot(*matrix[:, 0]), math.hypot(*matrix[:, 1]))
-        x0, y0, x1, y1 = self._region(place, image.shape)
+        x0, y0, x1, y1 = _around(place, size, MARGIN, image.shape)
         part = image[y0:y1, x0:x1]
         if step >= 1.5:  # as `kernels.crop`: a mean over about the pixels of one
             radius = int((step + 0.5) / 2)
@@ -135,15 +140,6 @@ class Follower:
             part, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE
         )
         return crop
-
-    def _crop_matrix(self, place: Place) -> NDArray[np.float64]:
-        side = self._recipe.side
-        turn = math.radians(place.rotation)
-        cosine, sine = place.scale * math.cos(turn), place.scale * math.sin(turn)
-        fx, fy = (length / side for length in self._box_size)
-        linear = np.array([[cosine * fx, -sine * fy], [sine * fx, cosine * fy]])
-        middle = (side - 1) / 2
-        return np.column_stack([linear, np.array([place.x, place.y]) - linear @ [middle, middle]])
 
     def _region(self, place: Place, shape: tuple[int, ...]) -> Box:
         return _around(place, self._box_size, MARGIN, shape)
@@ -192,6 +188,16 @@ class Follower:
         grown = abs(place.scale / self.origin.scale - 1)
         turned = abs(place.rotation - self.origin.rotation)
         return grown > self._recipe.scale or turned > self._recipe.rotation
+
+
+def _crop_matrix(place: Place, size: tuple[int, int], side: int) -> NDArray[np.float64]:
+    """Return the map (2, 3) from a crop's pixels to those of the image."""
+    turn = math.radians(place.rotation)
+    cosine, sine = place.scale * math.cos(turn), place.scale * math.sin(turn)
+    fx, fy = (length / side for length in size)
+    linear = np.array([[cosine * fx, -sine * fy], [sine * fx, cosine * fy]])
+    middle = (side - 1) / 2
+    return np.column_stack([linear, np.array([place.x, place.y]) - linear @ [middle, middle]])
 
 
 def _around(place: Place, size: tuple[int, int], margin: float, shape: tuple[int, ...]) -> Box:

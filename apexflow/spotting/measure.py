@@ -121,11 +121,6 @@ class Measurer:
         self._before: tuple[int, Image, Place, NDArray[np.float32]] | None = None
         self._shape = image.shape
 
-    @property
-    def renewals(self) -> int:
-        """The sample that the template was taken from."""
-        return self._template.row
-
     def resume(self, image: Image, records: NDArray[Any]) -> None:
         """Go on behind records; ``image`` is the sample of the last record's template."""
         row = int(records[-1]["template"])
@@ -253,6 +248,16 @@ def measured_of(
     )
 
 
+def stored_face(folder: Path) -> FaceBox:
+    """Return the face that a measured video was followed by."""
+    return _face_in(json.loads((folder / "motion.json").read_text(encoding="utf-8")))
+
+
+def _face_in(known: dict[str, Any]) -> FaceBox:
+    x0, y0, x1, y1 = known["box"]
+    return FaceBox((x0, y0, x1, y1), tuple((x, y) for x, y in known["landmarks"]))
+
+
 def _known_face(head: Path, stamp: dict[str, Any]) -> FaceBox | None:
     """Return the face of an earlier measurement of the same; None where there is none."""
     try:
@@ -261,8 +266,7 @@ def _known_face(head: Path, stamp: dict[str, Any]) -> FaceBox | None:
         return None
     if {key: known.get(key) for key in stamp} != stamp:
         return None
-    x0, y0, x1, y1 = known["box"]
-    return FaceBox((x0, y0, x1, y1), tuple((x, y) for x, y in known["landmarks"]))
+    return _face_in(known)
 
 
 def _whole_records(path: Path) -> int:

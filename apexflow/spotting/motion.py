@@ -211,5 +211,5 @@ def _mean(corners: Corners) -> NDArray[np.float64]:
 def _slopes(cell: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the matrices of central differences over cells, along x and y."""
     one = np.eye(CELLS)
-    slope = np.gradient(one, cell, axis=0)
-    return np.kron(one, slope), np.kron(slope, one)
+    slope = np.asarray(np.gradient(one, cell, axis=0), np.float64)
+    return np.asarray(np.kron(one, slope)), np.asarray(np.kron(slope, one))

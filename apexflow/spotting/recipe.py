@@ -121,7 +121,7 @@ class Apart:
         In pixels of the crop: how far the mouth opens for a syllable, at least.
     syllables : float
         The mouth speaks where it opens so many times a second, over a second and a half: what
-        it does then is not an expression.
+        it does then is not seen, either.
     """
 
     blink: _Positive

@@ -156,9 +156,8 @@ analysis_f1=None)
     by_key = _counts(found, true, pairs, kinds=shared.kinds)
     kinds = sorted({key[2] for key in by_key}) if shared.kinds else []
     datasets = sorted({key[0] for key in by_key}) if shared.datasets else []
-    total = _score(by_key.values())
-    return Score(
-        *(getattr(total, name) for name in _FIGURES),
+    return replace(
+        _score(list(by_key.values())),
         kinds=_parts(by_key, {kind: [k for k in by_key if k[2] == kind] for kind in kinds}),
         videos=_parts(by_key, _by_video(by_key)),
         datasets=_parts(by_key, {d: [k for k in by_key if k[0] == d] for d in datasets}),
@@ -261,7 +260,7 @@ def _parts(by_key: Mapping[Key, Counts], keys: Mapping[str, Sequence[Key]]) -> M
     )
 
 
-def _score(counts: Any) -> Score:
+def _score(counts: Sequence[Counts]) -> Score:
     tp, predicted, true = (sum(column) for column in zip(*counts, strict=True))
     return Score(
         tp,

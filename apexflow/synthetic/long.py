@@ -27,6 +27,7 @@ LENGTHS_MS = {"micro": (250.0, 480.0), "macro": (700.0, 1800.0)}
 _BLINK_MS = 150.0  # from where the lids begin to fall to where they are open again
 _SYLLABLES = 4.0  # a second
 _LIGHT_MS = 8000.0  # of the course that `Light` takes over a clip; then it begins again
+_NO_BUMPS = np.array([[0.0, 0.0, 1.0, 1.0, 0.0, 0.0]])
 _REST_MS = 900.0  # between two expressions, and before the first: at least
 
 
@@ -120,7 +121,12 @@ class LongTruth:
         """The face box (x0, y0, x1, y1) in frame 0."""
         x0, y0, x1, y1 = self.subject.box
         dx, dy = self.shift[0]
-        return round(x0 + dx) + self.left, round(y0 + dy), round(x1 + dx) + self.left, round(y1 + dy)
+        return (
+            round(x0 + dx) + self.left,
+            round(y0 + dy),
+            round(x1 + dx) + self.left,
+            round(y1 + dy),
+        )
 
     @property
     def landmarks(self) -> NDArray[np.float64]:
@@ -197,8 +203,7 @@ class LongTruth:
         other = None
         if self.beside is not None:
             pose = (*self.beside.centre, 1.0, 2.0, 1.0, 0.0, 0.0, 0.0)
-            nothing = np.zeros((1, 6)) + (0, 0, 1, 1, 0, 0)
-            other = sampling.expose(paint(self.beside), pose, nothing, *self.beside.size)
+            other = sampling.expose(paint(self.beside), pose, _NO_BUMPS, *self.beside.size)
         for frame in range(len(self)) if chosen is None else chosen:
             yield self._take(frame, face, other)
 
@@ -239,7 +244,7 @@ class LongTruth:
             for first, last in self.speech
             if first <= frame <= last
         ]
-        return np.vstack(found) if found else np.array([[0.0, 0.0, 1.0, 1.0, 0.0, 0.0]])
+        return np.vstack(found) if found else _NO_BUMPS
 
     def _syllables(self, frame: int, first: int, last: int) -> NDArray[np.float64]:
         """Return the lower lip and the chin, which fall and rise with each syllable."""
@@ -267,7 +272,7 @@ def _draw_events(
     rng: np.random.Generator, frames: int, fps: float, micro: int, macro: int, amplitude: float
 ) -> tuple[LongEvent, ...]:
     kinds: list[Literal["micro", "macro"]] = [*["micro"] * micro, *["macro"] * macro]  # type: ignore[list-item]
-    rng.shuffle(kinds)  # type: ignore[arg-type]
+    rng.shuffle(kinds)
     lengths = [round(rng.uniform(*LENGTHS_MS[kind]) * fps / 1000) for kind in kinds]
     rest = round(_REST_MS * fps / 1000)
     while kinds and sum(lengths) + rest * (len(lengths) + 1) > frames:
@@ -303,7 +308,8 @@ def _draw_speech(
     events: Sequence[LongEvent],
 ) -> tuple[tuple[int, int], ...]:
     """Draw pieces of speech between the expressions, until the part of the time is full."""
-    wanted, found = part * frames, []
+    wanted = part * frames
+    found: list[tuple[int, int]] = []
     gap = round(0.5 * fps)
     edges = [0, *(n for event in events for n in (event.onset - gap, event.offset + gap)), frames]
     pauses = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a > 2 * fps]
