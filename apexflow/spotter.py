@@ -145,7 +145,7 @@ def spot(
     dataset: str | None = None,
     annotations: str | Path | None = None,
     report: str | Path | None = None,
-    keep: bool = True,
+    parts: str | Path | None = None,
     detector: Any = None,
     progress: bool = False,
 ) -> SpotSummary:
@@ -170,9 +170,10 @@ def spot(
         The data set's table, where it is not in its usual place.
     report : path, optional
         Also write a page with the curves and a player for each spot.
-    keep : bool
-        Keep what was measured in ``OUTPUT.parts``: the same command then goes on where it was
-        stopped, and another ``p`` or method takes seconds.
+    parts : path, optional
+        The folder that keeps what was measured of each video; ``OUTPUT.parts`` by default. The
+        same video is not measured twice: a run goes on where one was stopped, and another
+        ``p`` or method takes seconds.
     detector : optional
         With ``detect(image) -> Face``, in place of MTCNN.
     progress : bool
@@ -196,7 +197,7 @@ def spot(
         raise ApexflowError(f"{output} is a folder; name the CSV file to write")
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     videos, stores, root = _listed([Path(path) for path in given], dataset, annotations)
-    parts_folder = output.with_name(f"{output.name}.parts")
+    measured = Path(parts) if parts else output.with_name(f"{output.name}.parts")
     done: list[Spotted] = []
     pages: list[VideoPart] = []
     failed: dict[str, str] = {}
@@ -204,9 +205,9 @@ def spot(
         for video in videos:
             try:
                 rate = fps or _rate(video)
-                folder = parts_folder / re.sub(r"[^\w.-]", "_", video.clip.name)
+                folder = measured / re.sub(r"[^\w.-]", "_", video.clip.name)
                 spotted, page = _spot_video(
-                    video.clip, rate, chosen, detector, folder, start(video.name), report, keep
+                    video.clip, rate, chosen, detector, folder, start(video.name), bool(report)
                 )
             except ClipError as error:
                 failed[video.name] = str(error)
@@ -331,27 +332,19 @@ def _spot_video(
     detector: Any,
     folder: Path,
     told: Report | None,
-    report: Any,
-    keep: bool,
+    report: bool,
 ) -> tuple[Spotted, VideoPart | None]:
     source = open_frames(clip)
-    try:
-        measured = measure_video(source, fps, recipe, _finder(detector), folder, report=told)
-        motion = curves_of(measured, recipe)
-        spotted = Spotted(
-            dataset=clip.dataset,
-            subject=clip.subject,
-            name=clip.name,
-            path=clip.source,
-            fps=fps,
-            motion=motion,
-        )
-        page = _page(spotted, source, recipe, folder) if report else None
-    finally:
-        if not keep:
-            for path in (folder / "motion.bin", folder / "motion.json"):
-                path.unlink(missing_ok=True)
-    return spotted, page
+    measured = measure_video(source, fps, recipe, _finder(detector), folder, report=told)
+    spotted = Spotted(
+        dataset=clip.dataset,
+        subject=clip.subject,
+        name=clip.name,
+        path=clip.source,
+        fps=fps,
+        motion=curves_of(measured, recipe),
+    )
+    return spotted, _page(spotted, source, recipe, folder) if report else None
 
 
 def _page(spotted: Spotted, source: FrameSource, recipe: SpotRecipe, folder: Path) -> VideoPart:

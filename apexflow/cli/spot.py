@@ -21,8 +21,8 @@ own motion becomes a curve for micro- and one for macro-expressions, whose peaks
   apexflow spot-score spots.csv SAMMLV_gt.xlsx
   apexflow process table . --annotations spots.csv -o spots.zarr
 
-Running the same command again goes on where the last run ended, also within a video; with what
-was measured kept (--keep), another --p or --recipe takes seconds.
+Running the same command again goes on where the last run ended, also within a video. What was
+measured is kept: another --p, or another recipe with the same --parts, takes seconds.
 """
 
 
@@ -62,10 +62,10 @@ was measured kept (--keep), another --p or --recipe takes seconds.
     help="Also write a page: curves, thresholds, each spot to be played and corrected.",
 )
 @click.option(
-    "--keep/--no-keep",
-    default=True,
-    show_default=True,
-    help="Keep what was measured in OUTPUT.parts, about 20 MB a minute of video at 50 samples/s.",
+    "--parts",
+    metavar="DIR",
+    type=click.Path(),
+    help="Keep what was measured here, 7 MB a minute of video; OUTPUT.parts without.",
 )
 @click.option("--quiet", is_flag=True, help="No progress, only the summary.")
 def spot(
@@ -77,7 +77,7 @@ def spot(
     dataset: str | None,
     annotations: str | None,
     report: str | None,
-    keep: bool,
+    parts: str | None,
     quiet: bool,
 ) -> None:
     """Spot, and say what to do next."""
@@ -92,7 +92,7 @@ def spot(
         dataset=dataset,
         annotations=annotations,
         report=report,
-        keep=keep,
+        parts=parts,
         progress=not quiet,
     )
     click.echo(summary)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -60,7 +60,7 @@ def spot_score(
     spots: tuple[str, ...],
     truth: str,
     iou: float,
-    rule: str,
+    rule: Literal["megc2020", "one-to-one"],
     lengths: tuple[str, ...],
     videos: bool,
     as_json: bool,
