@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TypedDict, overload
 
 from apexflow.errors import ApexflowError, ClipError
+from apexflow.marks import Exclusions, excluded
 
 # Data sets that show the same people under the same subject numbers, by what their names begin
 # with: SMIC's HS, VIS, NIR, HS-E, VIS-E and NIR-E are recordings of the same 16 people; SAMM and
@@ -167,6 +168,14 @@ class Catalog(Sequence[Clip]):
     def select(self, keep: Callable[[Clip], bool]) -> Catalog:
         """Return the catalog of the clips for which ``keep(clip)`` is true."""
         return Catalog(clip for clip in self.clips if keep(clip))
+
+    def without(self, exclude: Exclusions) -> Catalog:
+        """Return the catalog less the clips that a file of marks calls bad, or of these keys.
+
+        Raises `ApexflowError` as `apexflow.marks.excluded` does.
+        """
+        left_out = excluded(exclude, (clip.key for clip in self.clips))
+        return self.select(lambda clip: clip.key not in left_out)
 
     def __str__(self) -> str:
         head = f"{len(self)} clips of {len(self.subjects)} subjects"

@@ -64,7 +64,8 @@ def run_demo(
 ) -> Demo:
     """Write a SAMM-shaped data set, process it, check it, and write ``report.html``.
 
-    The folder gets ``SAMM/`` (frames and ``samm.csv``), ``samm.zarr`` and ``report.html``.
+    The folder gets ``SAMM/`` (frames and ``samm.csv``), ``samm.zarr``, ``report.html`` and
+    ``report_files/``, which the report loads its clips from.
     Raises `ApexflowError` when it exists and holds anything else.
     """
     place = Path(folder)
@@ -83,7 +84,7 @@ def run_demo(
 def _check_folder(place: Path) -> None:
     if place.is_file():
         raise ApexflowError(f"{place} is a file; name a folder for the demonstration")
-    ours = {"SAMM", "samm.zarr", "report.html"}
+    ours = {"SAMM", "samm.zarr", "report.html", "report_files"}
     foreign = (
         sorted(p.name for p in place.iterdir() if p.name not in ours) if place.exists() else []
     )

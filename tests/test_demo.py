@@ -35,22 +35,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_the_report_is_self_contained_and_shows_everything(folder: Path) -> None:
+def test_the_report_loads_nothing_from_elsewhere_and_shows_everything(folder: Path) -> None:
     page = Page((folder / "report.html").read_text())
-    assert all(source.startswith("data:image/") for source in page.sources)
-    shown = ("Before alignment", "After alignment", "First frame of each clip")
-    shown += ("Onset, apex, offset", "Animation", "Maps: hsv", "From frames to map: hsv")
-    for title in (*shown, "Against the known motion", "032_3_1", "apex 1930 lies before onset"):
+    assert all(source.startswith(("data:image/", "#")) for source in page.sources)
+    for title in ("Before and after alignment", "False motion", "Against the known motion"):
         assert title in page.text
+    assert "apex 1930 lies before onset" in page.text
+    clips = sorted((folder / "report_files" / "clips").glob("*.html"))
+    assert len(clips) == 6
+    pages = [Page(clip.read_text()) for clip in clips]
+    assert all(
+        source.startswith(("data:image/", "../style.css", "../clip.js"))
+        for clip in pages
+        for source in clip.sources
+    )
+    for title in ("Regions", "Flow onset-apex", "Map hsv", "Every encoding"):
+        assert sum(title in clip.text for clip in pages) == 4
 
 
 def test_a_report_without_the_raw_frames_leaves_out_what_needs_them(
     folder: Path, tmp_path: Path
 ) -> None:
-    write_report(open_store(folder / "samm.zarr"), tmp_path / "page.html")
+    write_report(open_store(folder / "samm.zarr"), tmp_path / "page.html", pages=1)
     page = Page((tmp_path / "page.html").read_text())
-    assert "Before alignment" not in page.text
-    assert "After alignment" in page.text
+    assert "face found in each frame" not in page.text
+    assert "template frame, aligned" in page.text
+    assert "1 clips can be opened" in page.text
+    assert len(list((tmp_path / "page_files" / "clips").glob("*.html"))) == 1
 
 
 def test_the_demo_touches_no_foreign_folder(tmp_path: Path) -> None:

@@ -112,6 +112,12 @@ def _run_parameters() -> list[click.Parameter]:
             help="Keep clips on purpose that the catalog no longer has.",
         ),
         click.Option(
+            ["--exclude"],
+            metavar="FILE",
+            type=click.Path(),
+            help="Leave out the clips that this file of marks, saved from a report, calls bad.",
+        ),
+        click.Option(
             ["--dry-run"],
             is_flag=True,
             help="Only say what would be done: clips, frames, bytes, size of the store.",
@@ -142,6 +148,7 @@ def _command(reader: Reader) -> click.Command:
         options = {name: values[name] for name in names if values[name] is not None}
         level = _log_to_stderr(values["log_level"])
         catalog = reader.read(values["root"], values["annotations"], **options)
+        catalog = catalog.without(values["exclude"])
         if values["dry_run"]:
             from apexflow.engine.run.todo import forecast
 

@@ -84,16 +84,43 @@ def export(store: str, maps: str | None, normalized: str | None, gif: str | None
 @click.command()
 @click.argument("store", metavar="STORE")
 @click.option("-o", "--output", metavar="FILE", help="Default: STORE with .html at its end.")
-def report(store: str, output: str | None) -> None:
-    """Write one self-contained HTML page of figures about a store."""
-    from apexflow.report import write_report
+@click.option(
+    "--root",
+    metavar="ROOT",
+    type=click.Path(exists=True, file_okay=False),
+    help="The data set's folder: shows the frames before alignment, and measures false motion.",
+)
+@click.option(
+    "--pages",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="The most clips that can be opened, flagged and failed ones first; 1000 by default.",
+)
+@click.option("--quiet", is_flag=True, help="No progress.")
+def report(
+    store: str, output: str | None, root: str | None, pages: int | None, quiet: bool
+) -> None:
+    """Write a report of a store: one page, and one for each clip beside it.
+
+    Done, failed and flagged clips; distributions of score and shift; people and classes; a
+    methods paragraph for a paper; a table of clips to sort, filter and mark. FILE loads what a
+    click opens from the folder FILE_files beside it: move both together.
+    """
+    from apexflow.cli.progress import counting
+    from apexflow.report import MOST_PAGES, write_report
     from apexflow.storage.store import open_store
     from apexflow.storage.target import disk_errors
 
     path = Path(output) if output else Path(store.rstrip("/")).with_suffix(".html")
     cannot = disk_errors(f"cannot write {path}", "make room, or choose another file (-o)")
-    with open_store(store) as opened, cannot:
-        write_report(opened, path)
+    with open_store(store) as opened, cannot, counting("clips", show=not quiet) as progress:
+        write_report(
+            opened,
+            path,
+            root=root,
+            pages=MOST_PAGES if pages is None else pages,
+            progress=progress,
+        )
     click.echo(f"report in {path}")
 
 

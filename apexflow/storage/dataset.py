@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -18,6 +19,7 @@ from zarr.abc.store import Store as ZarrStore
 
 from apexflow.catalog import Clip, person_of
 from apexflow.errors import ApexflowError
+from apexflow.marks import Exclusions, excluded
 from apexflow.quality import say_flagged
 from apexflow.storage.collate import (
     Batch,
@@ -152,6 +154,8 @@ class ClipDataset(Dataset[Sample]):
     flagged : "keep", "drop" or "error", default "keep"
         What becomes of clips that bear flags (`apexflow.quality`): they are served like any
         other, left out, or an error. How many there are is logged as a warning.
+    exclude : path or iterable of (data set, subject, name), optional
+        Clips to leave out: a file of marks, of which those marked bad, or their keys.
     transform : callable, optional
         Applied to what a sample holds, sample by sample.
     memory : int, default 1 GiB
@@ -200,6 +204,7 @@ class ClipDataset(Dataset[Sample]):
         max_frames: int | None = None,
         labels: Labels = None,
         flagged: Flagged = "keep",
+        exclude: Exclusions = None,
         transform: Callable[[Any], Any] | None = None,
         memory: int = MEMORY,
     ) -> None:
@@ -228,7 +233,7 @@ class ClipDataset(Dataset[Sample]):
             _parts(reader.store, maps, flow, roi, frames, function, max_frames)
             for reader in self._readers
         ]
-        self._places, self.samples = self._table(labels, flagged)
+        self._places, self.samples = self._table(labels, flagged, exclude)
         self.classes = self.class_map.classes
         self.labels = torch.tensor([sample.label for sample in self.samples])
         self._memory: dict[str, Packed] | None = None
@@ -356,9 +361,13 @@ class ClipDataset(Dataset[Sample]):
         return {name: join(ones) for name, ones in pieces.items()}
 
     def _table(
-        self, labels: Labels, flagged: Flagged
+        self, labels: Labels, flagged: Flagged, exclude: Exclusions
     ) -> tuple[list[_Place], tuple[SampleInfo, ...]]:
         found = self._finished()
+        if exclude is not None:
+            keys = (reader.store.keys() for reader in self._readers)
+            left_out = excluded(exclude, chain.from_iterable(keys))
+            found = [one for one in found if one.clip.key not in left_out]
         self.class_map = class_map((one.clip for one in found), labels)
         with_class = [one for one in found if one.clip.key in self.class_map.label_of]
         self.flagged = tuple(self._sample(one) for one in with_class if one.flags)

@@ -23,15 +23,18 @@ from apexflow.kernels.encode.strain import optical_strain
 from apexflow.kernels.encode.table import ENCODINGS, check_options, make_maps
 from apexflow.kernels.encode.uv import encode_uv
 from apexflow.kernels.encode.uv_strain import encode_uv_strain
+from apexflow.kernels.encode.wheel import colour_wheel, flow_colours
 
 __all__ = [
     "ENCODINGS",
     "check_options",
+    "colour_wheel",
     "encode_hsv",
     "encode_hsv_absolute",
     "encode_magnitude_angle",
     "encode_uv",
     "encode_uv_strain",
+    "flow_colours",
     "magnitude_angle",
     "make_maps",
     "mask_region",

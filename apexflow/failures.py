@@ -1,0 +1,65 @@
+"""Clips that could not be used, grouped by why, each group with what mends it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+# What differs from clip to clip in one and the same reason: quoted names, paths, numbers.
+_PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\S+\.\w{2,4}\b|\d[\d.x]*")
+
+_AUDIT = "apexflow audit NAME ROOT"
+# What a reason contains: what mends it. The first that fits counts.
+_REMEDIES: Mapping[str, str] = {
+    "correct the annotation": (
+        f"{_AUDIT} --write-corrections corrections.csv, confirm them, then process again with "
+        "--corrections corrections.csv"
+    ),
+    "is annotated, and the recipe": "process again with --apex middle, difference or flow",
+    "found no face": "process again with a recipe whose face.min_face_size is lower, or whose "
+    "face.detector is 'fixed' with a box",
+    "min_face_size": "process again with a lower face.min_face_size in the recipe",
+    "--clip-timeout": "process again with a larger --clip-timeout",
+    "its process died": "process again with fewer --workers, which leaves each more memory",
+    "is not on disk": f"{_AUDIT} lists what is missing; put it there and process again",
+    "truncated": f"{_AUDIT} --deep lists every damaged file; copy them again and process again",
+    "damaged": f"{_AUDIT} --deep lists every damaged file; copy them again and process again",
+    "unexpected": "a defect of apexflow: report it with the clip; the others are safe",
+}
+_OTHERWISE = f"{_AUDIT} says more; mend it and give the same process command again"
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Clips that failed for one reason.
+
+    Attributes
+    ----------
+    reason : str
+        The first clip's, in full.
+    clips : tuple of str
+    remedy : str
+        The command that mends it.
+    """
+
+    reason: str
+    clips: tuple[str, ...]
+    remedy: str
+
+
+def group_failures(failures: Iterable[tuple[str, str]]) -> tuple[FailureGroup, ...]:
+    """Group (clip, reason) by reasons that differ in names and numbers alone, largest first."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for clip, reason in failures:
+        groups.setdefault(_PARTICULARS.sub("…", reason), []).append((clip, reason))
+    found = [
+        FailureGroup(same[0][1], tuple(clip for clip, _ in same), remedy(same[0][1]))
+        for same in groups.values()
+    ]
+    return tuple(sorted(found, key=lambda group: -len(group.clips)))
+
+
+def remedy(reason: str) -> str:
+    """Return what mends a clip that failed for this reason."""
+    return next((what for part, what in _REMEDIES.items() if part in reason), _OTHERWISE)
