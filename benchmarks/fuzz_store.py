@@ -12,6 +12,7 @@ and reads it in two of these ways: as a data set, by records and arrays, as expo
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import resource
 import shutil
@@ -58,8 +59,9 @@ Truth = dict[str, Any]
 
 @dataclass
 class Tally:
-    """What was seen; ``faults`` must be empty."""
+    """What was seen; `faults` must be empty."""
 
+    rounds: int = 0
     mutations: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     unharmed: int = 0
@@ -69,6 +71,7 @@ class Tally:
         kinds = ", ".join(f"{name} {count}" for name, count in self.mutations.most_common())
         errors = ", ".join(f"{name} {count}" for name, count in self.errors.most_common())
         return (
+            f"rounds        {self.rounds}\n"
             f"mutations     {self.mutations.total()}: {kinds}\n"
             f"errors        {errors}\n"
             f"no reader hit {self.unharmed}\n"
@@ -134,8 +137,16 @@ READERS: dict[str, Callable[[Path, Path], Truth]] = {
 }
 
 
-def run(mutations: int, seed: int, folder: Path, *, names: tuple[str, ...] = ()) -> Tally:
-    """Damage a plain and a compacted store so many times, and say what was seen."""
+def run(
+    mutations: int,
+    seed: int,
+    folder: Path,
+    *,
+    names: tuple[str, ...] = (),
+    seconds: float = math.inf,
+) -> Tally:
+    """Damage a plain and a compacted store so many times, or as long; say what was seen."""
+    until = time.monotonic() + seconds
     warnings.simplefilter("ignore")
     whole = make_store(folder)
     packed = Path(shutil.copytree(whole, folder / "packed.zarr"))
@@ -147,6 +158,9 @@ def run(mutations: int, seed: int, folder: Path, *, names: tuple[str, ...] = ())
     }
     tally, rng = Tally(), random.Random(seed)
     for number in range(mutations):
+        if time.monotonic() > until:
+            break
+        tally.rounds += 1
         source = rng.choice((whole, packed))
         path = Path(shutil.copytree(source, folder / "s.zarr"))
         done = [_mutate(path, rng) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
@@ -246,12 +260,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mutations", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="end after that time")
     arguments = parser.parse_args()
     # A damaged length that is believed is found as an error, and not by the machine.
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        tally = run(arguments.mutations, arguments.seed, Path(folder))
+        tally = run(arguments.mutations, arguments.seed, Path(folder), seconds=arguments.seconds)
     print(tally)
     print(f"seconds       {time.perf_counter() - started:.0f}")
     sys.exit(bool(tally.faults))

@@ -42,6 +42,8 @@ class Header:
     pages : int
         Pictures in the file.
     is_float : bool
+    white_is_zero : bool
+        Whether a TIFF's greatest value is black.
     """
 
     format: str
@@ -52,6 +54,7 @@ class Header:
     orientation: int = 1
     pages: int = 1
     is_float: bool = False
+    white_is_zero: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -139,21 +142,24 @@ def _png(data: Buffer) -> Header | None:
         height,
         8 if kind == 3 else bits,
         _PNG_CHANNELS.get(kind, 4),
-        _png_orientation(data),
+        *_png_extras(data),
     )
 
 
-def _png_orientation(data: Buffer) -> int:
-    at = 8
+def _png_extras(data: Buffer) -> tuple[int, int]:
+    """Return the orientation, and the number of pictures of an animated PNG."""
+    orientation, pages, at = 1, 1, 8
     while at + 8 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
         kind = data[at + 4 : at + 8]
         if kind == b"eXIf":
-            return _exif_orientation(data[at + 8 : at + 8 + length])
+            orientation = _exif_orientation(data[at + 8 : at + 8 + length])
+        if kind == b"acTL":
+            pages = max(1, int.from_bytes(data[at + 8 : at + 12]))
         if kind == b"IDAT":
             break
         at += 12 + length
-    return 1
+    return orientation, pages
 
 
 def _bmp(data: Buffer) -> Header:
@@ -238,8 +244,12 @@ def _tiff(data: Buffer) -> Header | None:
         first.get(277, (1,))[0],
         orientation if 1 <= orientation <= 8 else 1,
         max(1, len(whole)),
-        first.get(339, (1,))[0] == 3,
+        is_float=first.get(339, (1,))[0] == 3,
+        white_is_zero=first.get(262, (1,))[0] == 0,
     )
+
+
+_WEBP_ANIMATED = 0x02
 
 
 def _webp(data: Buffer) -> Header | None:
@@ -254,7 +264,8 @@ def _webp(data: Buffer) -> Header | None:
         width, height = (int.from_bytes(data[i : i + 3], "little") + 1 for i in (24, 27))
         at = data.find(b"EXIF")
         orientation = _exif_orientation(data[at + 8 :]) if at > 0 else 1
-        return Header("WebP", width, height, 8, 4, orientation)
+        pages = len(re.findall(b"ANMF", data)) if data[20] & _WEBP_ANIMATED else 1
+        return Header("WebP", width, height, 8, 4, orientation, max(1, pages))
     return None
 
 

@@ -275,8 +275,9 @@ def _decoded_deep(
             f"{name} has {kind} pixels ({header.format}); save it with 8 or 16 bits a sample"
         )
     flags = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_ANYCOLOR if color else cv2.IMREAD_GRAYSCALE)
-    image = _decoded(name, data, flags)
-    return image.astype(np.uint16, copy=False)
+    image = _decoded(name, data, flags).astype(np.uint16, copy=False)
+    # OpenCV turns such pictures of 8 bits, and leaves those of 16 as they are.
+    return ~image if header.white_is_zero else image
 
 
 def _to_bytes(image: NDArray[np.uint16], bits: int | None) -> Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,7 +21,7 @@ from apexflow.datasets.images import (
     read_file,
     read_image,
 )
-from apexflow.datasets.names import AMBIGUOUS, IMAGE_SUFFIXES, VIDEO_SUFFIXES, alike
+from apexflow.datasets.names import AMBIGUOUS, IMAGE_SUFFIXES, VIDEO_SUFFIXES, alike, is_system
 from apexflow.datasets.videos import VideoFrames, file_stamp
 from apexflow.errors import ClipError
 
@@ -85,7 +86,7 @@ def list_frames(folder: Path, *, root: Path | None = None) -> dict[int, Path]:
 def _list(folder: Path, root: Path | None) -> tuple[dict[int, Path], tuple[LeftOut, ...]]:
     try:
         with os.scandir(folder) as found:
-            links = {entry.name: entry.is_symlink() for entry in found if not entry.is_dir()}
+            links = {entry.name: entry.is_symlink() for entry in found if not _is_folder(entry)}
     except OSError as error:
         raise ClipError(f"frame folder {folder}: {error.strerror}") from None
     listing = choose_frames(links)
@@ -98,6 +99,13 @@ def _list(folder: Path, root: Path | None) -> tuple[dict[int, Path], tuple[LeftO
         if links[path.name]:
             _stay_inside(path, root)
     return frames, listing.left_out
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a circle of links: what cannot be read fails alone
+        return False
 
 
 def open_frames(clip: Clip) -> FrameSource:
@@ -120,9 +128,20 @@ def _open(clip: Clip) -> FrameSource:
         return VideoFrames.open(path)
     frames, left_out = _list(path, clip.root)
     if not frames:
-        more = f": {left_out[0].name} has {left_out[0].reason}" if left_out else ""
-        raise ClipError(f"no numbered image in {path}{more}")
+        raise ClipError(f"no numbered image in {path}{_instead(path, left_out)}")
     return FolderFrames(frames, left_out)
+
+
+def _instead(folder: Path, left_out: Sequence[LeftOut]) -> str:
+    """Say what is in a folder instead of frames."""
+    if left_out:
+        return f": {left_out[0].name} has {left_out[0].reason}"
+    there = sorted(entry for entry in folder.iterdir() if not is_system(entry.name))
+    if inside := [entry.name for entry in there if entry.is_dir()]:
+        return f", but the folder {inside[0]}; is it meant?"
+    suffixes = Counter(entry.suffix.lower() or "without suffix" for entry in there)
+    found = ", ".join(f"{count} files {suffix}" for suffix, count in suffixes.most_common(3))
+    return f": it holds {found}, which are not read as frames" if found else ": it is empty"
 
 
 def _spelled(path: Path, root: Path | None) -> Path:

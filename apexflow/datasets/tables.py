@@ -157,6 +157,7 @@ class _Sheet:
     formulas: frozenset[tuple[int, int]] = frozenset()
     broken: str = ""
     encoding: str = ""
+    hidden: tuple[int, ...] = ()
 
 
 def read_rows(
@@ -202,6 +203,7 @@ def read_rows(
     _refuse_repeated(table, header, helpers)
     cells = _refuse_doubtful_cells(table, header.at, header.names, helpers)
     _note_encoding(table)
+    _note_hidden(table)
     rows = list(_data_rows(table, header.at, header.names, cells))
     if not rows and not may_be_empty:
         raise ApexflowError(f"{table.label}: no row below the header in row {header_number}")
@@ -269,6 +271,20 @@ def _note_encoding(table: _Sheet) -> None:
         )
 
 
+def _note_hidden(table: _Sheet) -> None:
+    if table.hidden:
+        shown = ", ".join(map(str, table.hidden[:5])) + (" …" if len(table.hidden) > 5 else "")
+        take_note(
+            Note(
+                "warning",
+                "hidden-rows",
+                table.label,
+                f"{len(table.hidden)} rows are hidden, by a filter or by hand, and read: {shown}",
+                "delete the rows that are not meant to be read, or show them",
+            )
+        )
+
+
 def read_bare_rows(path: str | Path, names: Sequence[str], required: int) -> list[Row]:
     """Return the rows of a table without header, cells named by their position.
 
@@ -282,6 +298,7 @@ def read_bare_rows(path: str | Path, names: Sequence[str], required: int) -> lis
     if table.broken:
         raise ApexflowError(f"{table.label} {table.broken}")
     _note_encoding(table)
+    _note_hidden(table)
     _refuse_doubtful_cells(table, -1, dict(enumerate(names)), set())
     for number, cells in table.rows:
         if len(cells) < required:
@@ -401,7 +418,9 @@ def _worksheet(label: str, values: Any, written: Any) -> _Sheet:
         (r.min_row, r.max_row, r.min_col - 1, r.max_col - 1, r.coord)
         for r in written.merged_cells.ranges
     ]
-    return _Sheet(label, rows, merged, frozenset(formulas))
+    dimensions = written.row_dimensions
+    hidden = tuple(number for number, _ in rows if dimensions[number].hidden)
+    return _Sheet(label, rows, merged, frozenset(formulas), hidden=hidden)
 
 
 def _cell_text(value: object) -> str:

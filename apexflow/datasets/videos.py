@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from apexflow.datasets.headers import read_header
-from apexflow.datasets.images import MAX_PIXELS, Image
+from apexflow.datasets.images import MAX_FILE_BYTES, MAX_PIXELS, Image
 from apexflow.errors import ClipError
 
 _HEAD = 1 << 16
@@ -156,7 +156,7 @@ def _counted(path: str, size: int, changed: int) -> tuple[int, int, str]:
     capture = _capture(path)
     if not capture.isOpened():
         return 0, 0, _unopened(name, size)
-    claimed = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    claimed = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
     sides = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT
     width, height = (int(capture.get(side)) for side in sides)
     if width * height > MAX_PIXELS:
@@ -218,12 +218,23 @@ def _packets(path: str) -> int:
 
 def _unopened(path: Path, size: int) -> str:
     codec = _codec_in(path)
+    if _lacks_index(path):
+        return (
+            f"{path} is cut off: an MP4 without its index ({size} bytes); copy it again, or record "
+            "it again"
+        )
     if codec:
         return (
             f"{path} cannot be opened by the installed OpenCV, codec {codec} ({size} bytes); is it "
             f"whole? {_CONVERT}"
         )
     return f"{path} is not a video, or an empty one ({size} bytes)"
+
+
+def _lacks_index(path: Path) -> bool:
+    """Whether a file begins like an MP4 or MOV and names no ``moov``, which is written last."""
+    data = path.read_bytes() if path.stat().st_size < MAX_FILE_BYTES else b""
+    return data[4:8] == b"ftyp" and b"moov" not in data
 
 
 _CONVERT = "convert it: ffmpeg -i IN -c:v ffv1 OUT.mkv"

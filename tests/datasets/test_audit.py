@@ -204,6 +204,12 @@ def test_frames_of_two_people(data):
     )
     shutil.copytree(data / "B/c2", data / "C/copied")  # times and all
     write_frames(data / "C/alike", range(5, 12), suffix=".png")  # other times: other files
+    (data / "B/c2/img006.png").unlink()
+    (data / "B/c2/img006.png").symlink_to("nowhere")  # what cannot be looked at is not compared
+    with_link = audit("table", data).findings
+    assert [f.clip for f in with_link if f.rule == "frames-shared"] == ["table/B/c1"]
+    shutil.copy2(data / "C/copied/img006.png", data / "B/c2/moved")
+    (data / "B/c2/moved").replace(data / "B/c2/img006.png")
     found = [(f.clip, f.message) for f in audit("table", data).findings if f.severity == "error"]
     assert found == [
         (

@@ -291,3 +291,27 @@ def test_the_range_is_the_least_that_holds_all_values() -> None:
     cases = {(): None, (None,): None, (0,): 8, (255, None): 8, (256,): 10, (1023,): 10}
     cases |= {(1024, 3): 12, (4096,): 14, (16384,): 16, (65535, 1): 16}
     assert {values: range_bits(values) for values in cases} == cases
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_whose_zero_is_white_is_turned(tmp_path: Path, bits: int) -> None:
+    # Baseline TIFF 6.0: PhotometricInterpretation (262) is 0.
+    stored = 255 - GRAY if bits == 8 else ~(GRAY.astype(np.uint16) << 8)
+    data = stored.tobytes()
+    height, width = GRAY.shape
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 0), (273, 8), (277, 1)]
+    tags += [(278, height), (279, len(data))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    path = tmp_path / "1.tif"
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory)
+    np.testing.assert_array_equal(read_image(path, color=False), GRAY)
+    np.testing.assert_array_equal(read_image(path, color=True), GRAY)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_an_animation_says_how_many_pictures_it_holds(tmp_path: Path, kind: str) -> None:
+    more = {"save_all": True, "append_images": [Image.fromarray(255 - COLOR)], "lossless": True}
+    for options, pages in (({}, 1), (more, 2)):
+        (tmp_path / "1.png").write_bytes(saved(COLOR, format=kind, **options))
+        assert inspect_image(tmp_path / "1.png", deep=False).header.pages == pages

@@ -172,3 +172,21 @@ def test_links_and_pipes(tmp_path: Path) -> None:
     os.mkfifo(root / "real" / "2.png")
     with pytest.raises(ClipError, match="is not a regular file"):
         open_frames(clip_at(root, "real")).fingerprint([1, 2])
+
+
+def test_a_folder_without_frames_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "gifs").mkdir()
+    for i in range(3):
+        (tmp_path / "gifs" / f"{i}.gif").write_bytes(b"GIF89a")
+    with pytest.raises(ClipError, match=r"it holds 3 files \.gif, which are not read as frames"):
+        open_frames(clip_at(tmp_path, "gifs"))
+    write_frames(tmp_path / "deeper" / "img", ["1.png"])
+    with pytest.raises(ClipError, match="but the folder img; is it meant"):
+        open_frames(clip_at(tmp_path, "deeper"))
+
+
+def test_a_circle_of_links_fails_by_its_own_name(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", ["1.png", "2.png"])
+    (tmp_path / "a" / "3.png").symlink_to("3.png")
+    with pytest.raises(ClipError, match=r"3\.png: Symlink loop|3\.png.*symbolic links"):
+        open_frames(clip_at(tmp_path, "a"))

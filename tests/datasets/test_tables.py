@@ -325,3 +325,17 @@ def test_invisible_characters_do_not_matter(tmp_path, expected):
     rows = [[f"\u200b{cell}\u00a0" if cell else cell for cell in row] for row in made.SAMM_ROWS]
     header = [f"\ufeff{cell}" for cell in made.SAMM_HEADER]
     assert strip(read_samm(None, made.write_csv(tmp_path / "t.csv", [header, *rows]))) == expected
+
+
+def test_rows_that_a_filter_hides_are_read_and_told(tmp_path):
+    book = openpyxl.Workbook()
+    header = ["subject", "clip", "path", "onset", "apex", "offset", "label"]
+    for row in (header, [1, "a", "a", 1, 3, 5, "anger"], [2, "b", "b", 1, 3, 5, "anger"]):
+        book.active.append(row)
+    book.active.row_dimensions[3].hidden = True
+    book.save(tmp_path / "t.xlsx")
+    report = audit("table", None, tmp_path / "t.xlsx")
+    assert report.clips == 2
+    (finding,) = report.findings
+    assert (finding.rule, finding.severity) == ("hidden-rows", "warning")
+    assert "1 rows are hidden, by a filter or by hand, and read: 3" in finding.message

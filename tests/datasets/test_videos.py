@@ -147,3 +147,15 @@ def test_a_rotation_of_the_container_is_applied(tmp_path: Path) -> None:
     path.write_bytes(data)
     (image,) = opened(path).read([0], color=False)
     assert image.shape == (64, 48)
+
+
+def test_an_mp4_that_is_cut_off_before_its_index_says_so(tmp_path: Path) -> None:
+    data = write(tmp_path / "a.mp4", "mp4v")
+    (tmp_path / "a.mp4").write_bytes(data[: data.index(b"moov") - 4])
+    with pytest.raises(ClipError, match="is cut off: an MP4 without its index"):
+        opened(tmp_path / "a.mp4")
+
+
+def test_samples_of_8_bits(tmp_path: Path) -> None:
+    write(tmp_path / "a.avi")
+    assert opened(tmp_path / "a.avi").sample_bits == 8

@@ -157,7 +157,10 @@ def _shared(clips: Sequence[tuple[Clip, FrameSource]]) -> Iterator[Finding]:
     for clip, source in clips:
         first, last = interval(clip, source.numbers)
         inside = [number for number in source.numbers if first <= number <= last]
-        files = tuple((size, time) for _, size, time in source.fingerprint(inside))
+        try:
+            files = tuple((size, time) for _, size, time in source.fingerprint(inside))
+        except ClipError:  # a link that leads nowhere: a finding of its own
+            continue
         if inside:
             readings.append(Reading(clip, files, inside[0], inside[-1]))
     for found in find_shared_frames(readings):
@@ -167,7 +170,8 @@ def _shared(clips: Sequence[tuple[Clip, FrameSource]]) -> Iterator[Finding]:
 def _missing_frames(clip: Clip, source: FrameSource) -> Iterator[Finding]:
     numbers = source.numbers
     there = set(numbers)
-    on_disk = f"the folder holds {numbers[0]} to {numbers[-1]}"
+    what = "video" if isinstance(source, VideoFrames) else "folder"
+    on_disk = f"the {what} holds {numbers[0]} to {numbers[-1]}"
     # The prepared layout keeps the key frames alone, mostly without the offset.
     key_frames = {clip.onset, clip.apex, clip.offset}
     prepared = there <= key_frames and {clip.onset, clip.apex} <= there

@@ -126,7 +126,7 @@ def _commit_result(store: StoreWriter, task: Task, result: ClipResult) -> Outcom
 
 
 def _fail(store: StoreWriter, task: Task, reason: str) -> Outcome:
-    reason = printable(reason)
+    reason = " ".join(printable(reason).splitlines())
     record = ClipRecord(**_key(task.clip), status=FAILED, message=reason)
     _commit(store, task.slot, record, None, None)
     return Outcome(str(task.clip), FAILED, reason)
