@@ -15,6 +15,7 @@ be 0.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import shutil
@@ -84,8 +85,17 @@ class Tally:
         )
 
 
-def run(kills: int, seed: int, folder: Path, *, clips: int = 24, others: int = 0) -> Tally:
-    """Kill that many runs, and as many other commands as said; say what was seen."""
+def run(
+    kills: int,
+    seed: int,
+    folder: Path,
+    *,
+    clips: int = 24,
+    others: int = 0,
+    seconds: float = math.inf,
+) -> Tally:
+    """Kill that many runs, and as many other commands as said, or as long; say what was seen."""
+    until = time.monotonic() + seconds
     rng = random.Random(seed)
     root, recipe = folder / "samm", folder / "recipe.toml"
     write_samm(root, subjects=3, clips=clips, frames=9, size=(160, 200), quality=95, faulty=False)
@@ -94,7 +104,7 @@ def run(kills: int, seed: int, folder: Path, *, clips: int = 24, others: int = 0
     catalog = read_samm(root)
     took = process(catalog, reference, recipe=Recipe.load(recipe), workers=0, progress=False)
     tally = Tally()
-    while tally.kills.total() < kills:
+    while tally.kills.total() < kills and time.monotonic() < until:
         store = folder / f"{tally.stores}.zarr"
         command = [
             sys.executable,
@@ -115,6 +125,8 @@ def run(kills: int, seed: int, folder: Path, *, clips: int = 24, others: int = 0
         shutil.rmtree(store)
     assert not took.failed
     for number in range(others):
+        if time.monotonic() > until:
+            break
         _other_round(OTHERS[number % len(OTHERS)], folder, reference, rng, tally)
     return tally
 
@@ -279,10 +291,15 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--others", type=int, default=35)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="end after that time")
     arguments = parser.parse_args()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        tally = run(arguments.kills, arguments.seed, Path(folder), others=arguments.others)
+        tally = run(
+            *(arguments.kills, arguments.seed, Path(folder)),
+            others=arguments.others,
+            seconds=arguments.seconds,
+        )
     print(tally)
     print(f"seconds       {time.perf_counter() - started:.0f}")
     sys.exit(not tally.sound)
