@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from apexflow import process
+from apexflow.cli import main
 from apexflow.datasets import read_samm
 from apexflow.engine.recipe import Recipe
 from apexflow.storage.checks import verify
@@ -153,3 +154,53 @@ def test_training_on_a_full_disk(disk: Callable[[int], Path], tmp_path: Path) ->
     ended = run(*options, "-o", place / "out")
     assert ended.returncode == 0, ended.stderr
     assert list(place.rglob("*.partial")) == []
+
+
+def test_a_read_only_disk_in_every_phase(
+    disk: Callable[[int], Path],
+    reference: Path,
+    samm_root: Path,
+    recipe_file: Callable[[], Path],
+    small_recipe: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def here(*arguments: str | Path) -> tuple[int, str]:
+        """Run a command in this process, for speed; return its status and standard error."""
+        monkeypatch.setattr(sys, "argv", ["apexflow", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as ended:
+            return int(ended.code or 0), capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    place = disk(64 << 20)
+    path = Path(shutil.copytree(reference, place / "s.zarr"))
+    changed = shutil.copytree(samm_root, place.parent / "samm")
+    os.utime(next((changed / "006").rglob("*.jpg")), ns=(1, 1))
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    options = ("--recipe", recipe_file(), "--quiet", "--workers", "0")
+    trained = ("--model", "ststnet", "--flow", "onset-apex", "--encode", "uv-strain")
+    for command in (
+        ("process", "samm", samm_root, *options, "-o", place / "new.zarr"),
+        ("process", "samm", changed, *options, "-o", path),
+        ("process", "samm", samm_root, *options, "--repair", "-o", path),
+        ("compact", path, "--chunk-mb", "0.05"),
+        ("export", path, "--maps", place / "m"),
+        ("export", path, "--normalized", place / "n"),
+        ("export", path, "--gif", place / "g"),
+        ("report", path, "-o", place / "r.html"),
+        ("info", path, "--failures", place / "f.csv"),
+        ("train", path, *trained, "--quiet", "--device", "cpu", "-o", place / "out"),
+    ):
+        status, said = here(*command)
+        (line,) = [line for line in said.splitlines() if line.startswith("apexflow: error: ")]
+        assert (status, "Read-only file system" in line) == (2, True)
+        assert "Traceback" not in said
+    # Reading does not need to write.
+    assert here("info", path)[0] == here("verify", path)[0] == 0
+    subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+    process(read_samm(changed), path, recipe=small_recipe, workers=0, progress=False)
+    assert verify(path) == []
