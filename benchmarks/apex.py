@@ -1,99 +1,163 @@
-"""How far the estimates of an unannotated apex lie from the true one.
+"""How far the estimates of an unannotated apex lie from the true one, and how sure they are.
 
-On synthetic clips of 20 to 60 frames whose apex lies anywhere between 20 % and 80 % of the clip,
-cut to 224x224 with whole-pixel alignment: sensor noise of 2 gray levels, drifting light,
-an expression of known size, with and without turns of the head.
+Clips of .25 to .5 s at 200, 100, 60 and 30 frames/s whose apex lies anywhere between 25 % and 75 %
+of the clip, aligned by similarity and cut to 224x224: a face of 200 px, a head that drifts and
+turns, sensor noise of 2 gray levels, light that drifts by 4 %, JPEG 92, and an expression whose
+strongest part moves by a known number of pixels of the crop. Clips in which nothing moves but the
+head show how often the confidence is wrong.
 
-    python benchmarks/apex.py            # the table of docs/datasets.md, a few minutes
+    python benchmarks/apex.py            # the tables of docs/motion.md, a quarter of an hour
     python benchmarks/apex.py --tiny     # seconds, for a look
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from dataclasses import dataclass, field
-from typing import get_args
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from apexflow import synthetic
-from apexflow.engine.clip.apex import ApexMethod, estimate_apex
+from apexflow.engine.clip.align import Aligner
+from apexflow.engine.clip.apex import CLEAR, ApexMethod, estimate_apex
+from apexflow.engine.recipe import Recipe
 
+BASE = Recipe.load("default")
 SIZE = (400, 480)
-CASES = {
-    "0.8 to 2 px": {"amplitude": (0.7, 1.5), "rotation": 0.0},
-    "0.8 to 2 px, turns up to 0.5 deg": {"amplitude": (0.7, 1.5), "rotation": 0.5},
-    "0.3 to 0.9 px": {"amplitude": (0.3, 0.6), "rotation": 0.0},
+RATES = (200, 100, 60, 30)
+PEAKS = (0.2, 0.5, 1.0, 3.0)
+METHODS: tuple[ApexMethod, ...] = ("middle", "difference", "flow")
+DRIFT = synthetic.Light(drift=0.04)
+STILL = {
+    "drifting light": DRIFT,
+    "flicker of 5 %": synthetic.Light(flicker=0.05),
+    "light from the side, 10 %": synthetic.Light(side=0.1),
+    "gamma 1.15": synthetic.Light(gamma=1.15),
 }
 
 
 @dataclass
 class Result:
-    """Errors in frames, and as shares of the clip; milliseconds a frame."""
+    """Of one method: errors in ms, confidences, seconds a frame."""
 
-    errors: list[int] = field(default_factory=list)
-    shares: list[float] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
 
-    def __str__(self) -> str:
-        mean, median = statistics.mean(self.errors), statistics.median(self.errors)
-        within, share = np.percentile(self.errors, 90), statistics.mean(self.shares)
-        return (
-            f"mean {mean:5.2f}  median {median:4.1f}  90 % within {within:3.0f}  "
-            f"share {share:6.1%}  {statistics.median(self.times):5.2f} ms"
-        )
+    @property
+    def unclear(self) -> float:
+        """The share of clips whose apex is called unclear."""
+        return float(np.mean(np.array(self.confidences) < CLEAR))
 
 
 def make_clip(
-    seed: tuple[int, int], amplitude: tuple[float, float], rotation: float
+    seed: tuple[int, ...], peak: float, rate: int, light: synthetic.Light = DRIFT
 ) -> tuple[NDArray[np.uint8], int]:
     """Return the aligned crops of a clip and the position of its apex."""
     rng = np.random.default_rng(seed)
     person = synthetic.Subject.random(int(rng.integers(2**31)), size=SIZE, face=0.5)
-    frames = int(rng.integers(20, 61))
-    apex = int(np.clip(round(frames * rng.uniform(0.2, 0.8)), 2, frames - 3))
+    frames = max(6, round(rng.uniform(0.25, 0.5) * rate))
+    apex = int(np.clip(round(frames * rng.uniform(0.25, 0.75)), 2, frames - 3))
     expressions = sorted(synthetic.EXPRESSIONS)
+    motion = synthetic.Motion.random(
+        frames, apex, seed=int(rng.integers(2**31)), shift=2.0, rotation=0.3
+    )
     truth = synthetic.ClipTruth(
         subject=person,
-        motion=synthetic.Motion.random(
-            frames, apex, seed=int(rng.integers(2**31)), shift=3.0, rotation=rotation
-        ),
-        expression=expressions[seed[1] % len(expressions)],
-        amplitude=float(rng.uniform(*amplitude)),
+        motion=motion,
+        expression=expressions[seed[-1] % len(expressions)],
+        amplitude=1.0 if peak else 0.0,
         apex=apex,
-        noise_seed=seed[1],
+        noise_seed=seed[-1],
+        light=replace(light, seed=seed[-1]),
     )
+    if peak:
+        truth = replace(truth, amplitude=peak / _largest(truth))
+    return _aligned(truth), apex
+
+
+def _largest(truth: synthetic.ClipTruth) -> float:
+    """Return how far the expression moves its strongest part, in pixels of the crop."""
     x0, y0, x1, y1 = (int(value) for value in truth.box)
-    shifts = np.rint(truth.shifts()).astype(int)
-    crops = [
-        cv2.resize(image[y0 + dy : y1 + dy, x0 + dx : x1 + dx], (224, 224))
-        for image, (dx, dy) in zip(synthetic.render(truth), shifts, strict=True)
-    ]
-    return np.stack(crops), apex
+    grid = np.stack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)), axis=-1).astype(float)
+    moved = np.linalg.norm(truth.expression_at(grid), axis=-1)
+    return float(moved.max()) * BASE.crop.height / (y1 - y0)
+
+
+def _aligned(truth: synthetic.ClipTruth) -> NDArray[np.uint8]:
+    face, template = synthetic.paint(truth.subject), len(truth) // 2
+    images = np.stack([_through_jpeg(synthetic.take(truth, i, face)) for i in range(len(truth))])
+    box = np.array(truth.subject.box) + np.tile(truth.motion.shift[template], 2)
+    x0, y0, x1, y1 = (int(value) for value in box)
+    aligner = Aligner(images[template], (x0, y0, x1, y1), BASE.alignment)
+    poses = aligner.find(images)
+    return aligner.cut(images, poses, [(x0, y0, x1, y1)], BASE.crop)[:, 0]
+
+
+def _through_jpeg(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), np.uint8)
+
+
+def judge(clips: Iterator[tuple[NDArray[np.uint8], int]], rate: int) -> dict[ApexMethod, Result]:
+    """Return what each method makes of clips."""
+    results = {method: Result() for method in METHODS}
+    for crops, apex in clips:
+        for method, result in results.items():
+            start = time.process_time()
+            found = estimate_apex(crops, method=method)
+            result.times.append((time.process_time() - start) / len(crops))
+            result.errors.append(1e3 * abs(found.position - apex) / rate)
+            result.confidences.append(found.confidence)
+    return results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tiny", action="store_true", help="two clips a case")
-    clips = 2 if parser.parse_args().tiny else 64
+    parser.add_argument("--tiny", action="store_true", help="one clip, at 30 frames/s")
+    parser.add_argument("--seed", type=int, default=0, help="of other faces and other motion")
+    options = parser.parse_args()
+    clips, cases = (1, slice(1)) if options.tiny else (12, slice(None))
+    rates, peaks, still = RATES[::-1][cases], PEAKS[cases], list(STILL.items())[cases]
     cv2.setNumThreads(1)
-    estimate_apex(make_clip((0, 0), (1.0, 1.0), 0.0)[0], method="flow")  # compile
-    for number, (name, options) in enumerate(CASES.items(), start=11):
-        results: dict[ApexMethod, Result] = {m: Result() for m in get_args(ApexMethod)}
-        for i in range(clips):
-            crops, apex = make_clip((number, i), **options)
-            for method, result in results.items():
-                start = time.perf_counter()
-                error = abs(estimate_apex(crops, method=method) - apex)
-                result.times.append((time.perf_counter() - start) / len(crops) * 1e3)
-                result.errors.append(error)
-                result.shares.append(error / len(crops))
-        for method, result in results.items():
-            print(f"{name:34s} {method:11s} {result}", flush=True)
+    estimate_apex(make_clip((0, 0), 1.0, 30)[0], method="flow")  # compile
+
+    print("| frames/s | peak, px | middle | difference | flow: mean | 90 % within | confidence |")
+    print("|---|---|---|---|---|---|---|")
+    for rate in rates:
+        for peak in peaks:
+            seeds = ((options.seed, rate, int(10 * peak), i) for i in range(clips))
+            found = judge((make_clip(seed, peak, rate) for seed in seeds), rate)
+            means = {method: np.mean(result.errors) for method, result in found.items()}
+            flow = found["flow"]
+            within, sure = np.percentile(flow.errors, 90), np.percentile(flow.confidences, [10, 50])
+            print(
+                f"| {rate} | {peak} | {means['middle']:.0f} ms | {means['difference']:.0f} ms |"
+                f" {means['flow']:.0f} ms | {within:.0f} ms |"
+                f" {sure[1]:.2f}, 10 % below {sure[0]:.2f}, {flow.unclear:.0%} unclear |",
+                flush=True,
+            )
+        print(
+            "CPU ms a frame:",
+            *(f"{m} {1e3 * np.median(r.times):.2f}" for m, r in found.items()),
+            flush=True,
+        )
+
+    print("\n| without motion, frames/s | median confidence | highest | called clear |")
+    print("|---|---|---|---|")
+    for number, (name, light) in enumerate(still):
+        for rate in rates:
+            seeds = ((options.seed, rate, 1000 + number, i) for i in range(clips))
+            flow = judge((make_clip(seed, 0.0, rate, light) for seed in seeds), rate)["flow"]
+            print(
+                f"| {name}, {rate} | {np.median(flow.confidences):.2f} |"
+                f" {max(flow.confidences):.2f} | {1 - flow.unclear:.0%} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ hsv      the same of the HSV map
 
     python benchmarks/motion.py                     # the tables of docs/motion.md
     python benchmarks/motion.py --sets even drift   # some of them
+    python benchmarks/motion.py --seed 70000        # on faces and motion of your own choice
     python benchmarks/motion.py --tiny              # seconds, for a look
 """
 
@@ -125,7 +126,12 @@ METHODS: Mapping[str, dict[str, Any]] = {
         "temporal": {"method": "mean"},
         **NO_LIGHT,
     },
-    "CLG, normalised, sequence": {
+    "CLG, normalised, sequence of 5 (ststnet)": {
+        "flow": {"method": "clg"},
+        "temporal": {"method": "sequence", "frames": 5},
+        **NO_LIGHT,
+    },
+    "CLG, normalised, sequence (default)": {
         "flow": {"method": "clg"},
         "temporal": {"method": "sequence"},
         **NO_LIGHT,
@@ -141,13 +147,15 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=names, default=names)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--reach", choices=("median", "falling"), default="falling")
+    parser.add_argument("--seed", type=int, default=0, help="of other faces and other motion")
     parser.add_argument("--tiny", action="store_true", help="one clip a set")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     for name in options.sets:
         chosen = (SETS | STILL_SETS)[name]
         clips = 1 if options.tiny else chosen.clips
-        print_table(replace(chosen, clips=clips), options.methods, options.reach)
+        seed = chosen.seed + options.seed
+        print_table(replace(chosen, clips=clips, seed=seed), options.methods, options.reach)
 
 
 def recipe_of(method: str, reach: str = "falling") -> Recipe:

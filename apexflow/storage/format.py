@@ -281,6 +281,9 @@ class ClipRecord:
     apex_frame, apex_source : int, str
         The frame that served as the apex, and how it is known: "annotated", "middle",
         "difference" or "flow". `NO_NUMBER` and "" when no apex was needed or known.
+    apex_confidence : float or None
+        How sure an estimated apex is, 0 to 1 (`apexflow.engine.clip.apex.ApexEstimate`); None
+        when it was not estimated.
     pairs : dict of window to tuple of (from, to)
         The frame numbers that each flow was computed between.
     roi_box : tuple of (x0, y0, x1, y1)
@@ -317,6 +320,7 @@ class ClipRecord:
     template_frame: int = NO_NUMBER
     apex_frame: int = NO_NUMBER
     apex_source: str = ""
+    apex_confidence: float | None = None
     box: tuple[float, ...] = ()
     landmarks: tuple[tuple[float, float], ...] = ()
     confidence: float | None = None
@@ -361,7 +365,7 @@ class ClipRecord:
         names = {part.name: "steps" if part.name == "pairs" else part.name for part in fields(self)}
         values = {written: getattr(self, name) for name, written in names.items()}
         for name in _ONLY_WHEN_THERE:
-            if not values[name]:
+            if values[name] in _NOTHING:
                 del values[name]
         return json.dumps(
             values | {"steps": dict(self.pairs), "digests": dict(self.digests)}, ensure_ascii=False
@@ -384,7 +388,8 @@ class ClipRecord:
         return cls(**values)
 
 
-_ONLY_WHEN_THERE = ("flags", "frames", "versions")
+_ONLY_WHEN_THERE = ("apex_confidence", "flags", "frames", "versions")
+_NOTHING: tuple[Any, ...] = (None, "", {})
 _SEAL = re.compile(r', "crc32c": (\d+)\}$')
 
 

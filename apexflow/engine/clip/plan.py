@@ -55,6 +55,8 @@ class ClipPlan:
         Of the files alone, by size and time: equal wherever the same frames are read.
     reach : int
         How many frames on each side of a pair's frames its flow may be drawn from.
+    apex_confidence : float or None
+        How sure an estimated apex is, as in `ApexEstimate`; None when it was not estimated.
     """
 
     numbers: tuple[int, ...]
@@ -66,6 +68,7 @@ class ClipPlan:
     fingerprint: str
     files: str = ""
     reach: int = 0
+    apex_confidence: float | None = None
 
     @property
     def apex_pending(self) -> bool:
@@ -76,17 +79,22 @@ class ClipPlan:
 def plan_clip(clip: Clip, recipe: Recipe) -> tuple[FrameSource, ClipPlan]:
     """Check a clip's annotation against its frames on disk and choose the frames to read.
 
-    Raises `ClipError` when a key frame that the recipe needs is unknown, out of order, or not on
-    disk, or when fewer than two frames are left.
+    An onset or offset that is not annotated is the clip's first or last frame on disk.
+
+    Raises `ClipError` when an apex that the recipe needs is unknown, when a key frame is out of
+    order or not on disk, or when fewer than two frames are left.
     """
     windows = [Window.parse(name) for name in recipe.windows]
     key_frames = _key_frames(clip)
     pending = "apex" not in key_frames and clip.apex_source in ESTIMATES
     needed = dict.fromkeys(name for window in windows for name in window.key_frames)
-    for name in needed:
-        if name not in key_frames and not (name == "apex" and pending):
-            raise ClipError(f"no {name} is annotated, and the recipe's windows need it")
+    if "apex" in needed and "apex" not in key_frames and not pending:
+        raise ClipError(
+            "no apex is annotated, and the recipe's windows need it; let it be estimated with "
+            "--apex flow (apex='flow' of the reader)"
+        )
     source = _open(clip)
+    key_frames = {"onset": source.numbers[0], "offset": source.numbers[-1], **key_frames}
     there = set(source.numbers)
     for name in needed:
         if name in key_frames and key_frames[name] not in there:
@@ -180,10 +188,15 @@ def with_apex(plan: ClipPlan, crops: NDArray[np.uint8], recipe: Recipe) -> ClipP
 
     rows = [plan.numbers.index(number) for number in plan.interval]
     method: Literal["flow", "difference"] = "flow" if plan.apex_source == "flow" else "difference"
-    apex = plan.interval[estimate_apex(crops[rows], method=method)]
-    key_frames = {**plan.key_frames, "apex": apex}
+    position, confidence = estimate_apex(crops[rows], method=method)
+    key_frames = {**plan.key_frames, "apex": plan.interval[position]}
     windows = [Window.parse(name) for name in recipe.windows]
-    return replace(plan, key_frames=key_frames, pairs=_pairs(windows, key_frames, plan.interval))
+    return replace(
+        plan,
+        key_frames=key_frames,
+        pairs=_pairs(windows, key_frames, plan.interval),
+        apex_confidence=confidence,
+    )
 
 
 def flow_frames(plan: ClipPlan, recipe: Recipe) -> tuple[PairFrames, ...]:
@@ -206,7 +219,7 @@ def _key_frames(clip: Clip) -> dict[str, int]:
 
 
 def _interval(there: tuple[int, ...], key_frames: Mapping[str, int]) -> tuple[int, ...]:
-    first, last = key_frames.get("onset", there[0]), key_frames.get("offset", there[-1])
+    first, last = key_frames["onset"], key_frames["offset"]
     inside = tuple(number for number in there if first <= number <= last)
     if not inside:
         raise ClipError(

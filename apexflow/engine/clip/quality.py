@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from apexflow.engine.clip.apex import apex_flags
 from apexflow.engine.clip.faces import LocatedFace
 from apexflow.engine.clip.plan import ClipPlan
 from apexflow.errors import ClipError
@@ -208,6 +209,7 @@ def judge_clip(
     flags = (
         *tracking_flags(plan, located, aligned, frames, wanted=wanted),
         *_motion_flags(motion, head, inconsistency),
+        *apex_flags(plan.apex_confidence),
     )
     return ClipQuality(frames, motion, head, inconsistency, flags)
 

@@ -323,6 +323,7 @@ def _done_record(clip: Clip, result: ClipResult) -> ClipRecord:
         template_frame=result.plan.template,
         apex_frame=_number(result.plan.key_frames.get("apex")),
         apex_source=result.plan.apex_source,
+        apex_confidence=result.plan.apex_confidence,
         box=tuple(float(value) for value in result.box),
         landmarks=face.landmarks,
         confidence=face.confidence,

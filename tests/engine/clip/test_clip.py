@@ -18,7 +18,7 @@ from apexflow.datasets import read_samm
 from apexflow.datasets import sources as frames_module
 from apexflow.datasets.sources import Image
 from apexflow.engine.clip import process_clip
-from apexflow.engine.clip.apex import estimate_apex
+from apexflow.engine.clip.apex import CLEAR, estimate_apex
 from apexflow.engine.clip.faces import Face
 from apexflow.engine.clip.flow import make_map
 from apexflow.engine.clip.plan import plan_clip
@@ -27,6 +27,7 @@ from apexflow.engine.regions import in_crop
 from apexflow.errors import ClipError
 from apexflow.kernels import farneback
 from apexflow.kernels.encode import make_maps
+from apexflow.quality import parse_flags
 from apexflow.report.compare import PER_FRAME, RECIPE, WHOLE_PIXELS, compare_alignments
 from apexflow.storage.checks import verify
 from apexflow.storage.store import Store, open_store
@@ -252,16 +253,42 @@ def test_an_apex_that_nobody_annotated_is_estimated_on_aligned_crops(
     unknown = replace(annotated, apex=None, apex_source=method)
     recipe = small(Recipe.load("default"))
     result = process_clip(unknown, recipe)
-    position = estimate_apex(result.aligned.crops, method=method)
+    position, confidence = estimate_apex(result.aligned.crops, method=method)
     assert result.plan.key_frames["apex"] == result.aligned.numbers[position]
     assert abs(position - truths[0].apex) <= 3
     store = stored([unknown], tmp_path / "s.zarr", recipe)
     record = store.record(0)
     assert record is not None
+    assert record.apex_confidence == confidence > 0.9
+    assert record.flags == ""
     assert (record.apex_frame, record.apex_source) == (result.plan.key_frames["apex"], method)
     assert store.column("apex_frame").tolist() == [record.apex_frame]
     assert store.column("apex_source").tolist() == [method]
     assert store.column("apex").tolist() == [-1]
+
+
+def test_a_still_clip_has_no_clear_apex(tmp_path: Path, clip: Clip) -> None:
+    write_samm(
+        tmp_path / "samm",
+        subjects=1,
+        clips=1,
+        frames=15,
+        size=(160, 200),
+        amplitude=0,
+        faulty=False,
+    )
+    (still,) = read_samm(tmp_path / "samm", apex="flow")
+    store = stored([still], tmp_path / "s.zarr", small(Recipe.load("default")))
+    record = store.record(0)
+    assert record is not None
+    assert record.apex_confidence is not None
+    assert record.apex_confidence < CLEAR
+    (flag,) = parse_flags(record.flags)
+    assert flag.name == "apex-unclear"
+    assert flag.figure == pytest.approx(record.apex_confidence, abs=0.01)
+    annotated = stored([clip], tmp_path / "a.zarr", small(Recipe.load("default"))).record(0)
+    assert annotated is not None
+    assert (annotated.apex_confidence, annotated.flags) == (None, "")
 
 
 def test_an_annotated_apex_says_so(tmp_path: Path, clip: Clip) -> None:
@@ -273,9 +300,7 @@ def test_an_annotated_apex_says_so(tmp_path: Path, clip: Clip) -> None:
 @pytest.mark.parametrize(
     ("windows", "change", "match"),
     [
-        (["onset-apex"], {"apex": None, "apex_source": ""}, "no apex is annotated"),
-        (["apex-offset"], {"offset": None}, "no offset is annotated"),
-        (["onset-every-2"], {"onset": None}, "no onset is annotated"),
+        (["onset-apex"], {"apex": None, "apex_source": ""}, "no apex is annotated.*--apex flow"),
         (["onset-apex"], {"onset": 1}, "onset frame 1 is not on disk"),
     ],
 )
@@ -293,6 +318,19 @@ def test_windows_that_need_no_key_frame_take_the_whole_clip(clip: Clip) -> None:
     plan = plan_clip(bare, recipe)[1]
     assert len(plan.pairs["consecutive"]) == 8
     assert plan.apex_source == ""
+
+
+@pytest.mark.parametrize(
+    "unknown", [{"onset": None}, {"offset": None}, {"onset": None, "offset": None}]
+)
+def test_an_unknown_onset_or_offset_is_the_clip_s_end(clip: Clip, unknown: dict[str, None]) -> None:
+    recipe = small(Recipe.load("default"), windows=["onset-apex-offset", "onset-every-2"], maps={})
+    _, plan = plan_clip(replace(clip, **unknown), recipe)
+    numbers = plan_clip(clip, small(Recipe.load("seed-samm")))[1].numbers
+    onset = clip.onset if "onset" not in unknown else numbers[0]
+    offset = clip.offset if "offset" not in unknown else numbers[-1]
+    assert plan.pairs["onset-apex-offset"] == ((onset, clip.apex), (clip.apex, offset))
+    assert (plan.interval[0], plan.interval[-1]) == (onset, offset)
 
 
 def test_own_boxes_place_a_clip_s_regions(clip: Clip) -> None:

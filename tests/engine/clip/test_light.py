@@ -124,7 +124,7 @@ def test_at_most_so_many_frames_the_nearest_stand_for_each_key_frame(frames: int
             sorted(near, key=lambda n, key=key: (abs(n - key), n))[: frames or None]
             for near, key in zip(both, pair, strict=True)
         ]
-        assert found.sequence == tuple(sorted(sum(nearest, [])))
+        assert found.sequence == tuple(sorted(nearest[0] + nearest[1]))
         assert found.numbers == set(found.sequence) >= set(pair)
     # Halfway between the two no frame counts twice, and none is missing.
     (found,) = frames_of_pairs([(0, 10)], {"onset": 0, "apex": 10}, interval, temporal, 8)
