@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from apexflow.cli.process import reader_parameters
-from apexflow.datasets import READERS, Reader
+from apexflow.datasets import AUDITED, Reader
 
 
 @click.group()
@@ -72,5 +72,5 @@ def _command(reader: Reader) -> click.Command:
     )
 
 
-for _reader in READERS.values():
+for _reader in AUDITED.values():
     audit.add_command(_command(_reader))

@@ -19,6 +19,8 @@ from apexflow.datasets.casme_sq import CASME_SQ, read_casme_sq
 from apexflow.datasets.dfme import DFME, read_dfme
 from apexflow.datasets.fourdme import FOURDME, read_4dme
 from apexflow.datasets.long_videos import (
+    CASME_SQ_LONG,
+    SAMM_LONG,
     Interval,
     LongVideo,
     read_casme_sq_long,
@@ -39,8 +41,13 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         )
     }
 )
+AUDITED: Mapping[str, Reader] = MappingProxyType(
+    {**READERS, **{reader.name: reader for reader in (SAMM_LONG, CASME_SQ_LONG)}}
+)
+"""What can be audited: long videos too, which are spotted in and not processed by clips."""
 
 __all__ = [
+    "AUDITED",
     "READERS",
     "ActionUnit",
     "ActionUnits",

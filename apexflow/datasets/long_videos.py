@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from apexflow.catalog import Clip
-from apexflow.datasets.casme_sq import video_names
+from apexflow.catalog import Catalog, Clip
+from apexflow.datasets.casme_sq import CASME_SQ, video_names
 from apexflow.datasets.emotions import canonical_emotion
 from apexflow.datasets.folders import Tree, join, subject_number
 from apexflow.datasets.names import alike
 from apexflow.datasets.notes import Note, take_note
-from apexflow.datasets.reader import place, with_choices
+from apexflow.datasets.reader import Reader, finish, place, with_choices
 from apexflow.datasets.tables import Column, Row, read_rows, whole_number
 
 Kind = Literal["micro", "macro"]
@@ -268,3 +269,79 @@ def _whole(dataset: str, subject: str, name: str, source: str, tree: Tree | None
         apex_source="",
     )
     return with_choices(clip, tree)
+
+
+def _interval_clips(
+    read: Callable[..., tuple[LongVideo, ...]],
+    root: str | Path | None,
+    annotations: str | Path | None = None,
+) -> list[Clip]:
+    """Return each annotated expression as a clip of its video, as an audit looks at it."""
+    return [
+        replace(
+            video.clip,
+            name=f"{video.name}_{found.onset}-{found.offset}",
+            onset=found.onset,
+            apex=found.apex,
+            offset=found.offset,
+            apex_source="annotated",
+            emotion=found.emotion,
+            emotion_text=found.emotion,
+            action_units=found.action_units,
+            origin=found.origin,
+            extra=(*video.clip.extra, ("expression", found.kind)),
+        )
+        for video in read(root, annotations)
+        for found in video.intervals
+    ]
+
+
+def _interval_catalog(
+    read: Callable[..., tuple[LongVideo, ...]],
+    root: str | Path | None,
+    annotations: str | Path | None = None,
+    **options: Any,
+) -> Catalog:
+    return finish(_interval_clips(read, root, annotations), **options)
+
+
+def _long_reader(
+    name: str,
+    title: str,
+    layout: str,
+    names: tuple[str, ...],
+    published: tuple[int, int],
+    read: Callable[..., tuple[LongVideo, ...]],
+) -> Reader:
+    return Reader(
+        name=name,
+        title=title,
+        layout=layout,
+        annotations=names,
+        published={name: published},
+        read=partial(_interval_catalog, read),
+        rows=partial(_interval_clips, read),
+        partly_annotated=True,
+    )
+
+
+SAMM_LONG = _long_reader(
+    "samm-long",
+    "SAMM Long Videos",
+    """\
+ROOT/006_1/…, a folder of frames or a video, with SAMMLV_gt.xlsx: Subject, Filename, Onset, Apex,
+Offset, Type. Each row is an expression, audited as a clip of its video.""",
+    _SAMM_NAMES,
+    (502, 30),
+    read_samm_long,
+)
+CASME_SQ_LONG = _long_reader(
+    "casme_sq-long",
+    "CAS(ME)², long videos",
+    """\
+ROOT/rawpic/s15/15_0401girlcrashing/img557.jpg, with CAS(ME)^2code_final.xlsx or CASME_sq_gt.xlsx.
+Each row is an expression, audited as a clip of its video.""",
+    CASME_SQ.annotations,
+    (357, 22),
+    read_casme_sq_long,
+)

@@ -496,3 +496,27 @@ def test_undecided_corrections_have_to_be_chosen(tmp_path):
     write_corrections(tmp_path / "fixes.csv", report.corrections)
     with pytest.raises(ApexflowError, match="is corrected twice"):
         audit("samm", None, tmp_path / "samm.csv", corrections=tmp_path / "fixes.csv")
+
+
+def test_long_videos_are_audited_by_their_expressions(monkeypatch, capsys, tmp_path):
+    made.write_csv(
+        tmp_path / "SAMMLV_gt.csv",
+        [
+            ("Subject", "Filename", "Onset", "Apex", "Offset", "Type"),
+            ("6", "006_1_2", 3, 5, 9, "Macro"),
+            ("6", "006_1_3", 12, 11, 15, "Micro - 1/2"),
+            ("7", "007_2_1", 1, 2, 4, "Macro"),
+        ],
+    )
+    write_frames(tmp_path / "long" / "006_1", range(1, 14))
+    arguments = ("samm-long", tmp_path / "long", "--annotations", tmp_path / "SAMMLV_gt.csv")
+    status, out, _ = run(monkeypatch, capsys, *arguments, "--json")
+    found = {
+        (f["rule"], f["clip"]) for f in json.loads(out)["findings"] if f["severity"] == "error"
+    }
+    assert status == 1
+    assert found == {
+        ("order", "samm-long/006/006_1_12-15"),
+        ("frame-missing", "samm-long/006/006_1_12-15"),
+        ("clip-missing", "samm-long/007/007_2_1-4"),
+    }

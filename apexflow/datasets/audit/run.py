@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from apexflow.catalog import Clip
-from apexflow.datasets import READERS, Reader
+from apexflow.datasets import AUDITED, Reader
 from apexflow.datasets.audit.annotations import check_annotations
 from apexflow.datasets.audit.disk import DiskCheck
 from apexflow.datasets.audit.findings import Finding, Report, worst_first
@@ -34,7 +34,7 @@ def audit(
     Parameters
     ----------
     name : str
-        A data set of `apexflow.datasets.READERS`.
+        A data set of `apexflow.datasets.AUDITED`.
     root : path or None
         The data set's folder; None looks at the annotations alone.
     annotations : path, optional
@@ -61,9 +61,9 @@ def audit(
     ApexflowError
         The table or the root cannot be read at all.
     """
-    if name not in READERS:
-        raise ApexflowError(f"data set must be one of {', '.join(READERS)}. Got {name!r}.")
-    reader = READERS[name]
+    if name not in AUDITED:
+        raise ApexflowError(f"data set must be one of {', '.join(AUDITED)}. Got {name!r}.")
+    reader = AUDITED[name]
     with collect_notes() as notes:
         rows = reader.rows(root, annotations, **options)
     clips = [choose_apex(clip, apex) for clip in apply_corrections(rows, corrections)]
