@@ -188,7 +188,6 @@ def _with_face(
     worst = int((tracked.quality.match + match).argmin())
     page = {
         "player": _player(source, aligned.numbers, tracked),
-        "template": aligned.numbers.index(plan.template),
         "stills": [
             _still(source, tracked, row, title)
             for row, title in ((0, "First frame"), (worst, "Frame least like the template frame"))
@@ -229,6 +228,11 @@ def _verdicts(
         )
     else:
         lines.append("The face was followed through all frames that were looked at.")
+    if tracked.located.candidates > 1:
+        lines.append(
+            f"There are {tracked.located.candidates} faces in the template frame; the largest was "
+            f"followed."
+        )
     if not candidates:
         lines.append("No part of the face moves strikingly more than it usually does here.")
     elif candidates[0].is_head:

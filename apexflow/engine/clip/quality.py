@@ -218,7 +218,7 @@ def tracking_flags(
     plan: ClipPlan, located: LocatedFace, aligned: Aligned, frames: FrameQuality, *, wanted: int
 ) -> tuple[Flag, ...]:
     """Return the flags that need no flow: of the face, of its tracking, of the frames."""
-    return (*_face_flags(plan, located, aligned, wanted), *_frame_flags(frames))
+    return (*_face_flags(plan, located, wanted), *_frame_flags(aligned, frames))
 
 
 def shows_face(frames: FrameQuality) -> NDArray[np.bool_]:
@@ -255,31 +255,29 @@ def _lost(frames: FrameQuality, below: float) -> NDArray[np.bool_]:
     return (frames.match < below) & ~_blank(frames)
 
 
-def _face_flags(
-    plan: ClipPlan, located: LocatedFace, aligned: Aligned, wanted: int
-) -> Iterator[Flag]:
+def _face_flags(plan: ClipPlan, located: LocatedFace, wanted: int) -> Iterator[Flag]:
     if plan.template != wanted:
         yield Flag("other-template", plan.template)
     if located.candidates > 1:
         yield Flag("several-faces", located.candidates)
-    if at_margin := int((aligned.distance_to_margin <= 0).sum()):
-        yield Flag("at-margin", at_margin)
 
 
-def _frame_flags(frames: FrameQuality) -> Iterator[Flag]:
+def _frame_flags(aligned: Aligned, frames: FrameQuality) -> Iterator[Flag]:
     blank, lost, shown = _blank(frames), _lost(frames, _LOST), shows_face(frames)
+    follows = ~blank & ~np.concatenate([[True], blank[:-1]])  # a picture after a picture
     counts = {
+        "at-margin": (aligned.distance_to_margin <= 0) & ~blank,
         "blank-frame": blank,
         "lost-face": lost,
         "occluded": (frames.covered > _COVERED) & shown,
-        "cut": frames.similarity < _CUT,
+        "cut": (frames.similarity < _CUT) & follows,
         "dark": (frames.brightness < _DARK_MEAN) & ~blank,
         "saturated": (frames.clipped > _CLIPPED) & ~blank,
     }
     for name, which in counts.items():
         if found := int(which.sum()):
             yield Flag(name, found)
-    repeated = int((frames.step <= _SAME_STEP).sum())
+    repeated = int(((frames.step <= _SAME_STEP) & follows).sum())
     if repeated >= max(2, _REPEATED_PART * len(frames.step)):
         yield Flag("repeated-frames", repeated)
     sharpness = frames.sharpness[shown]
