@@ -34,6 +34,7 @@ _NAMES = {
     "audit": ("apexflow.engine.audit", "audit"),
     "Recipe": ("apexflow.engine.recipe", "Recipe"),
     "RunSummary": ("apexflow.engine.run", "RunSummary"),
+    "import_maps": ("apexflow.engine.imports", "import_maps"),
     "process": ("apexflow.engine.run", "process"),
     "process_clip": ("apexflow.engine.clip", "process_clip"),
     "open": ("apexflow.storage.store", "open_store"),
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     )
     from apexflow.engine.audit import audit
     from apexflow.engine.clip import process_clip
+    from apexflow.engine.imports import import_maps
     from apexflow.engine.recipe import Recipe
     from apexflow.engine.run import RunSummary, process
     from apexflow.errors import ApexflowError, ClipError

@@ -87,6 +87,19 @@ def table_rows(
     return _with_one_spelling([_clip(row, where.root, dataset) for row in rows], where.table.name)
 
 
+def map_rows(table: str | Path, *, dataset: str = "table") -> list[Clip]:
+    """Return a clip for every row of a table of maps: as `table_rows`, path and frames optional.
+
+    Raises `ApexflowError` when the table cannot be read.
+    """
+    optional = ("path", "onset", "offset")
+    columns = [replace(one, required=one.required and one.name not in optional) for one in _COLUMNS]
+    rows = read_rows(table, columns)
+    _refuse_mixed_labels(rows)
+    clips = [_clip(row, None, dataset, need_path=False) for row in rows]
+    return _with_one_spelling(clips, Path(table).name)
+
+
 def _with_one_spelling(clips: list[Clip], table: str) -> list[Clip]:
     """Give each person one subject; in two folds, their clips would train and test."""
     names = {
@@ -129,7 +142,7 @@ def _class_number(row: Row) -> int | None:
     return number
 
 
-def _clip(row: Row, root: Path | None, dataset: str) -> Clip:
+def _clip(row: Row, root: Path | None, dataset: str, *, need_path: bool = True) -> Clip:
     number = _class_number(row)
     named = _label(row) if number is None else ""
     emotion = row.known("emotion") or named
@@ -140,7 +153,7 @@ def _clip(row: Row, root: Path | None, dataset: str) -> Clip:
         subject=row.identifier("subject"),
         name=row.identifier("clip"),
         root=root,
-        source=_source(row, root),
+        source=_source(row, root) if need_path or row.known("path") else "",
         onset=row.frame("onset", optional=True),
         apex=row.frame("apex", optional=True),
         offset=row.frame("offset", optional=True),

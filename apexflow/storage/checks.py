@@ -235,7 +235,7 @@ def _chunks(
     store: Store, writer: ChunkWriter, path: str, index: int, record: ClipRecord
 ) -> Iterable[int]:
     """Return the numbers of the chunks that hold a clip's part of an array."""
-    if path != "frames/image" and store.layout.windows[store.window_of(path)] is not None:
+    if path != "frames/image" and store.layout.pairs(store.window_of(path)) is not None:
         return (index // writer.rows,)
     first, stop = record.frame_start, record.frame_start + len(record.frame_numbers)
     return range(first // writer.rows, -(-stop // writer.rows))

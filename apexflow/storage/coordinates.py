@@ -60,7 +60,7 @@ def differing(group: zarr.Group, layout: Layout) -> Iterator[str]:
 def _axes(layout: Layout, group: str) -> list[str]:
     """Return the groups whose columns run along the arrays of a group, ``clips`` first."""
     paths = (path for path in picture_paths(layout) if path.partition("/")[0] == group)
-    long = {layout.windows[window_of(layout, path)] is None for path in paths}
+    long = {layout.pairs(window_of(layout, path)) is None for path in paths}
     return [name for name, found in (("clips", False), ("frames", True)) if found in long]
 
 

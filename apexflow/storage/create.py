@@ -162,7 +162,7 @@ def _make_of_pairs(
     fill_value: Any = None,
 ) -> None:
     """Make an array of a window's frame pairs: a row a clip, or a row a frame."""
-    pairs = layout.windows[window]
+    pairs = layout.pairs(window)
     if pairs is None:
         options: dict[str, Any] = {"axis": "frame", "rows": PAIR_CHUNK}
     else:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
+from numpy.typing import ArrayLike
 from torch.utils.data import Dataset
 from zarr.abc.store import Store as ZarrStore
 
@@ -148,6 +149,9 @@ class ClipDataset(Dataset[Sample]):
         Further options of the named encoding.
     max_frames : int, optional
         Longest sequence of frames; what is beyond is cut off.
+    n_frames : int, optional
+        Of each sequence exactly so many frames, evenly from its first to its last; shorter
+        ones repeat some. Batches then need no padding.
     labels : protocol, its name or TOML file, optional
         The classes. Clips to which it gives none are left out. By default the labels that the
         store holds, or the position of the clip's emotion among the sorted emotions.
@@ -202,6 +206,7 @@ class ClipDataset(Dataset[Sample]):
         size: tuple[int, int] = (28, 28),
         encode_options: Mapping[str, Any] = MappingProxyType({}),
         max_frames: int | None = None,
+        n_frames: int | None = None,
         labels: Labels = None,
         flagged: Flagged = "keep",
         exclude: Exclusions = None,
@@ -212,6 +217,7 @@ class ClipDataset(Dataset[Sample]):
             raise ApexflowError(f"flagged must be keep, drop or error. Got {flagged!r}.")
         if maps is None and flow is None and roi is None and frames is None:
             maps = "hsv"
+        _check_lengths(frames, max_frames, n_frames)
         targets = _targets(stores)
         self.options = _given(
             maps=maps,
@@ -222,6 +228,7 @@ class ClipDataset(Dataset[Sample]):
             size=size if encode is not None else None,
             encode_options=dict(encode_options),
             max_frames=max_frames,
+            n_frames=n_frames,
         )
         self.protocol = _called(labels)
         self.transform = transform
@@ -230,7 +237,7 @@ class ClipDataset(Dataset[Sample]):
         self._readers = [HeldStore(target) for target in targets]
         function = encoder(encode, size, encode_options)
         self._parts = [
-            _parts(reader.store, maps, flow, roi, frames, function, max_frames)
+            _parts(reader.store, maps, flow, roi, frames, function, (max_frames, n_frames))
             for reader in self._readers
         ]
         self._places, self.samples = self._table(labels, flagged, exclude)
@@ -243,6 +250,66 @@ class ClipDataset(Dataset[Sample]):
         if self.nbytes <= memory:
             self._memory = self._read_stores(range(len(self)))
             self.close()
+
+    @classmethod
+    def from_arrays(
+        cls,
+        values: ArrayLike,
+        labels: Sequence[int] | Sequence[str],
+        *,
+        subjects: Sequence[str],
+        datasets: Sequence[str] | str = "arrays",
+        clips: Sequence[str] | None = None,
+        people: Sequence[str] | None = None,
+        classes: Sequence[str] | None = None,
+        transform: Callable[[Any], Any] | None = None,
+    ) -> ClipDataset:
+        """Return a data set of maps, flow or features that somebody else has made.
+
+        Parameters
+        ----------
+        values : (N, H, W, C), (N, T, H, W, C) or (N, D), bytes or floats
+            One entry a clip. Channels become the axis before the height; bytes are served as
+            0..1, floats as they are, in float32.
+        labels : N whole numbers from 0, or N names
+            The class of each clip.
+        subjects : N texts
+            Whom each clip shows: folds are over them.
+        datasets : N texts or one, default "arrays"
+            Subject 1 of one data set is nobody of another one's, unless `person_of` or
+            ``people`` says so.
+        clips : N texts, optional
+            By default "clip-1" and so on.
+        people : N texts, optional
+            Who it is, where several data sets show the same people.
+        classes : sequence of str, optional
+            The names of the classes that ``labels`` count.
+        transform : callable, optional
+            Applied to what a sample holds, sample by sample.
+
+        Raises
+        ------
+        ApexflowError
+            Lengths differ, a value is not finite, a label is none, two clips have one name.
+        """
+        from apexflow.storage.arrays_given import given_arrays
+
+        given = given_arrays(values, labels, subjects, datasets, clips, people, classes)
+        dataset = cls.__new__(cls)
+        dataset.options, dataset.protocol, dataset.names = {}, None, ("arrays",)
+        dataset.transform, dataset.flagged = transform, ()
+        dataset._readers, dataset._parts = [], []
+        dataset._places = [_Place(0, {"values": info}) for info in given.info]
+        dataset.class_map, dataset.classes = given.class_map, given.class_map.classes
+        dataset.samples = tuple(
+            SampleInfo(*clip.key, given.class_map.label_of[clip.key], clip.person, frames)
+            for clip, frames in zip(given.clips, given.frames, strict=True)
+        )
+        dataset.labels = torch.tensor([sample.label for sample in dataset.samples])
+        dataset._memory = {"values": given.values}
+        dataset.nbytes = dataset.memory = given.values.nbytes
+        dataset.collate = partial(collate, padded=())
+        return dataset
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -448,6 +515,16 @@ class ClipDataset(Dataset[Sample]):
         return total
 
 
+def _check_lengths(frames: Any, max_frames: int | None, n_frames: int | None) -> None:
+    for name, value in (("max_frames", max_frames), ("n_frames", n_frames)):
+        if value is not None and value < 1:
+            raise ApexflowError(f"{name} must be 1 or more. Got {value}.")
+    if n_frames is not None and (max_frames is not None or frames not in ("all", "interval")):
+        raise ApexflowError(
+            "n_frames takes so many of frames 'all' or 'interval', and no max_frames beside it"
+        )
+
+
 def _given(**options: Any) -> dict[str, Any]:
     """Return the options that say something."""
     return {name: value for name, value in options.items() if value not in (None, {})}
@@ -477,7 +554,7 @@ def _parts(
     roi: str | Sequence[str] | None,
     frames: str | Sequence[str] | None,
     encode: Encode | None,
-    max_frames: int | None,
+    lengths: tuple[int | None, int | None],
 ) -> dict[str, SamplePart]:
     parts: dict[str, SamplePart] = {}
     if maps is not None:
@@ -487,5 +564,5 @@ def _parts(
     if roi is not None:
         parts["roi"] = windows_part(store, "roi", roi, encode)
     if frames is not None:
-        parts["frames"] = frames_part(store, frames, max_frames)
+        parts["frames"] = frames_part(store, frames, *lengths)
     return parts

@@ -133,7 +133,7 @@ class MapLayout:
     ----------
     size : (height, width)
     window : str
-        The window whose flow they show.
+        The window whose flow they show; "" of maps that somebody else has made.
     regions : bool
         Whether they show the flow of each region, or that of the full face.
     """
@@ -177,6 +177,10 @@ class Layout:
     region_size: tuple[int, int] = (0, 0)
     region_units: str = "pixels of the crop"
     region_boxes: tuple[str, ...] = ()
+
+    def pairs(self, window: str) -> int | None:
+        """Return the number of frame pairs of a window; 1 for maps of no window."""
+        return self.windows[window] if window else 1
 
     def to_dict(self) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))

@@ -155,7 +155,7 @@ class PerFramePart:
         return _filled(count, (self.finish(self._checked(store, clip)) for clip in clips))
 
     def _checked(self, store: Store, clip: RowInfo) -> NDArray[Any]:
-        partly = len(clip.frames) < len(clip.all_frames)
+        partly = list(clip.frames) != list(clip.all_frames)
 
         def read() -> NDArray[Any]:
             array = store.array(self.path)
@@ -179,7 +179,7 @@ def maps_part(store: Store, name: str) -> SamplePart:
     if name not in layout.maps:
         raise NotStoredError(f"{store.name} has no maps {name!r}; it has {sorted(layout.maps)}")
     window = layout.maps[name].window
-    return _window_part(store, "maps", (name,), (layout.windows[window],), False, _channels_first)
+    return _window_part(store, "maps", (name,), (layout.pairs(window),), False, _channels_first)
 
 
 def windows_part(
@@ -199,13 +199,15 @@ def windows_part(
     return _window_part(store, group, names, pairs, stacked, finish)
 
 
-def frames_part(store: Store, wanted: str | Sequence[str], limit: int | None) -> PerFramePart:
-    """Return the part that serves aligned frames."""
+def frames_part(
+    store: Store, wanted: str | Sequence[str], limit: int | None, count: int | None = None
+) -> PerFramePart:
+    """Return the part that serves aligned frames: ``limit`` at most, or ``count`` of each clip."""
     if not store.layout.keep_frames:
         raise NotStoredError(f"{store.name} keeps no frames; its recipe has frames.keep = false")
     if wanted in ("all", "interval"):
-        rows = partial(_sequence_rows, wanted == "interval", limit)
-        return PerFramePart(_FRAMES, rows, True, _frames_finished)
+        rows = partial(_sequence_rows, wanted == "interval", limit, count)
+        return PerFramePart(_FRAMES, rows, count is None, _frames_finished)
     key_frames = (wanted,) if isinstance(wanted, str) else tuple(wanted)
     if not key_frames or not set(key_frames) <= set(KEY_FRAMES):
         raise ApexflowError(
@@ -281,12 +283,17 @@ def _pair_rows(
 
 
 def _sequence_rows(
-    interval: bool, limit: int | None, store: str, record: ClipRecord, key_frames: Mapping[str, int]
+    interval: bool,
+    limit: int | None,
+    count: int | None,
+    store: str,
+    record: ClipRecord,
+    key_frames: Mapping[str, int],
 ) -> Rows:
     numbers, start = record.frame_numbers, record.frame_start
     everything = range(start, start + len(numbers))
     if not interval:
-        return everything[:limit], everything
+        return _some(everything, limit, count), everything
     first, last = (_key_frame(name, record, key_frames) for name in ("onset", "offset"))
     inside = [start + i for i, number in enumerate(numbers) if first <= number <= last]
     if not inside:
@@ -294,7 +301,14 @@ def _sequence_rows(
             f"{store}: no stored frame of {'/'.join(record.key)} lies in its interval "
             f"{first} to {last}"
         )
-    return inside[:limit], everything
+    return _some(inside, limit, count), everything
+
+
+def _some(rows: Sequence[int], limit: int | None, count: int | None) -> Sequence[int]:
+    """Return the first ``limit`` rows, or ``count`` of them, evenly from the first to the last."""
+    if count is None:
+        return rows[:limit]
+    return [rows[i] for i in np.linspace(0, len(rows) - 1, count).round().astype(int)]
 
 
 def _key_frame_rows(

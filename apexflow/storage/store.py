@@ -351,7 +351,7 @@ class Store:
         if path == "frames/image":
             return np.asarray(self.array(path)[start : start + len(record.frame_numbers)])
         window = self.window_of(path)
-        if self.layout.windows[window] is not None:
+        if self.layout.pairs(window) is not None:
             return np.asarray(self.array(path)[index])
         rows = np.asarray(self.array(path)[start : start + len(record.frame_numbers)])
         return rows[[row - start for row in record.pair_rows(window)]]

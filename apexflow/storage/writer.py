@@ -282,7 +282,7 @@ class StoreWriter(Store):
         self, path: str, slot: Slot, record: ClipRecord, values: NDArray[Any]
     ) -> list[Path]:
         window, array = self.window_of(path), self.array(path)
-        if self.layout.windows[window] is not None:
+        if self.layout.pairs(window) is not None:
             return self._write_rows(path, slot.index, values[None])
         # Whole chunks, so that nothing of an earlier form of the clip stays behind.
         rows = np.full((slot.frame_capacity, *values.shape[1:]), array.fill_value, values.dtype)
@@ -483,5 +483,5 @@ def _frame_paths(layout: Layout) -> tuple[str, ...]:
     return tuple(
         path
         for path in picture_paths(layout)
-        if path == "frames/image" or layout.windows[window_of(layout, path)] is None
+        if path == "frames/image" or layout.pairs(window_of(layout, path)) is None
     )

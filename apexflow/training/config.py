@@ -335,7 +335,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             # Its published training: Adam at 5e-5, 800 epochs of batches of 256, maps as 0..255,
             # and the last network of all training clips.
             settings={"epochs": 800, "batch_size": 256, "lr": 5e-5, "normalize": "bytes"},
-            samples=({"maps": "uv-strain"}, {**_FLOW, "encode": "uv-strain"}),
+            # "maps": as `import_maps` calls what somebody else has made.
+            samples=({"maps": "uv-strain"}, {**_FLOW, "encode": "uv-strain"}, {"maps": "maps"}),
         ),
         "flow-resnet": Preset(
             network="FlowResNet",

@@ -90,11 +90,12 @@ class STSTNet(nn.Module):
         count = len(maps) * PLACES * PLACES
         sizes = [one.num_features for one in norms]
         unbiased = variance * (count / (count - 1))
-        for norm, m, v in zip(norms, mean.split(sizes), unbiased.split(sizes), strict=True):
-            for kept, new in ((norm.running_mean, m), (norm.running_var, v)):
-                assert kept is not None
+        parts = zip(norms, torch.split(mean, sizes), torch.split(unbiased, sizes), strict=True)
+        for norm, m, v in parts:
+            for running, new in ((norm.running_mean, m), (norm.running_var, v)):
+                assert running is not None
                 assert norm.momentum is not None
-                kept.lerp_(new, norm.momentum)
+                running.lerp_(new, norm.momentum)
             if norm.num_batches_tracked is not None:
                 norm.num_batches_tracked += 1
         return pooled
@@ -108,7 +109,7 @@ class STSTNet(nn.Module):
             and maps.shape[2:] == (_SIDE, _SIDE)
             and not maps.requires_grad
             and not torch.is_autocast_enabled("cpu")
-            and not torch.jit.is_tracing()
+            and not torch.onnx.is_in_onnx_export()
             and not torch.compiler.is_compiling()
             and all(
                 one.track_running_stats and one.momentum is not None and one.training
