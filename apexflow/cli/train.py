@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
+
+_LOGGED = "choosing each fold's epoch on the tested clips would have claimed"
 
 
 def _listed(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     return tuple(value.split(",")) if value else None
 
 
+def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any] | None:
+    """Read NAME=VALUE options; a value is JSON where it is that, else text."""
+    found: dict[str, Any] = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"write NAME=VALUE. Got {text!r}.")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found or None
+
+
+def _folds(_: click.Context, __: click.Parameter, value: str | None) -> str | int | None:
+    return int(value) if value is not None and value.isdecimal() else value
+
+
 # \b keeps click from filling the lines of the list.
 _HELP = """\
-Train a model on stores, leaving out one subject at a time, and print the scores.
+Train a model on stores, leaving out one person at a time, and print the scores.
 
-Each model starts from its published settings; options change them. The epoch is chosen on
-other training subjects, never on the one tested. Running the same command again goes on
-where the last run ended.
+Each model starts from its published settings; options and a TOML file (--config) change
+them. The person who is tested has no say in anything. Running the same command again goes
+on where the last run ended, inside a fold too.
 
 \b
 ststnet            maps uv-strain 28x28
@@ -29,12 +51,28 @@ roi-temporal, roi-graph, roi-hybrid
                    hsv maps of regions over windows
 cnn-bilstm, cnn-bilstm-pooled
                    all frames from onset to offset
+package.module:name
+                   your own: called with the number of classes and a sample, it returns a
+                   torch.nn.Module; modules of this folder are found
+
+\b
+A configuration file has the options' names with _ for -, and two tables:
+  model = "ststnet"
+  epochs = 400
+  folds = 10
+  [sample]                # what ClipDataset takes
+  maps = "uv-strain"
+  [options]               # what the model takes
+  dropout = 0.4
 """
 
 
 @click.command(help=_HELP, short_help="Train a model on stores and print the scores.")
 @click.argument("stores", metavar="STORE...", nargs=-1, required=True)
-@click.option("--model", metavar="NAME", required=True, help="See the list above.")
+@click.option("--model", metavar="NAME", help="See the list above.")
+@click.option(
+    "--config", metavar="FILE", help="A TOML file of settings; options go before what it says."
+)
 @click.option(
     "--protocol",
     metavar="NAME|FILE",
@@ -49,25 +87,57 @@ cnn-bilstm, cnn-bilstm-pooled
 @click.option("--encode", metavar="NAME", help="Make maps of --flow or --roi: hsv, uv-strain, …")
 @click.option("--size", type=click.IntRange(min=8), metavar="N", help="Side of these maps.")
 @click.option("--max-frames", type=click.IntRange(min=1), metavar="N", help="Cut longer clips.")
-@click.option("--epochs", type=click.IntRange(min=1), metavar="N")
-@click.option("--batch-size", type=click.IntRange(min=2), metavar="N")
-@click.option("--lr", type=float, metavar="RATE", help="Learning rate of Adam.")
-@click.option("--patience", type=click.IntRange(min=0), metavar="N", help="0 never stops early.")
-@click.option("--normalize", type=click.Choice(["none", "half", "channel", "sample"]))
-@click.option("--balance", type=click.Choice(["none", "weights", "oversample"]))
-@click.option("--augment", type=click.Choice(["none", "frames", "flow"]))
 @click.option(
-    "--choose",
-    type=click.Choice(["checkpoint", "epochs"]),
-    help="Test the best epoch's network, or train again on all training clips for as many epochs.",
+    "--n-frames", type=click.IntRange(min=1), metavar="N", help="Take N frames of each, evenly."
 )
 @click.option(
     "--folds",
-    type=click.Choice(["subject", "dataset"]),
-    help="What is left out in each fold: a subject (LOSO), or a data set.",
+    metavar="WHAT",
+    callback=_folds,
+    help="What is left out in each fold: subject (LOSO), dataset, one of K groups of people (a "
+    "number), or what a CSV file says (columns fold, and dataset, subject, person or clip).",
 )
+@click.option(
+    "--choose",
+    type=click.Choice(["last", "checkpoint", "epochs"]),
+    help="last: learn from all training clips, and test the last network. checkpoint: keep people "
+    "for inner validation, and test the best network there. epochs: train again on all for as "
+    "many epochs.",
+)
+@click.option("--validation", type=float, metavar="PART", help="Of training clips, that chooses.")
+@click.option("--patience", type=click.IntRange(min=0), metavar="N", help="0 never stops early.")
+@click.option(
+    "--report-leak/--no-report-leak",
+    default=None,
+    help="Print beside the result what choosing the epoch on the tested clips would have claimed.",
+)
+@click.option("--seed", type=int, metavar="N", help="The first seed.")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, metavar="N", help="How many.")
+@click.option("--epochs", type=click.IntRange(min=1), metavar="N")
+@click.option("--batch-size", type=click.IntRange(min=2), metavar="N")
+@click.option("--lr", type=float, metavar="RATE", help="Learning rate.")
+@click.option("--weight-decay", type=float, metavar="RATE")
+@click.option("--optimizer", metavar="NAME", help="adam, adamw, sgd or your own.")
+@click.option("--loss", metavar="NAME", help="cross-entropy, focal or your own.")
+@click.option("--schedule", metavar="NAME", help="constant, cosine or your own.")
+@click.option("--clip-norm", type=float, metavar="NORM", help="Largest norm of the gradient.")
+@click.option(
+    "--normalize", type=click.Choice(["none", "half", "bytes", "channel", "sample"]), help="Values."
+)
+@click.option("--balance", type=click.Choice(["none", "weights", "oversample"]), help="Classes.")
+@click.option("--augment", type=click.Choice(["none", "frames", "flow"]), help="Training clips.")
+@click.option("--shuffle/--no-shuffle", default=None, help="Another order each epoch.")
 @click.option("--weights", metavar="FILE", help="torchvision's resnet18 weights, to start from.")
-@click.option("--seed", type=int, metavar="N")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_pairs,
+    help="An argument of the model, as dropout=0.4; may be given again.",
+)
+@click.option("--jobs", type=click.IntRange(min=0), default=1, help="Folds at once; 0: one a core.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of a fold.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
 @click.option("--mixed/--full", default=None, help="Mixed precision; on a GPU by default.")
 @click.option("--workers", type=click.IntRange(min=0), default=0, help="Processes that read.")
@@ -78,12 +148,14 @@ def train(**values: Any) -> None:
     from apexflow.training.config import TrainConfig
     from apexflow.training.run import train as run
 
-    settings = {name: values[name] for name in _SETTINGS if values[name] is not None}
-    config = TrainConfig.of(values["model"], sample=_sample(values), **settings)
+    # As `python -m` has it: the user's own modules lie in this folder.
+    sys.path.insert(0, str(Path.cwd()))
     result = run(
         values["stores"],
         values["output"],
-        config,
+        _config(values, TrainConfig),
+        seeds=values["seeds"],
+        jobs=values["jobs"],
         device=values["device"],
         mixed=values["mixed"],
         workers=values["workers"],
@@ -91,13 +163,27 @@ def train(**values: Any) -> None:
         progress=not values["quiet"],
     )
     click.echo(result.table())
+    for one in getattr(result, "results", (result,)):
+        if one.leak is not None:
+            click.echo(f"LEAK, not a result: {_LOGGED} {one.leak} (seed {one.seed})")
     click.echo(f"results in {values['output']}")
 
 
-_SETTINGS = (
-    *("protocol", "epochs", "batch_size", "lr", "patience", "normalize", "balance", "augment"),
-    *("choose", "folds", "weights", "seed"),
-)
+def _config(values: dict[str, Any], config: Any) -> Any:
+    """Return the settings of the file, as far as no option says otherwise."""
+    from dataclasses import fields
+
+    from apexflow.training.config import read_toml
+
+    names = {one.name for one in fields(config)} - {"sample"}
+    given = {name: values[name] for name in names if values[name] is not None}
+    sample = _sample(values)
+    said = {} if values["config"] is None else read_toml(values["config"])
+    if sample:
+        given["sample"] = sample
+    if "model" not in given and "model" not in said:
+        raise click.UsageError("say which --model, or name it in the --config file")
+    return config.of(**{**said, **given})
 
 
 def _sample(values: dict[str, Any]) -> dict[str, Any]:
@@ -110,6 +196,7 @@ def _sample(values: dict[str, Any]) -> dict[str, Any]:
         "encode": values["encode"],
         "size": values["size"] and (values["size"], values["size"]),
         "max_frames": values["max_frames"],
+        "n_frames": values["n_frames"],
     }
     given = {name: value for name, value in sample.items() if value is not None}
     frames = given.get("frames")

@@ -90,14 +90,14 @@ def table_rows(
 def map_rows(table: str | Path, *, dataset: str = "table") -> list[Clip]:
     """Return a clip for every row of a table of maps: as `table_rows`, path and frames optional.
 
-    Raises `ApexflowError` when the table cannot be read.
+    Spellings are left as they are: in a composite under one name, 006, s06 and sub06 are three
+    people. Raises `ApexflowError` when the table cannot be read.
     """
     optional = ("path", "onset", "offset")
     columns = [replace(one, required=one.required and one.name not in optional) for one in _COLUMNS]
     rows = read_rows(table, columns)
     _refuse_mixed_labels(rows)
-    clips = [_clip(row, None, dataset, need_path=False) for row in rows]
-    return _with_one_spelling(clips, Path(table).name)
+    return [_clip(row, None, dataset, need_path=False) for row in rows]
 
 
 def _with_one_spelling(clips: list[Clip], table: str) -> list[Clip]:

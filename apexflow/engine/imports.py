@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from apexflow.catalog import Catalog, Clip
+from apexflow.catalog import Catalog, Clip, person_of
+from apexflow.datasets.subjects import subject_key
 from apexflow.datasets.table import map_rows
 from apexflow.engine.run.task import clip_row
 from apexflow.errors import ApexflowError
@@ -22,6 +24,8 @@ from apexflow.storage.create import create_store
 from apexflow.storage.format import DONE, ClipRecord, Layout, MapLayout
 from apexflow.storage.target import Target, disk_errors, store_exists, target_name
 from apexflow.storage.writer import ClipArrays, StoreWriter
+
+logger = logging.getLogger(__name__)
 
 _IMAGES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 _SPLIT = re.compile(r"(.*_)?(train|test)", re.IGNORECASE)
@@ -94,6 +98,7 @@ def import_maps(
         if table is None
         else _from_table(table, root, files, dataset)
     )
+    _tell_alike(found)
     name = name or ("maps" if kind == "maps" else "onset-apex")
     read = _READERS[kind]
     first = read(found[0].path, order)
@@ -120,6 +125,22 @@ class _Found:
 
     clip: Clip
     path: Path
+
+
+def _tell_alike(found: Sequence[_Found]) -> None:
+    """Warn of subjects that may be one person under several spellings."""
+    spellings: dict[tuple[str, str], set[str]] = {}
+    for one in found:
+        if one.clip.person == person_of(one.clip.dataset, one.clip.subject):
+            key = one.clip.dataset, subject_key(one.clip.subject)
+            spellings.setdefault(key, set()).add(one.clip.subject)
+    for (dataset, _), texts in spellings.items():
+        if len(texts) > 1:
+            logger.warning(
+                "%s: subjects %s are taken for %d people; name them in a column person where they "
+                "are one, or each data set in a column dataset",
+                *(dataset, ", ".join(sorted(texts)), len(texts)),
+            )
 
 
 def _versions() -> dict[str, str]:

@@ -73,7 +73,7 @@ def make_network(
         options = {**_fitting(preset.network, sample), **preset.options, **config.options}
         if preset.network.endswith("ResNet"):
             options["weights"] = config.weights if trunk else None
-        network: nn.Module = getattr(models, preset.network)(n_classes, **options)
+        network: nn.Module = _preset_network(config, preset.network, n_classes, options)
     else:
         network = _own_network(config, config.model if model is None else model, sample, n_classes)
     try:
@@ -155,6 +155,17 @@ class _Focal:
         log_p = torch.log_softmax(logits.float(), 1).gather(1, targets[:, None])[:, 0]
         losses = -((1 - log_p.exp()) ** _FOCUS) * log_p
         return (losses if self._weights is None else losses * self._weights[targets]).mean()
+
+
+def _preset_network(
+    config: TrainConfig, name: str, n_classes: int, options: dict[str, Any]
+) -> nn.Module:
+    network: Callable[..., nn.Module] = getattr(models, name)
+    try:
+        inspect.signature(network).bind(n_classes, **options)
+    except TypeError as error:
+        raise ApexflowError(f"options of {config.model_name}: {error}") from None
+    return network(n_classes, **options)
 
 
 def _own_network(
