@@ -48,6 +48,7 @@ _NAMES = {
     "spot": ("apexflow.spotter", "spot"),
     "train": ("apexflow.training", "train"),
     "compare": ("apexflow.training.compare", "compare"),
+    "predict": ("apexflow.new_clips", "predict"),
 }
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
     from apexflow.engine.recipe import Recipe
     from apexflow.engine.run import RunSummary, process
     from apexflow.errors import ApexflowError, ClipError
+    from apexflow.new_clips import predict
     from apexflow.spotter import spot
     from apexflow.storage.checks import verify
     from apexflow.storage.compact import compact

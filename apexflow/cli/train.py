@@ -138,6 +138,7 @@ A configuration file has the options' names with _ for -, and two tables:
 )
 @click.option("--jobs", type=click.IntRange(min=0), default=1, help="Folds at once; 0: one a core.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads of a fold.")
+@click.option("--final", is_flag=True, help="Train a network on all clips, too, for predict.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
 @click.option("--mixed/--full", default=None, help="Mixed precision; on a GPU by default.")
 @click.option("--workers", type=click.IntRange(min=0), default=0, help="Processes that read.")
@@ -156,6 +157,7 @@ def train(**values: Any) -> None:
         _config(values, TrainConfig),
         seeds=values["seeds"],
         jobs=values["jobs"],
+        final=values["final"],
         device=values["device"],
         mixed=values["mixed"],
         workers=values["workers"],

@@ -41,7 +41,7 @@ from apexflow.storage.samples import (
     maps_part,
     windows_part,
 )
-from apexflow.storage.store import HeldStore, Store
+from apexflow.storage.store import HeldStore, Key, Store
 from apexflow.storage.target import Target, target_name
 
 if TYPE_CHECKING:
@@ -153,7 +153,8 @@ class ClipDataset(Dataset[Sample]):
         Of each sequence exactly so many frames, evenly from its first to its last; shorter
         ones repeat some. Batches then need no padding.
     labels : protocol, its name or TOML file, optional
-        The classes. Clips to which it gives none are left out. By default the labels that the
+        The classes. Clips to which it gives none are left out; "none" gives every clip the
+        label -1, to predict them. By default the labels that the
         store holds, or the position of the clip's emotion among the sorted emotions.
     flagged : "keep", "drop" or "error", default "keep"
         What becomes of clips that bear flags (`apexflow.quality`): they are served like any
@@ -373,6 +374,23 @@ class ClipDataset(Dataset[Sample]):
         from apexflow.storage.streaming import ClipStream
 
         return ClipStream(self, indices, **options)
+
+    @property
+    def recipes(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+        """The hash and the recipe of each store."""
+        return tuple(
+            (reader.store.recipe_hash, dict(reader.store.attributes.get("recipe", {})))
+            for reader in self._readers
+        )
+
+    def class_names(self, labels: Labels = None) -> dict[Key, str]:
+        """Return the class that ``labels`` gives each clip of the stores that has one.
+
+        Whatever labels the data set itself was opened with. Raises `ApexflowError` as they do.
+        """
+        clips = [clip for reader in self._readers for clip in stored_clips(reader.store)]
+        found = class_map(clips, labels)
+        return {key: found.classes[label] for key, label in found.label_of.items()}
 
     @property
     def fingerprint(self) -> str:

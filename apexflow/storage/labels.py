@@ -12,6 +12,10 @@ from apexflow.errors import ApexflowError
 from apexflow.storage.format import NO_NUMBER
 from apexflow.storage.store import Key, Store
 
+# Labels that give every clip no class: what is to be predicted.
+UNLABELLED = "none"
+NO_LABEL = -1
+
 Labels = str | Path | protocols.Protocol | None
 
 
@@ -74,7 +78,8 @@ def label_clips(clips: Iterable[Clip], wanted: Labels) -> tuple[dict[Key, int], 
 def class_map(clips: Iterable[Clip], wanted: Labels = None) -> ClassMap:
     """Return the classes of clips.
 
-    ``wanted`` is a protocol, its name or its TOML file. Without one, the class numbers that
+    ``wanted`` is a protocol, its name or its TOML file; or "none", which gives every clip the
+    label -1 and no class, for clips that are to be predicted. Without one, the class numbers that
     the clips bring; where no clip has any, their emotions. Classes are those that occur,
     numbers in ascending order, emotions by name; clips without a label have none.
 
@@ -84,6 +89,8 @@ def class_map(clips: Iterable[Clip], wanted: Labels = None) -> ClassMap:
         Two clips share a key, no clip has a class, or the protocol does not fit the data sets.
     """
     catalog = Catalog(clips)
+    if wanted == UNLABELLED:
+        return ClassMap({clip.key: NO_LABEL for clip in catalog}, (), {}, ())
     if wanted is not None:
         protocol = wanted if isinstance(wanted, protocols.Protocol) else protocols.find(wanted)
         named = {

@@ -18,7 +18,6 @@ _NAMES = {
     "leave_one_dataset_out": "folds",
     "loso": "folds",
     "subject_kfold": "folds",
-    "compare": "compare",
     "read_result": "results",
     "TrainConfig": "config",
     "train": "run",

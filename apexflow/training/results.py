@@ -238,13 +238,13 @@ class TrainResult(_Scored):
         predictions.csv, subjects.csv, classes.csv, summary.csv, summary.json, table.md,
         table.tex, and the confusion matrix as PNG, PDF and SVG.
         """
-        _write_csv(folder / "predictions.csv", *self._prediction_rows())
+        write_csv(folder / "predictions.csv", *prediction_rows(self.predictions, self.classes))
         head = ("dataset", "subject", "person", "clips", *_HEADLINE, *_WEIGHTED)
-        _write_csv(folder / "subjects.csv", head, self._subject_rows())
+        write_csv(folder / "subjects.csv", head, self._subject_rows())
         groups: dict[str, str | None] = {"all": None, **{name: name for name in self.by_dataset}}
         found = {group: self.intervals(dataset=name) for group, name in groups.items()}
-        _write_csv(folder / "summary.csv", *self._summary_rows(found))
-        _write_csv(folder / "classes.csv", *self._class_rows(found))
+        write_csv(folder / "summary.csv", *self._summary_rows(found))
+        write_csv(folder / "classes.csv", *self._class_rows(found))
         by_group = {"all": self.scores, **self.by_dataset}
         summary = {
             "model": self.model,
@@ -284,20 +284,6 @@ class TrainResult(_Scored):
             ).intervals()
             claims = ", ".join(f"{title} {shown[name]}" for name, title in _HEADLINE.items())
             yield f"LEAK, not a result: epochs chosen on the tested clips would claim {claims}"
-
-    def _prediction_rows(self) -> tuple[Sequence[str], Iterator[list[Any]]]:
-        head = ("dataset", "subject", "person", "clip", "fold", "label", "predicted")
-        names = (f"p_{name}" for name in self.classes)
-        rows = (
-            [
-                *(one.dataset, one.subject, one.who, one.clip, one.fold),
-                *(one.label, one.predicted),
-                *(self.classes[one.label], self.classes[one.predicted]),
-                *(round(p, _DIGITS) for p in one.probabilities),
-            ]
-            for one in self.predictions
-        )
-        return (*head, "true_class", "class", *names), rows
 
     def _subject_rows(self) -> Iterator[list[Any]]:
         """Yield a row a person: the data sets and subjects that are this person, and the scores."""
@@ -411,6 +397,24 @@ class SeedResults(_Scored):
         spread = (f"{value:.4f}" for value in self.deviation.values())
         rows += [("mean", *self._cells()), ("deviation", "", "", *spread)]
         return Table(("", "clips", "people", *_HEADLINE.values()), tuple(rows))
+
+
+def prediction_rows(
+    predictions: Sequence[Prediction], classes: Sequence[str]
+) -> tuple[Sequence[str], Iterator[list[Any]]]:
+    """Return the head and the rows of ``predictions.csv``; no label where it is unknown."""
+    head = ("dataset", "subject", "person", "clip", "fold", "label", "predicted")
+    names = (f"p_{name}" for name in classes)
+    rows = (
+        [
+            *(one.dataset, one.subject, one.who, one.clip, one.fold),
+            *("" if one.label < 0 else one.label, one.predicted),
+            *("" if one.label < 0 else classes[one.label], classes[one.predicted]),
+            *(round(p, _DIGITS) for p in one.probabilities),
+        ]
+        for one in predictions
+    )
+    return (*head, "true_class", "class", *names), rows
 
 
 def person_counts(runs: Sequence[TrainResult], dataset: str | None = None) -> NDArray[np.int64]:
@@ -530,7 +534,8 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table that a spreadsheet shows and does not execute."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(safe_row(head))

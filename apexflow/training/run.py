@@ -27,6 +27,7 @@ from apexflow.training.build import make_dataset
 from apexflow.training.checkpoint import write_whole
 from apexflow.training.config import TrainConfig
 from apexflow.training.figures import draw_curves
+from apexflow.training.final import FINAL, final_is_done, train_final
 from apexflow.training.fitting import Machine
 from apexflow.training.folds import By, Fold, make_folds
 from apexflow.training.parallel import train_side_by_side
@@ -49,6 +50,7 @@ def train(
     folds: By | None = None,
     seeds: int | Sequence[int] = 1,
     jobs: int = 1,
+    final: bool = False,
     device: str = "auto",
     mixed: bool | None = None,
     workers: int = 0,
@@ -79,6 +81,8 @@ def train(
         How many, counted from the configuration's own, or which.
     jobs : int
         Folds that are trained side by side, in processes of their own; 0 is one a core.
+    final : bool
+        Train a network on all clips, too (``final/``), for `apexflow.predict`.
     device : "auto", "cpu", "cuda", "cuda:1", …
     mixed : bool, optional
         Mixed precision; on a GPU by default.
@@ -107,7 +111,7 @@ def train(
     config = _config(config, model, settings, data)
     if isinstance(folds, str | int | Path):
         config, folds = replace(config, folds=folds if isinstance(folds, int) else str(folds)), None
-    machine = _machine(device, mixed, workers)
+    machine = find_machine(device, mixed, workers)
     if not isinstance(data, ClipDataset):
         data = make_dataset(data, config, memory=memory)
     dataset = data
@@ -126,7 +130,9 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
         with exclusive(folder, who="training"):
             run = _Run(dataset, made, machine)
-            return run.train(folder, _seeds(config, seeds), jobs=jobs, progress=progress)
+            return run.train(
+                folder, _seeds(config, seeds), jobs=jobs, final=final, progress=progress
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +151,13 @@ class _Run:
         self._dataset, self._folds, self._machine = dataset, folds, machine
 
     def train(
-        self, folder: Path, configs: Sequence[TrainConfig], *, jobs: int, progress: bool
+        self,
+        folder: Path,
+        configs: Sequence[TrainConfig],
+        *,
+        jobs: int,
+        final: bool,
+        progress: bool,
     ) -> TrainResult | SeedResults:
         several = len(configs) > 1
         _refuse_other_kind(folder, several=several)
@@ -158,6 +170,9 @@ class _Run:
             _claim(seed.folder, self._description(seed.config))
         self._train_missing([task for seed in seeds for task in seed.tasks], jobs, progress)
         results = [self._finish(seed) for seed in seeds]
+        if final:
+            for seed in seeds:
+                self._train_final(seed, progress)
         if not several:
             return results[0]
         together = SeedResults(tuple(results))
@@ -192,6 +207,24 @@ class _Run:
                 shown.begin(task)
                 train_task(task, self._dataset, self._machine, partial(shown.epoch, task))
                 shown.end(task)
+
+    def _train_final(self, seed: _Seed, progress: bool) -> None:
+        task = FoldTask(seed.folder / FINAL, replace(self._folds[0], name=FINAL), seed.config)
+        if final_is_done(task.place):
+            return
+        shown = Progress(
+            folds=1,
+            finished=0,
+            epochs=seed.config.epochs,
+            jobs=1,
+            show=progress,
+            told=lambda _: f"the network of all {len(self._dataset)} clips",
+        )
+        with shown:
+            shown.begin(task)
+            on_epoch = partial(shown.epoch, task)
+            train_final(task.place, self._dataset, seed.config, self._machine, on_epoch)
+            shown.end(task)
 
     def _finish(self, seed: _Seed) -> TrainResult:
         found = [self._finished(task) for task in seed.tasks]
@@ -267,6 +300,8 @@ class _Run:
                 ),
             },
             "stores": list(self._dataset.names),
+            # What new clips are to be made by, to be predicted.
+            "recipes": dict(self._dataset.recipes),
             "device": torch.cuda.get_device_name(device) if on_gpu else _processor(),
             "versions": {name: version(name) for name in _PACKAGES},
             "python": platform.python_version(),
@@ -408,7 +443,8 @@ def _jobs(jobs: int, threads: int) -> int:
     return max(1, cores // threads)
 
 
-def _machine(device: str, mixed: bool | None, workers: int) -> Machine:
+def find_machine(device: str, mixed: bool | None, workers: int) -> Machine:
+    """Return where to train; `ApexflowError` when there is no such device."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
