@@ -30,7 +30,7 @@ from apexflow.training.results import (
     read_result,
     write_csv,
 )
-from apexflow.training.run import find_machine
+from apexflow.training.run import FRAMES, find_machine
 from apexflow.training.tables import Table
 
 logger = logging.getLogger(__name__)
@@ -174,6 +174,8 @@ class TrainedRun:
         config.json.
     places : dict of fold to Path
         The folder of each fold's network; "final" that of all clips, where there is one.
+    shown : dict of frames to person
+        Whose frames the training has seen.
     """
 
     folder: Path
@@ -181,6 +183,7 @@ class TrainedRun:
     config: TrainConfig
     described: Mapping[str, Any]
     places: Mapping[str, Path] = field(repr=False)
+    shown: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def read(cls, folder: str | Path) -> TrainedRun:
@@ -196,6 +199,8 @@ class TrainedRun:
         try:
             described = json.loads(path.read_text(encoding="utf-8"))
             config = TrainConfig.from_dict(described["config"])
+            path = folder / FRAMES
+            shown = dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ApexflowError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
         # Folders are numbered in the order of the folds, which `epochs` keeps.
@@ -208,7 +213,7 @@ class TrainedRun:
         places = dict(zip(result.epochs, found, strict=True))
         if (folder / FINAL / CHECKPOINT).is_file():
             places[FINAL] = folder / FINAL
-        return cls(folder, result, config, described, places)
+        return cls(folder, result, config, described, places, shown)
 
     def checkpoint(self, fold: str) -> Checkpoint:
         """Return a fold's network; `ApexflowError` when it is missing, damaged or another's."""
@@ -268,7 +273,8 @@ def _spoken_by(
     """Return which folds' networks speak of which samples.
 
     Of a training's own test clip the fold that tested it; of another clip of a person whom the
-    training knows those folds that tested the person; of others the final network, or all folds.
+    training knows, by name or by frames, those folds that tested the person; of others the final
+    network, or all folds.
     """
     if network not in ("auto", "folds", FINAL):
         raise ApexflowError(f"network must be auto, folds or final. Got {network!r}.")
@@ -288,7 +294,8 @@ def _spoken_by(
         if key in tested:
             spoken: tuple[str, ...] = (tested[key],)
         else:
-            spoken = tuple(dict.fromkeys(of_person.get(person(sample), strangers)))
+            who = run.shown.get(sample.frames, person(sample))
+            spoken = tuple(dict.fromkeys(of_person.get(who, strangers)))
         groups.setdefault(spoken, []).append(i)
     return groups
 

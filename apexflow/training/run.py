@@ -29,13 +29,14 @@ from apexflow.training.config import TrainConfig
 from apexflow.training.figures import draw_curves
 from apexflow.training.final import FINAL, final_is_done, train_final
 from apexflow.training.fitting import Machine
-from apexflow.training.folds import By, Fold, make_folds
+from apexflow.training.folds import By, Fold, make_folds, person
 from apexflow.training.parallel import train_side_by_side
 from apexflow.training.progress import Progress
 from apexflow.training.results import Prediction, SeedResults, TrainResult
 from apexflow.training.task import FinishedFold, FoldTask, read_finished, train_task
 
 _GOES_ON = "the folds finished so far are safe, and the same command goes on from there"
+FRAMES = "frames.json"
 logger = logging.getLogger(__name__)
 
 _PACKAGES = ("apexflow", "numba", "numpy", "scikit-learn", "torch", "torchvision", "zarr")
@@ -230,6 +231,9 @@ class _Run:
         found = [self._finished(task) for task in seed.tasks]
         result = self._result(found, seed.config)
         result.write(seed.folder)
+        # Whose frames were learnt from: `predict` knows them again under another name.
+        shown = {one.frames: person(one) for one in self._dataset.samples if one.frames}
+        write_whole(seed.folder / FRAMES, json.dumps(shown, indent=0).encode())
         curves = {fold.name: one.curves for fold, one in zip(self._folds, found, strict=True)}
         draw_curves(seed.folder / "curves", curves)
         return result
