@@ -47,12 +47,14 @@ class Found:
     place : Place
     score : float
         Correlation of the crop with the template's.
+    crop : (side, side) uint8
     renew : bool
         Whether the face has turned or come so near that its template should be renewed.
     """
 
     place: Place
     score: float
+    crop: Image
     renew: bool
 
 
@@ -108,16 +110,13 @@ class Follower:
         region = self._region(self.last, image.shape)
         x0, y0, x1, y1 = region
         work = _shrunk(image[y0:y1, x0:x1], self._shrink)
-        found = self._located(work, region, self.last)
-        score = self._score(image, found)
-        if score < self._recipe.turned or self._is_far(found):
+        found = self._judged(image, self._located(work, region, self.last))
+        if found.score < self._recipe.turned or self._is_far(found.place):
             again = self._located(work, region, self._searched(work, region))
-            better = self._score(image, again)
-            if better > score:
-                found, score = again, better
-        if score >= self._recipe.lost:
-            self.last = found
-        return Found(found, score, score < self._recipe.turned or self._is_otherwise(found))
+            found = max(found, self._judged(image, again), key=lambda one: one.score)
+        if found.score >= self._recipe.lost:
+            self.last = found.place
+        return found
 
     def crop(self, image: Image, place: Place) -> Image:
         """Return the box's part of the face, see `cut`."""
@@ -176,10 +175,13 @@ class Follower:
         dx, dy = self._lag(0.0, 1.0)
         return self.origin._replace(x=x + dx, y=y + dy)
 
-    def _score(self, image: Image, place: Place) -> float:
-        if not 0.4 < place.scale / self.origin.scale < 2.5:
-            return -1.0
-        return float(np.vdot(_standardised(self.crop(image, place)), self._crop))
+    def _judged(self, image: Image, place: Place) -> Found:
+        crop = self.crop(image, place)
+        # A similarity that no head has is not the face, however alike.
+        is_head = 0.4 < place.scale / self.origin.scale < 2.5
+        score = float(np.vdot(_standardised(crop), self._crop)) if is_head else -1.0
+        renew = score < self._recipe.turned or self._is_otherwise(place)
+        return Found(place, score, crop, renew)
 
     def _is_far(self, place: Place) -> bool:
         return math.hypot(place.x - self.last.x, place.y - self.last.y) > 0.1 * max(self._box_size)

@@ -72,7 +72,7 @@ def samples(frames: Iterable[Image], step: int) -> Iterator[Image]:
         else:
             if frame.shape != total.shape:
                 raise _other_size(frame.shape, total.shape)
-            cv2.add(total, frame, dst=total, dtype=cv2.CV_16U)
+            np.add(total, frame, out=total)  # a quarter of the time of cv2.add to 16 bits
         count += 1
         if count == step:
             yield cv2.convertScaleAbs(total, alpha=1 / step)
@@ -148,8 +148,7 @@ class Measurer:
         record["number"], record["template"] = number, self._template.row
         record["place"], record["score"] = found.place, found.score
         if found.score >= self._recipe.following.lost:
-            crop = self._template.follower.crop(image, found.place)
-            moved, record["eyes"] = self._template.motion.measure(crop)
+            moved, record["eyes"] = self._template.motion.measure(found.crop)
             record["field"] = self._template.base + moved
             # As it is read again, so that going on and going through agree to the bit.
             field = np.asarray(record["field"], np.float32)

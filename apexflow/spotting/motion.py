@@ -76,6 +76,7 @@ class FaceMotion:
             rho=self._recipe.rho * self._scale,
             levels=self._recipe.levels,
             warps=self._recipe.warps,
+            tolerance=self._recipe.tolerance,
         )
         field = cv2.resize(flow, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
         changes = [

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -61,6 +62,11 @@ class Candidate:
     player: Player | None = None
 
     @property
+    def anchor(self) -> str:
+        """What links lead to: no two spots of a page have the same."""
+        return _anchor(self.row["video"], self.spot)
+
+    @property
     def picture(self) -> str:
         """The pictures as text."""
         return base64.b64encode(self.player.sprite).decode() if self.player else ""
@@ -79,7 +85,7 @@ class VideoPart:
     def drawings(self) -> list[tuple[str, str]]:
         """Each kind's curve, drawn: (kind, SVG)."""
         return [
-            (kind, _drawn(kind, curve, self.motion, self.fps))
+            (kind, _drawn(self.name, kind, curve, self.motion, self.fps))
             for kind, curve in self.motion.curves.items()
         ]
 
@@ -126,7 +132,7 @@ def write_page(path: str | Path, parts: Sequence[VideoPart], *, recipe: str) -> 
         raise ApexflowError(f"cannot write the page {path}: {error.strerror}") from None
 
 
-def _drawn(kind: str, curve: Curve, motion: MotionCurves, fps: float) -> str:
+def _drawn(video: str, kind: str, curve: Curve, motion: MotionCurves, fps: float) -> str:
     """Return a curve as an SVG: bands where something was spotted, the threshold, the time."""
     count = len(curve.values)
     top = max(float(curve.values.max()), curve.threshold, 1e-9) * 1.05
@@ -137,7 +143,7 @@ def _drawn(kind: str, curve: Curve, motion: MotionCurves, fps: float) -> str:
         return _WIDTH * (number - first) / wide
 
     bands = "".join(
-        f'<a href="#{_anchor(kind, spot)}"><rect x="{x(spot.onset):.1f}" y="0" '
+        f'<a href="#{_anchor(video, spot)}"><rect x="{x(spot.onset):.1f}" y="0" '
         f'width="{max(x(spot.offset) - x(spot.onset), 2):.1f}" height="{_HEIGHT}" '
         f'fill="{_COLOURS[kind]}" fill-opacity=".22"/></a>'
         for spot in motion.spots
@@ -167,5 +173,6 @@ def _drawn(kind: str, curve: Curve, motion: MotionCurves, fps: float) -> str:
     )
 
 
-def _anchor(kind: str, spot: Spot) -> str:
-    return f"{kind}-{spot.onset}-{spot.offset}"
+def _anchor(video: str, spot: Spot) -> str:
+    plain = quote(video, safe="").replace("%", "_")
+    return f"{plain}-{spot.kind}-{spot.onset}-{spot.offset}"

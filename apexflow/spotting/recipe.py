@@ -68,6 +68,7 @@ class Flow:
     rho: _Positive
     levels: Annotated[int, Field(ge=1, le=8)]
     warps: Annotated[int, Field(ge=1, le=20)]
+    tolerance: Annotated[float, Field(gt=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
