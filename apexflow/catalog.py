@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -10,6 +11,7 @@ from typing import TypedDict, overload
 
 from apexflow.errors import ApexflowError, ClipError
 from apexflow.marks import Exclusions, excluded
+from apexflow.names import find_clip
 
 # Data sets that show the same people under the same subject numbers, by what their names begin
 # with: SMIC's HS, VIS, NIR, HS-E, VIS-E and NIR-E are recordings of the same 16 people; SAMM and
@@ -127,8 +129,9 @@ class _Encoding(TypedDict):
 class Catalog(Sequence[Clip]):
     """An immutable, ordered list of clips with unique keys.
 
-    Indexing with an integer gives a `Clip`, with a slice a `Catalog`. Raises
-    `ApexflowError` when two clips share a key.
+    Indexing with an integer gives a `Clip`, with a slice a `Catalog`, with a text the clip that
+    is called so: "subject/name", "data set/subject/name", or a name that one clip alone has.
+    Raises `ApexflowError` when two clips share a key, and for a name that none or several have.
     """
 
     clips: tuple[Clip, ...]
@@ -146,10 +149,12 @@ class Catalog(Sequence[Clip]):
             seen[clip.key] = clip
 
     @overload
-    def __getitem__(self, index: int) -> Clip: ...
+    def __getitem__(self, index: int | str) -> Clip: ...
     @overload
     def __getitem__(self, index: slice) -> Catalog: ...
-    def __getitem__(self, index: int | slice) -> Clip | Catalog:
+    def __getitem__(self, index: int | str | slice) -> Clip | Catalog:
+        if isinstance(index, str):
+            return self.clips[find_clip((clip.key for clip in self.clips), index, "the catalog")]
         if isinstance(index, slice):
             return Catalog(self.clips[index])
         return self.clips[index]
@@ -186,6 +191,22 @@ class Catalog(Sequence[Clip]):
         more = len(self) - len(lines)
         return "\n".join(
             [head, *(line.rstrip() for line in lines), *([f"  … {more} more"] * (more > 0))]
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        names = ("dataset", "subject", "name", "onset", "apex", "offset", "emotion")
+        head = "".join(f"<th>{name}</th>" for name in names)
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{_html(getattr(clip, name))}</td>" for name in names) + "</tr>"
+            for clip in self.clips[:_SHOWN_CLIPS]
+        )
+        said = html.escape(str(self).partition("\n")[0])
+        more = max(0, len(self) - _SHOWN_CLIPS)
+        return (
+            f"<p>{said}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+            + (f"<p>… {more} more</p>" if more else "")
         )
 
     def to_csv(self, path: str | Path) -> None:
@@ -232,6 +253,10 @@ _RENAMED = {"name": "clip", "source": "path"}
 _COLUMNS = tuple(_RENAMED.get(f.name, f.name) for f in fields(Clip) if f.name != "extra")
 # Catalogs of earlier versions have no column for the person.
 _NEEDED = tuple(name for name in _COLUMNS if name != "person")
+
+
+def _html(value: object) -> str:
+    return "" if value is None else html.escape(str(value))
 
 
 def _cells(clip: Clip) -> list[str]:

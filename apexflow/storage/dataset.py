@@ -312,6 +312,18 @@ class ClipDataset(Dataset[Sample]):
         dataset.collate = partial(collate, padded=())
         return dataset
 
+    def __repr__(self) -> str:
+        people = len({sample.person for sample in self.samples})
+        counts = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
+        classes = ", ".join(f"{n} {count}" for n, count in zip(self.classes, counts, strict=True))
+        return (
+            f"ClipDataset of {', '.join(self.names)}: {len(self)} clips of {people} people\n"
+            f"  classes  {classes}\n"
+            f"  samples  {', '.join(next(iter(self._parts), {})) or 'arrays'}, "
+            f"{self.nbytes / (1 << 20):.1f} MiB "
+            f"{'in memory' if self._memory is not None else 'read when asked for'}"
+        )
+
     def __len__(self) -> int:
         return len(self.samples)
 

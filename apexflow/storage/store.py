@@ -6,7 +6,9 @@ was read against the clip's commit record. An array that was rewritten meanwhile
 
 from __future__ import annotations
 
+import html
 import os
+from collections import Counter
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -19,8 +21,11 @@ from zarr.errors import GroupNotFoundError
 
 from apexflow.catalog import person_of
 from apexflow.errors import ApexflowError, DamagedError, NotStoredError
+from apexflow.names import find_clip
 from apexflow.storage.format import (
     ADDED_COLUMNS,
+    DONE,
+    FAILED,
     FORMAT,
     GONE,
     NO_NUMBER,
@@ -31,6 +36,7 @@ from apexflow.storage.format import (
     window_of,
 )
 from apexflow.storage.holds import hold
+from apexflow.storage.table import ClipTable, read_table
 from apexflow.storage.target import (
     Target,
     local_path,
@@ -119,6 +125,93 @@ class Store:
     def complete(self) -> bool:
         """Whether the last run reached its end, so that the columns hold every result."""
         return bool(self._attrs_now("clips").get("complete"))
+
+    @property
+    def clips(self) -> ClipTable:
+        """The table of clips, with `ClipTable.to_pandas`; read each time it is asked for."""
+        return read_table(self)
+
+    def __repr__(self) -> str:
+        counts = Counter(self.column("status").tolist())
+        told = ", ".join(f"{counts[status]} {status}" for status in (DONE, FAILED))
+        datasets = ", ".join(self.attributes.get("datasets", []))
+        state = "" if self.complete else " (unfinished)"
+        arrays = ", ".join(self.picture_paths())
+        return (
+            f"Store {self.name}{state}\n"
+            f"  clips   {self.clip_count} of {datasets or 'no data set'}: {told}\n"
+            f"  recipe  {self.recipe_hash[:12]}\n"
+            f"  arrays  {arrays}"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the same, and the first rows of the table."""
+        return f"<pre>{html.escape(repr(self))}</pre>{self.clips._repr_html_()}"
+
+    def row(self, clip: int | str | Key) -> int:
+        """Return the row of a clip: its number, "subject/name", or its key.
+
+        Raises `ApexflowError` when there is none, or several are called so.
+        """
+        if isinstance(clip, int):
+            if not -self.clip_count <= clip < self.clip_count:
+                raise ApexflowError(f"row must be below {self.clip_count}. Got {clip}.")
+            return clip % self.clip_count
+        name = clip if isinstance(clip, str) else "/".join(clip)
+        return find_clip(self.keys(), name, self.name)
+
+    def plot(self, clip: int | str | Key = 0) -> Any:
+        """Draw one clip: key frames and maps, score and shift over its frames.
+
+        Parameters
+        ----------
+        clip : int, str or (data set, subject, name)
+            A row, "subject/name", or a key.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ApexflowError
+            There is no such clip, or it is not done.
+        """
+        from apexflow.storage.plots import plot_clip
+
+        index = self.row(clip)
+        return plot_clip(self, index, self._done(index))
+
+    def plot_flow(self, clip: int | str | Key = 0, *, window: str | None = None) -> Any:
+        """Draw one clip's flow: colours, arrows, and the colour wheel with its scale in pixels.
+
+        Parameters
+        ----------
+        clip : int, str or (data set, subject, name)
+        window : str, optional
+            Whose flow; the first window's, and its first frame pair, when not given.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ApexflowError
+            There is no such clip or window, or the clip is not done.
+        """
+        from apexflow.storage.plots import plot_flow
+
+        index = self.row(clip)
+        return plot_flow(self, index, self._done(index), window)
+
+    def _done(self, index: int) -> ClipRecord:
+        record = self.record(index)
+        if record is None or not record.done:
+            name = "/".join(self.keys()[index])
+            why = "is not processed yet" if record is None else f"failed: {record.message}"
+            raise ApexflowError(f"{self.name}: clip {name} {why}")
+        return record
 
     def array(self, path: str) -> zarr.Array[Any]:
         """Return an array of the store by its path, such as ``maps/hsv``.

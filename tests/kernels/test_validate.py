@@ -95,3 +95,15 @@ def test_limits_are_named():
         check_number("a", 1, below=1)
     with refused(r"a must be one of \['x', 'y'\]. Got 'z'"):
         check_choice("a", "z", ("x", "y"))
+
+
+def test_float64_is_float32_where_that_is_taken():
+    value = check_flow("a", FLOW.astype(np.float64) + 1 / 3)
+    assert value.dtype == np.float32
+    np.testing.assert_array_equal(value, FLOW + np.float32(1 / 3))
+    with refused("a must be finite. Got inf"):
+        check_flow("a", FLOW + np.float64(1e300))
+    with refused("a must be uint8. Got float64"):
+        check_image("a", GRAY.astype(np.float64), dtypes=("uint8",))
+    both = np.array([1 / 3])
+    assert check_array("a", both, dtypes=("float32", "float64"), ndim=(1,)) is both

@@ -108,7 +108,7 @@ def test_a_click_opens_a_clip_that_plays(page: Any) -> None:
     clip.get_by_role("heading", name="made/01/c1").wait_for()
     first = clip.locator("#frame").get_attribute("src")
     clip.locator("#position").fill("2")
-    assert clip.locator("#number").inner_text() == "frame 12"
+    assert clip.locator("#number").inner_text() == "frame 12 (offset)"
     assert clip.locator("#frame").get_attribute("src") != first
     page.click("#next")
     clip.get_by_role("heading", name="made/02/c2").wait_for()

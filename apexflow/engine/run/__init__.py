@@ -151,6 +151,8 @@ class RunSummary:
         ]
         return "\n".join(lines)
 
+    __repr__ = __str__
+
     def _flagged(self) -> Iterator[str]:
         if not self.flagged:
             return

@@ -138,7 +138,7 @@ def check_initial_flow(
     """Return the flow to start from as (N, H, W, 2), if there is one."""
     if flow is None:
         return None
-    validate.check_flow("initial_flow", flow)
+    flow = validate.check_flow("initial_flow", flow)
     shape = (*size, 2) if count is None else (count, *size, 2)
     if flow.shape != shape:
         raise ValueError(f"initial_flow must have shape {shape}. Got {flow.shape}.")
