@@ -44,6 +44,10 @@ on where the last run ended, inside a fold too.
 
 \b
 ststnet            maps uv-strain 28x28
+off-apexnet        maps uv-strain 28x28
+dual-inception     maps uv-strain 28x28
+sssnet             maps uv-strain 64x64, of stored flow
+rcn                maps uv-strain 60x60, of stored flow
 flow-resnet        maps hsv
 siamese-resnet     onset and apex frames
 rgb-resnet         apex frame

@@ -217,7 +217,7 @@ def _first_line(error: Exception) -> str:
 def _fitting(network: str, sample: torch.Tensor) -> dict[str, Any]:
     """Return the arguments of a network that follow from what a sample is."""
     channels = sample.shape[-3]
-    if network == "STSTNet":
+    if network in ("STSTNet", "SSSNet", "RCN"):
         return {"in_channels": channels}
     if network == "CnnBiLstm":
         return {"in_channels": channels, "size": tuple(sample.shape[-2:])}

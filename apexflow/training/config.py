@@ -326,6 +326,9 @@ _SEQUENCE = {
     "augment": "frames",
     "patience": 15,
 }
+# Settings of ours, one for all three: what learns in the time that a person waits.
+_FLOW_MAPS = {"epochs": 100, "batch_size": 64, "lr": 1e-4, "normalize": "channel"}
+_UV_STRAIN = ({"maps": "uv-strain"}, {**_FLOW, "encode": "uv-strain"})
 _SEQUENCES = ({"frames": "interval", "max_frames": 60},)
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -337,6 +340,18 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             settings={"epochs": 800, "batch_size": 256, "lr": 5e-5, "normalize": "bytes"},
             # "maps": as `import_maps` calls what somebody else has made.
             samples=({"maps": "uv-strain"}, {**_FLOW, "encode": "uv-strain"}, {"maps": "maps"}),
+        ),
+        "off-apexnet": Preset(network="OffApexNet", settings=_FLOW_MAPS, samples=_UV_STRAIN),
+        "dual-inception": Preset(network="DualInception", settings=_FLOW_MAPS, samples=_UV_STRAIN),
+        "sssnet": Preset(
+            network="SSSNet",
+            settings=_FLOW_MAPS,
+            samples=({**_FLOW, "encode": "uv-strain", "size": (64, 64)},),
+        ),
+        "rcn": Preset(
+            network="RCN",
+            settings=_FLOW_MAPS,
+            samples=({**_FLOW, "encode": "uv-strain", "size": (60, 60)}, {"maps": "uv-strain"}),
         ),
         "flow-resnet": Preset(
             network="FlowResNet",

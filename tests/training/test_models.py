@@ -135,3 +135,56 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
     for name in ("other.pt", "missing.pt"):
         with pytest.raises(ApexflowError, match="no state dict of torchvision's resnet18"):
             models.SiameseResNet(4, weights=tmp_path / name)
+
+
+# (model, input, parameters): counted by hand from the layers; the first two are published as
+# 2.66 M and 6.45 M by others.
+FLOW_MODELS = {
+    "off-apexnet": (
+        models.OffApexNet,
+        (2, 2, 28, 28),
+        2 * (6 * 25 + 6 + 16 * 6 * 25 + 16) + 1568 * 1024 + 1024 + 1024 * 1025 + 1024 * 3 + 3,
+    ),
+    "dual-inception": (models.DualInception, (2, 2, 28, 28), 6_449_867),
+    "sssnet": (models.SSSNet, (2, 3, 64, 64), 2_432 + 64 + 18_496 + 128 + 5_184 * 256 + 256 + 771),
+    "rcn": (
+        models.RCN,
+        (2, 3, 60, 60),
+        (75 + 3) * 64 + (64 + 3) * 64 + (9 * 64 + 3) * 64 + 25 * 64 * 3 + 3,
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "shape", "count"), FLOW_MODELS.values(), ids=list(FLOW_MODELS))
+def test_flow_models_have_the_published_shape(
+    make: type[nn.Module], shape: tuple[int, ...], count: int
+) -> None:
+    model = make(3)
+    assert parameters(model) == count
+    assert model(torch.rand(shape)).shape == (2, 3)
+    assert make(7).eval()(torch.rand(shape)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("make", [models.OffApexNet, models.DualInception])
+def test_streams_see_their_own_component(make: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = make(3).eval()
+    maps = torch.rand(1, 3, 28, 28)
+    other_strain = torch.cat([maps[:, :2], torch.rand(1, 1, 28, 28)], 1)
+    torch.testing.assert_close(model(maps), model(other_strain))
+    assert not torch.allclose(model(maps), model(maps[:, [1, 0, 2]]))
+
+
+def test_the_attention_of_rcn_is_its_definition() -> None:
+    torch.manual_seed(0)
+    model = models.RCN(3, filters=4).eval()
+    features = torch.rand(2, 4, 5, 5)
+    found = model._attended(features)
+    for clip in range(2):
+        total = torch.zeros(5, 5)
+        for weights in model.classifier.weight.reshape(3, 4, 5, 5):
+            activation = (weights * features[clip]).mean(0)
+            total += (activation - activation.min()) / (activation.max() - activation.min())
+        torch.testing.assert_close(found[clip, 0], total / 3)
+    assert parameters(models.RCN(attention=False)) == parameters(models.RCN())
+    assert torch.isfinite(model(torch.zeros(1, 3, 60, 60))).all()

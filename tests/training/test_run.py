@@ -33,12 +33,17 @@ STSTNET = {
         "encode_options": {"normalize": "fixed"},
     },
 }
+_FLOW_MAPS = {**STSTNET, "epochs": 14, "lr": 1e-3}
 # Small sizes, few steps: what makes each model learn in seconds.
 SETTINGS: dict[str, dict[str, Any]] = {
     "ststnet": STSTNET,
     "flow-resnet": {**_RESNET, "sample": {"flow": "onset-apex", "encode": "hsv", "size": (32, 32)}},
     "siamese-resnet": _RESNET,
     "rgb-resnet": {**_RESNET, "epochs": 20},
+    "off-apexnet": {**STSTNET, "epochs": 12, "lr": 1e-3},
+    "dual-inception": {**STSTNET, "epochs": 14, "lr": 1e-3},
+    "sssnet": {**_FLOW_MAPS, "sample": {**STSTNET["sample"], "size": (64, 64)}},
+    "rcn": {**_FLOW_MAPS, "epochs": 25, "options": {"filters": 16}},
     "roi-temporal": _ROI,
     "roi-graph": _ROI,
     "roi-hybrid": {**_ROI, **_LITTLE_DROPOUT, "epochs": 14, "lr": 2e-3, "schedule": "constant"},
@@ -71,8 +76,8 @@ def test_every_model_is_tried() -> None:
     assert set(SETTINGS) == set(PRESETS)
 
 
-# Of the three that share a trunk one is the sample; `slow` has all.
-SLOW = ("flow-resnet", "rgb-resnet")
+# Of those that share a trunk, or the form of a stream, one is the sample; `slow` has all.
+SLOW = ("flow-resnet", "rgb-resnet", "dual-inception", "off-apexnet", "sssnet")
 LEARNERS = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in SETTINGS
 ]

@@ -2,6 +2,10 @@
 
 =================  ==========================================================
 STSTNet            maps (B, 3, 28, 28)
+OffApexNet         maps (B, 2 or more, 28, 28): horizontal and vertical flow
+DualInception      maps (B, 2 or more, 28, 28): horizontal and vertical flow
+SSSNet             maps (B, 3, 64, 64)
+RCN                maps (B, 3, H, W)
 FlowResNet         maps (B, 3, H, W)
 RgbResNet          the apex frame (B, 1, channel, H, W)
 SiameseResNet      onset and apex frames (B, 2, channel, H, W)
@@ -22,30 +26,42 @@ from typing import TYPE_CHECKING, Any
 
 _NAMES = {
     "CnnBiLstm": "cnn_bilstm",
+    "DualInception": "dual_inception",
     "FlowResNet": "resnet",
+    "OffApexNet": "off_apexnet",
+    "RCN": "rcn",
     "RgbResNet": "resnet",
     "RoiEncoder": "roi",
     "RoiGraph": "roi",
     "RoiHybrid": "roi",
     "RoiTemporal": "roi",
+    "SSSNet": "sssnet",
     "STSTNet": "ststnet",
     "SiameseResNet": "resnet",
 }
 
 if TYPE_CHECKING:
     from apexflow.training.models.cnn_bilstm import CnnBiLstm
+    from apexflow.training.models.dual_inception import DualInception
+    from apexflow.training.models.off_apexnet import OffApexNet
+    from apexflow.training.models.rcn import RCN
     from apexflow.training.models.resnet import FlowResNet, RgbResNet, SiameseResNet
     from apexflow.training.models.roi import RoiEncoder, RoiGraph, RoiHybrid, RoiTemporal
+    from apexflow.training.models.sssnet import SSSNet
     from apexflow.training.models.ststnet import STSTNet
 
 __all__ = [
+    "RCN",
     "CnnBiLstm",
+    "DualInception",
     "FlowResNet",
+    "OffApexNet",
     "RgbResNet",
     "RoiEncoder",
     "RoiGraph",
     "RoiHybrid",
     "RoiTemporal",
+    "SSSNet",
     "STSTNet",
     "SiameseResNet",
 ]
