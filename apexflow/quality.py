@@ -13,8 +13,9 @@ from apexflow.errors import ApexflowError
 
 MEANINGS: Mapping[str, str] = MappingProxyType(
     {
+        "apex-unclear": "the confidence of an estimated apex that has no clear peak",
         "at-margin": "frames in which the search ended at its margin: the face may lie beyond",
-        "blank-frame": "frames with hardly any contrast where the face should be: black, white, a wall",
+        "blank-frame": "frames with hardly any contrast where the face should be: black, white",
         "blur": "the sharpness of the least sharp frame, in parts of the clip's median",
         "cut": "places where a frame looks quite unlike the one before",
         "dark": "frames that are nearly black",
