@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import numpy as np
 
 from apexflow.datasets import read_samm
 from apexflow.engine.run import RunSummary, process
-from apexflow.errors import ApexflowError
+from apexflow.errors import ApexflowError, ClipError
 from apexflow.report import write_report
 from apexflow.storage.store import Store, open_store
 from apexflow.synthetic import (
     ClipTruth,
+    Portrait,
     crop_matrix,
     endpoint_error,
     shift_error,
@@ -61,17 +63,20 @@ def run_demo(
     progress: bool = True,
     clips: int = 10,
     frames: int = 30,
+    pictures: Sequence[str | Path] = (),
 ) -> Demo:
     """Write a SAMM-shaped data set, process it, check it, and write ``report.html``.
 
     The folder gets ``SAMM/`` (frames and ``samm.csv``), ``samm.zarr``, ``report.html`` and
-    ``report_files/``, which the report loads its clips from.
-    Raises `ApexflowError` when it exists and holds anything else.
+    ``report_files/``, which the report loads its clips from. The faces are those of ``pictures``,
+    in turn, or of the portrait that is shipped. Raises `ApexflowError` when the folder exists and
+    holds anything else, and for a picture without a face.
     """
     place = Path(folder)
     _check_folder(place)
     root, target = place / "SAMM", place / "samm.zarr"
-    truths = write_samm(root, clips=clips, frames=frames)
+    portraits = [_portrait(picture) for picture in pictures] or [Portrait()]
+    truths = write_samm(root, clips=clips, frames=frames, portraits=portraits)
     summary = process(read_samm(root), target, workers=workers, progress=progress)
     store = open_store(target)
     checks = _checks(store, truths)
@@ -79,6 +84,15 @@ def run_demo(
     rows = [(c.name, f"{c.value:.3f} {c.unit}", f"at most {c.most} {c.unit}") for c in checks]
     write_report(store, report, root=root, checks=rows)
     return Demo(place, summary, checks, report)
+
+
+def _portrait(picture: str | Path) -> Portrait:
+    from apexflow.engine.clip.faces import MtcnnDetector
+
+    try:
+        return Portrait.read(picture, MtcnnDetector(image_side=640))
+    except ClipError as error:
+        raise ApexflowError(f"{picture}: {error}") from None
 
 
 def _check_folder(place: Path) -> None:

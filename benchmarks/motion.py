@@ -70,6 +70,7 @@ class Set:
     quality: int = 92
     blink: int | None = None
     shutter: float = 0.0
+    lag: float = 0.0
 
 
 DRIFT, HARD = Light(drift=0.04), Light(drift=0.08)
@@ -92,6 +93,13 @@ SETS: Mapping[str, Set] = {
         amplitude=(0.8, 2.4),
     ),
     "blur": Set(what="drifting light, open shutter", seed=600, clips=10, light=DRIFT, shutter=1.0),
+    "steps": Set(
+        what="drifting light, action units out of step by 12 frames",
+        seed=650,
+        clips=10,
+        light=DRIFT,
+        lag=12.0,
+    ),
     "30": Set(what="drifting light, 30 frames/s", seed=700, light=DRIFT, fps=30),
     "60": Set(what="drifting light, 60 frames/s", seed=800, light=DRIFT, fps=60),
     "100": Set(what="drifting light, 100 frames/s", seed=900, light=DRIFT, fps=100),
@@ -308,7 +316,7 @@ def make_truth(chosen: Set, number: int) -> synthetic.ClipTruth:
     )
     blinks = () if chosen.blink is None else (min(truth.apex + chosen.blink, truth.offset),)
     light = replace(chosen.light, seed=int(rng.integers(2**31)))
-    return replace(truth, light=light, shutter=chosen.shutter, blinks=blinks)
+    return replace(truth, light=light, shutter=chosen.shutter, blinks=blinks, lag=chosen.lag)
 
 
 if __name__ == "__main__":

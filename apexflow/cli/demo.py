@@ -12,7 +12,14 @@ from apexflow.cli import EXIT_SOME_FAILED
 @click.command()
 @click.argument("folder", metavar="[FOLDER]", default="apexflow-demo")
 @click.option("--workers", type=click.IntRange(min=0), metavar="N", help="Clips at a time.")
-def demo(folder: str, workers: int | None) -> None:
+@click.option(
+    "--picture",
+    "pictures",
+    multiple=True,
+    metavar="FILE",
+    help="A picture of a face to make clips of; again for more. A portrait is shipped.",
+)
+def demo(folder: str, workers: int | None, pictures: tuple[str, ...]) -> None:
     """Make a small data set, process it, check it, write a report.
 
     FOLDER (apexflow-demo by default) gets SAMM/ with frames like SAMM's, samm.zarr, and
@@ -22,7 +29,7 @@ def demo(folder: str, workers: int | None) -> None:
     from apexflow.demo import run_demo
 
     click.echo(f"making a data set in {folder}/SAMM and processing it", err=True)
-    result = run_demo(folder, workers=workers)
+    result = run_demo(folder, workers=workers, pictures=pictures)
     click.echo(result.summary)
     for check in result.checks:
         click.echo(f"check    {check}")

@@ -1,7 +1,8 @@
 """Synthetic clips of a face whose motion is known exactly.
 
-One public-domain portrait (`skimage.data.astronaut`) becomes subjects, expressions and moving
-heads in front of a still background. Demo, tests and benchmarks measure against its truth.
+One public-domain portrait (`skimage.data.astronaut`), or your own pictures, become subjects,
+expressions and moving heads in front of a still background. Demo, tests and benchmarks measure
+against its truth.
 
 Examples
 --------
@@ -26,7 +27,7 @@ from apexflow.synthetic.long import (
 )
 from apexflow.synthetic.measure import endpoint_error, false_motion, shift_error
 from apexflow.synthetic.motion import Motion
-from apexflow.synthetic.portrait import LANDMARKS, Subject, paint
+from apexflow.synthetic.portrait import LANDMARKS, Portrait, Subject, paint
 from apexflow.synthetic.samm import (
     plan_samm,
     samm_name,
@@ -48,6 +49,7 @@ __all__ = [
     "LongTruth",
     "Motion",
     "Part",
+    "Portrait",
     "Subject",
     "crop_matrix",
     "endpoint_error",

@@ -59,6 +59,9 @@ class ClipTruth:
     blinks : tuple of int
         The frames in which the lids are lowest. They fall and rise within `BLINK` frames, by
         what keeps neighbours in place: a fiftieth of the face's height.
+    lag : float
+        Frames from the first part of the expression to the last: action units out of step. The
+        parts follow one another evenly, so that the apex is that of the one in the middle.
     """
 
     subject: Subject
@@ -74,6 +77,7 @@ class ClipTruth:
     light: Light = field(default_factory=Light)
     shutter: float = 0.0
     blinks: tuple[int, ...] = ()
+    lag: float = 0.0
 
     def __post_init__(self) -> None:
         if self.expression not in EXPRESSIONS:
@@ -84,6 +88,8 @@ class ClipTruth:
             raise ValueError(f"apex must be a frame 0..{len(self.motion) - 1}, got {self.apex}")
         if self.noise < 0:
             raise ValueError(f"noise must not be negative, got {self.noise}")
+        if not np.isfinite(self.lag):
+            raise ValueError(f"lag must be finite, got {self.lag}")
         if not 0 <= self.shutter <= 1:
             raise ValueError(f"shutter must be from 0 to 1, got {self.shutter}")
         strongest = int(np.abs(self.motion.intensity).argmax())
@@ -252,8 +258,11 @@ class ClipTruth:
         return np.vstack([expression, lids(self.subject, closed)]) if closed else expression
 
     def _expression(self, time: float) -> Points:
-        strength = self.amplitude * float(_at(self.motion.intensity, time))
-        return bumps(self.subject, self.expression, strength)
+        parts = len(EXPRESSIONS[self.expression].parts)
+        behind = self.lag * (np.arange(parts) / max(parts - 1, 1) - 0.5)
+        times = np.clip(time - behind, 0, len(self) - 1)
+        strengths = [float(_at(self.motion.intensity, float(t))) for t in times]
+        return bumps(self.subject, self.expression, self.amplitude * np.array(strengths))
 
 
 _LARGEST_STILL = HEAD[0] - 0.05

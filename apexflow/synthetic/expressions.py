@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from apexflow.synthetic.portrait import LANDMARKS, Subject
+from apexflow.synthetic.portrait import Subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +156,15 @@ _LID_FALL = 1 / 50
 
 def lids(subject: Subject, closed: float) -> NDArray[np.float64]:
     """Return the bumps, as `bumps` does, of both eyelids, fallen by a part of all that they can."""
-    middles = subject.locate(np.array([LANDMARKS[eye] for eye in ("left_eye", "right_eye")]))
+    middles = subject.locate(np.array(subject.portrait.five[:2]))
     one = np.array([*_LID, 0.0, closed * _LID_FALL]) * subject.face_height
     return np.hstack([middles, np.tile(one, (2, 1))])
 
 
-def bumps(subject: Subject, expression: str, amplitude: float) -> NDArray[np.float64]:
-    """Lay an expression on a subject's face.
+def bumps(
+    subject: Subject, expression: str, amplitude: float | NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Lay an expression on a subject's face, its parts at one amplitude or each at its own.
 
     Returns
     -------
@@ -173,7 +175,9 @@ def bumps(subject: Subject, expression: str, amplitude: float) -> NDArray[np.flo
     if expression not in EXPRESSIONS:
         raise ValueError(f"expression must be one of {sorted(EXPRESSIONS)}, got {expression!r}")
     parts = EXPRESSIONS[expression].parts
-    middles = subject.locate(np.array([LANDMARKS[part.landmark] for part in parts]))
+    landmarks = subject.portrait.landmarks
+    middles = subject.locate(np.array([landmarks[part.landmark] for part in parts]))
     radii = subject.face_height * np.array([part.radius for part in parts])
-    moves = amplitude * np.array([part.direction for part in parts])
+    amplitudes = np.broadcast_to(amplitude, len(parts))[:, np.newaxis]
+    moves = amplitudes * np.array([part.direction for part in parts])
     return np.hstack([middles, radii, moves * [-1.0 if subject.mirror else 1.0, 1.0]])

@@ -1,17 +1,22 @@
-"""The faces: one public-domain portrait, varied into subjects.
+"""The faces: one public-domain portrait, or pictures of your own, varied into subjects.
 
 The portrait is `skimage.data.astronaut`, a NASA photograph of Eileen Collins in the public
-domain; it is shipped inside scikit-image, so nothing is fetched.
+domain; it is shipped inside scikit-image, so nothing is fetched. `Portrait.read` takes a picture
+file instead.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from apexflow.errors import ApexflowError
 from apexflow.synthetic import sampling
 
 Points = NDArray[np.float64]
@@ -40,9 +45,86 @@ LANDMARKS = {
 }
 FIVE_LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
-_LAST_PIXEL = 511.0  # of the portrait, on both axes
-_FACE_CENTRE = (0.5 * (FACE_BOX[0] + FACE_BOX[2]), 0.5 * (FACE_BOX[1] + FACE_BOX[3]))
-_FACE_HEIGHT = FACE_BOX[3] - FACE_BOX[1]
+
+class Detector(Protocol):
+    """Finds the face of an image, as `apexflow.engine.clip.faces.MtcnnDetector` does."""
+
+    def detect(self, image: NDArray[np.uint8]) -> Any:
+        """Return what has a ``box`` and five ``landmarks`` of a BGR image."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Portrait:
+    """A picture of a face that subjects are made of.
+
+    Attributes
+    ----------
+    path : str
+        The picture's file; empty for the portrait that is shipped.
+    box : (x0, y0, x1, y1)
+        The face's box in pixels of the picture, as MTCNN would find it.
+    five : tuple of (x, y)
+        Left and right eye, nose, left and right mouth corner, left and right as seen.
+    """
+
+    path: str = ""
+    box: Box = FACE_BOX
+    five: tuple[tuple[float, float], ...] = tuple(LANDMARKS[name] for name in FIVE_LANDMARKS)
+
+    @classmethod
+    def read(cls, path: str | Path, detector: Detector) -> Portrait:
+        """Return the portrait in a picture file, with the face that a detector finds in it.
+
+        Raises `ApexflowError` when the file is not a picture, and what the detector raises when
+        it finds no face, or one without landmarks.
+        """
+        face = detector.detect(cv2.cvtColor(_read_picture(str(path)), cv2.COLOR_RGB2BGR))
+        if len(face.landmarks) != len(FIVE_LANDMARKS):
+            raise ApexflowError(f"{path}: a portrait needs five landmarks; take another detector")
+        x0, y0, x1, y1 = map(float, face.box)
+        return cls(path=str(path), box=(x0, y0, x1, y1), five=tuple(map(tuple, face.landmarks)))
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The middle of the face's box."""
+        return 0.5 * (self.box[0] + self.box[2]), 0.5 * (self.box[1] + self.box[3])
+
+    @property
+    def face_height(self) -> float:
+        """The height of the face's box."""
+        return self.box[3] - self.box[1]
+
+    @property
+    def landmarks(self) -> Mapping[str, tuple[float, float]]:
+        """Where the parts of `LANDMARKS` lie, carried over from the shipped portrait.
+
+        By the affine motion that brings its five landmarks nearest to this picture's.
+        """
+        if not self.path:
+            return LANDMARKS
+        known = np.array([(*LANDMARKS[name], 1.0) for name in FIVE_LANDMARKS])
+        motion = np.linalg.lstsq(known, np.array(self.five), rcond=None)[0]
+        carried = {name: np.array([*point, 1.0]) @ motion for name, point in LANDMARKS.items()}
+        return {name: (float(x), float(y)) for name, (x, y) in carried.items()}
+
+    def image(self) -> NDArray[np.uint8]:
+        """Return the picture (H, W, 3), RGB."""
+        if self.path:
+            return _read_picture(self.path)
+        from skimage import data
+
+        return np.asarray(data.astronaut())
+
+
+def _read_picture(path: str) -> NDArray[np.uint8]:
+    try:
+        encoded = np.frombuffer(Path(path).read_bytes(), np.uint8)
+    except OSError as error:
+        raise ApexflowError(f"{path}: {error.strerror or error}") from None
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    if image is None:
+        raise ApexflowError(f"{path} is not a picture that OpenCV reads; give a JPEG or PNG file")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +152,8 @@ class Subject:
         Choose the slight smooth change of the face's shape and its texture.
     shape : float
         Largest change of shape, as a fraction of the face's height.
+    portrait : Portrait
+        The picture that the face is painted from.
     """
 
     name: str = "001"
@@ -83,6 +167,7 @@ class Subject:
     shape_seed: int = 0
     texture_seed: int = 0
     shape: float = 0.01
+    portrait: Portrait = field(default_factory=Portrait)
 
     def __post_init__(self) -> None:
         if min(self.size) < _SMALLEST_FRAME:
@@ -102,6 +187,7 @@ class Subject:
         name: str = "001",
         size: tuple[int, int] = (1088, 2040),
         face: float = 0.5,
+        portrait: Portrait | None = None,
     ) -> Subject:
         """Draw a subject whose face is about ``face`` times the frame's height."""
         rng = np.random.default_rng([seed, 1])
@@ -117,25 +203,27 @@ class Subject:
             texture=rng.uniform(3.0, 5.0),
             shape_seed=int(rng.integers(2**31)),
             texture_seed=int(rng.integers(2**31)),
+            portrait=Portrait() if portrait is None else portrait,
         )
 
     @property
     def enlargement(self) -> float:
         """Pixels of the frame per pixel of the portrait."""
-        return self.face_height / _FACE_HEIGHT
+        return self.face_height / self.portrait.face_height
 
     @property
     def box(self) -> Box:
         """The face box (x0, y0, x1, y1) in the neutral pose, in pixels of the frame."""
         x, y = self.centre
         half_height = 0.5 * self.face_height
-        half_width = half_height * (FACE_BOX[2] - FACE_BOX[0]) / _FACE_HEIGHT
+        x0, _, x1, _ = self.portrait.box
+        half_width = half_height * (x1 - x0) / self.portrait.face_height
         return (x - half_width, y - half_height, x + half_width, y + half_height)
 
     @property
     def landmarks(self) -> Points:
         """Eyes, nose and mouth corners in the neutral pose, (5, 2), in MTCNN's order."""
-        points = self.locate(np.array([LANDMARKS[name] for name in FIVE_LANDMARKS]))
+        points = self.locate(np.array(self.portrait.five))
         return points[[1, 0, 2, 4, 3]] if self.mirror else points
 
     def locate(self, points: Points) -> Points:
@@ -144,7 +232,7 @@ class Subject:
         unbent = points
         for _ in range(_LOCATE_STEPS):
             unbent = points - _reshape(unbent, waves)
-        offsets = (unbent - _FACE_CENTRE) * self.enlargement
+        offsets = (unbent - self.portrait.centre) * self.enlargement
         return offsets * [-1.0 if self.mirror else 1.0, 1.0] + self.centre
 
 
@@ -172,9 +260,7 @@ def paint(subject: Subject, *, color: bool = False) -> NDArray[np.float32]:
 
 def _portrait(subject: Subject, *, color: bool) -> list[NDArray[np.float32]]:
     """Spline coefficients of the portrait, blurred first when the face is reduced."""
-    from skimage import data
-
-    image = data.astronaut()
+    image = subject.portrait.image()
     image = image if color else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, np.newaxis]
     planes = np.moveaxis(image.astype(np.float32), 2, 0)
     sigma = _LENS / subject.enlargement
@@ -194,11 +280,13 @@ def _canvas_points(subject: Subject) -> Points:
     margin = sampling.MARGIN
     x = (np.arange(-margin, width + margin) - subject.centre[0]) / subject.enlargement
     y = (np.arange(-margin, height + margin) - subject.centre[1]) / subject.enlargement
-    points = np.stack(np.meshgrid(-x if subject.mirror else x, y), axis=-1) + _FACE_CENTRE
+    points = np.stack(np.meshgrid(-x if subject.mirror else x, y), axis=-1)
+    points += subject.portrait.centre
     points += _reshape(points, _waves(subject))
-    return _LAST_PIXEL - np.abs(
-        _LAST_PIXEL - np.abs(points)
-    )  # beyond the portrait its mirror image
+    rows, columns = subject.portrait.image().shape[:2]
+    last = np.array([columns - 1.0, rows - 1.0])
+    # Beyond the portrait its mirror image, and beyond that the portrait again.
+    return np.asarray(last - np.abs(last - np.abs(points) % (2 * last)))
 
 
 Wave = tuple[NDArray[np.float64], float, NDArray[np.float64]]
@@ -207,11 +295,12 @@ Wave = tuple[NDArray[np.float64], float, NDArray[np.float64]]
 def _waves(subject: Subject) -> list[Wave]:
     """Draw the waves that reshape a subject: wave vector, phase, displacement."""
     rng = np.random.default_rng([subject.shape_seed, 2])
-    height = subject.shape * _FACE_HEIGHT / _WAVES
+    face = subject.portrait.face_height
+    height = subject.shape * face / _WAVES
     waves = []
     for _ in range(_WAVES):
         angle, phase, direction = rng.uniform(0, 2 * np.pi, 3)
-        rate = 2 * np.pi / (_FACE_HEIGHT * rng.uniform(0.8, 1.6))
+        rate = 2 * np.pi / (face * rng.uniform(0.8, 1.6))
         along = rate * np.array([np.cos(angle), np.sin(angle)])
         waves.append((along, phase, height * np.array([np.cos(direction), np.sin(direction)])))
     return waves

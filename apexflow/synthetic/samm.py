@@ -14,7 +14,7 @@ import numpy as np
 from apexflow.synthetic.clip import ClipTruth
 from apexflow.synthetic.expressions import EXPRESSIONS
 from apexflow.synthetic.light import Light
-from apexflow.synthetic.portrait import Subject, paint
+from apexflow.synthetic.portrait import Portrait, Subject, paint
 from apexflow.synthetic.write import usable_cores, write_frame
 
 COLUMNS = (
@@ -68,6 +68,7 @@ def plan_samm(
     light: Light | None = None,
     shutter: float = 0.0,
     blinks: bool = False,
+    portraits: Sequence[Portrait] = (Portrait(),),
 ) -> list[ClipTruth]:
     """Describe a data set shaped like SAMM without writing it; see `write_samm`."""
     if not 1 <= subjects <= min(clips, len(_SUBJECTS)):
@@ -82,6 +83,7 @@ def plan_samm(
             name=f"{number:03d}",
             size=size,
             face=face,
+            portrait=portraits[_SUBJECTS.index(number) % len(portraits)],
         )
         truth = ClipTruth.random(
             person,
@@ -138,6 +140,7 @@ def write_samm(
     light: Light | None = None,
     shutter: float = 0.0,
     blinks: bool = False,
+    portraits: Sequence[Portrait] = (Portrait(),),
     workers: int | None = None,
 ) -> list[ClipTruth]:
     """Write a data set shaped like SAMM, with known motion, and its ``samm.csv``.
@@ -171,6 +174,8 @@ def write_samm(
         As in `ClipTruth`.
     blinks : bool
         Whether the subject blinks once in each clip, at any frame.
+    portraits : sequence of Portrait
+        The pictures that the subjects are painted from, in turn.
     workers : int, optional
         Threads; one per usable core by default. The files do not depend on it.
 
@@ -195,6 +200,7 @@ def write_samm(
         light=light,
         shutter=shutter,
         blinks=blinks,
+        portraits=portraits,
     )
     write_clips(root, truths, quality=quality, workers=workers)
     return truths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from apexflow import synthetic
+from apexflow.errors import ApexflowError
 from apexflow.synthetic import ClipTruth, Motion, Subject, sampling
 
 SIZE = (160, 200)
@@ -475,3 +477,78 @@ def test_measures():
     assert synthetic.endpoint_error(flow, true, top) == 0
     assert synthetic.false_motion(flow, ~top) == pytest.approx(5)
     assert synthetic.shift_error([[0, 0], [3, 4]], [[0, 0], [0, 0]]) == pytest.approx(12.5**0.5)
+
+
+class Fixed:
+    """A detector that knows where the face is."""
+
+    def __init__(self, count: int = 5) -> None:
+        self.box = (60.0, 40.0, 130.0, 140.0)
+        self.landmarks = ((80.0, 75.0), (112.0, 77.0), (95.0, 98.0), (80.0, 112.0), (112.0, 113.0))
+        self.landmarks = self.landmarks[:count]
+
+    def detect(self, image: np.ndarray) -> Fixed:
+        assert image.shape == (180, 200, 3)
+        return self
+
+
+def test_a_picture_of_one_s_own_becomes_a_subject(tmp_path):
+    picture = np.random.default_rng(0).uniform(0, 255, (18, 20, 3)).astype(np.uint8)
+    picture = cv2.resize(picture, (200, 180), interpolation=cv2.INTER_LINEAR)
+    path = tmp_path / "face.png"
+    cv2.imwrite(str(path), picture[:, :, ::-1])
+    portrait = synthetic.Portrait.read(path, Fixed())
+    np.testing.assert_array_equal(portrait.image(), picture)
+    person = synthetic.Subject(
+        size=(120, 160),
+        centre=(80.0, 60.0),
+        face_height=50.0,
+        contrast=1.0,
+        texture=0.0,
+        shape=0.0,
+        portrait=portrait,
+    )
+    x0, y0, x1, y1 = person.box
+    assert (x1 - x0, y1 - y0) == (35.0, 50.0)
+    # The picture at half its size, the middle of its face at the subject's.
+    np.testing.assert_allclose(
+        person.landmarks, (np.array(Fixed().landmarks) - (95, 90)) / 2 + (80, 60)
+    )
+    eye = portrait.landmarks["left_eye"]
+    assert np.hypot(*np.subtract(eye, portrait.five[0])) < 5
+    still = synthetic.ClipTruth(
+        subject=person,
+        motion=synthetic.Motion.random(4, 2, seed=0, shift=0.0),
+        expression="surprise",
+        amplitude=1.0,
+        apex=2,
+        noise=0.0,
+    )
+    shown = synthetic.render(still, [0], noisy=False, color=True)[0]
+    gain, drift = still.motion.gain[0], still.motion.drift[0]
+    y, x = np.mgrid[40:80:3, 65:95:3]
+    expected = gain * picture[2 * (y - 60) + 90, 2 * (x - 80) + 95].astype(float) + drift
+    assert np.abs(shown[y, x] - expected).mean() < 4  # it is blurred a little before it shrinks
+    two = synthetic.plan_samm(
+        subjects=2, clips=2, frames=6, size=(120, 160), portraits=(synthetic.Portrait(), portrait)
+    )
+    assert {truth.subject.portrait for truth in two} == {synthetic.Portrait(), portrait}
+    with pytest.raises(ApexflowError, match="five landmarks"):
+        synthetic.Portrait.read(path, Fixed(2))
+    for name, content in (("gone.png", None), ("text.png", b"text"), ("empty.png", b"")):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(ApexflowError, match=name):
+            synthetic.Portrait.read(tmp_path / name, Fixed())
+
+
+def test_parts_out_of_step_follow_one_another():
+    truth = replace(clip("contempt", 1, shift=0.0, frames=25), lag=6.0)
+    parts = synthetic.EXPRESSIONS["contempt"].parts
+    at = truth.subject.locate(np.array([synthetic.LANDMARKS[p.landmark] for p in parts]))
+    in_step = replace(truth, lag=0.0)
+    for frame in (4, truth.apex, 20):
+        for number, behind in enumerate((-3, 3)):
+            moved = truth._bumps(frame)[number, 4:]
+            np.testing.assert_allclose(moved, in_step._bumps(frame - behind)[number, 4:])
+    assert np.abs(truth.flow_at(at)).max() > 0
