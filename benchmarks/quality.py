@@ -1,6 +1,6 @@
 """What quality flags find: sound clips that are flagged, and planted faults that are not.
 
-    python benchmarks/quality.py [--clips 200] [--seed 0] [-o figures.json]
+    python benchmarks/quality.py [--clips 200] [--faults 50] [--seed 0] [-o figures.json]
 
 Sound clips vary in subject, frame rate (30 to 200 frames/s), amplitude, light, noise, JPEG
 quality and head motion. Each fault is planted into a clip that would be sound. Prints the rates,
@@ -184,7 +184,7 @@ def beyond(made: Made) -> None:
     width = made.frames.shape[2]
     away = width - x1 - 2 + round((x1 - x0) * made.rng.uniform(0.3, 0.5))
     for i in range(count):
-        part = max(0.0, i / (count - 1) - 0.4) / 0.6
+        part = max(0.0, i / (count - 1) - 0.55) / 0.45
         shift = round(away * part)
         matrix = np.float32([[1, 0, shift], [0, 1, 0]])
         made.frames[i] = cv2.warpAffine(
@@ -264,15 +264,14 @@ def run(made: Made, folder: Path, recipe: Recipe) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--clips", type=int, default=200, help="sound ones, and as many a fault / 4"
-    )
+    parser.add_argument("--clips", type=int, default=200, help="sound ones")
+    parser.add_argument("--faults", type=int, default=50, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--recipe", default="default")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
     recipe = Recipe.load(options.recipe)
-    kinds = {"sound": options.clips, **dict.fromkeys(FAULTS, max(1, options.clips // 4))}
+    kinds = {"sound": options.clips, **dict.fromkeys(FAULTS, options.faults)}
     found: dict[str, list[dict[str, object]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, (kind, count) in enumerate(kinds.items()):

@@ -210,7 +210,8 @@ def _array_lines(store: Store) -> list[str]:
 
     lines = []
     columns = (f"frames/{name}" for name in ("frame_number", *FRAME_FLOAT_COLUMNS))
-    for path in sorted((*columns, *store.picture_paths())):
+    there = (path for path in columns if path in store.group or path != "frames/quality")
+    for path in sorted((*there, *store.picture_paths())):
         try:
             array = store.array(path)
         except ApexflowError:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from apexflow.storage.format import (
     COLUMN_CHUNK,
+    FIGURES,
     NO_NUMBER,
     NUMBER_COLUMNS,
     RESULT_NUMBER_COLUMNS,
@@ -24,6 +26,21 @@ def make_column(group: zarr.Group, name: str, *, axis: str = "clip") -> None:
         make_array(group, name, "int64", (), (), axis=axis, fill_value=NO_NUMBER)
     else:
         make_array(group, name, "str", (), (), axis=axis)
+
+
+def make_floats(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    dims: tuple[str, ...],
+    *,
+    axis: str = "clip",
+) -> zarr.Array[Any]:
+    """Make a column of numbers with fractions; NaN where there is none."""
+    column = make_array(group, name, "float32", shape, dims, axis=axis, fill_value=np.nan)
+    if name in FIGURES:
+        column.attrs["figures"] = list(FIGURES[name])
+    return column
 
 
 def make_array(

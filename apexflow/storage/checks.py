@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from apexflow.storage.chunks import ChunkWriter
 from apexflow.storage.coordinates import differing, has_coordinates
 from apexflow.storage.format import (
+    ADDED_FLOAT_COLUMNS,
     COORDINATES,
     FAILED,
     FRAME_FLOAT_COLUMNS,
@@ -113,6 +114,8 @@ def _unreadable_columns(store: Store) -> Iterator[Damage]:
     names = (*TEXT_COLUMNS, *NUMBER_COLUMNS, *RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS)
     placed = ("roi_box",) if store.layout.region_boxes else ()
     for name in (*names, *RESULT_FLOAT_COLUMNS, *placed, "timings"):
+        if name in ADDED_FLOAT_COLUMNS and not store.has_column(name):
+            continue
         try:
             column = Store.column(store, name)  # a writer's own does not check
         except Exception as error:  # whatever a damaged chunk or its metadata makes Zarr raise
@@ -123,6 +126,8 @@ def _unreadable_columns(store: Store) -> Iterator[Damage]:
             yield Damage(f"clips/{name}", what, is_column=True)
     coordinates = COORDINATES if has_coordinates(store.group) else ()
     for name in ("frame_number", *FRAME_FLOAT_COLUMNS, *coordinates):
+        if name in ADDED_FLOAT_COLUMNS and f"frames/{name}" not in store.group:
+            continue
         try:
             store.array(f"frames/{name}")[:]
         except Exception as error:

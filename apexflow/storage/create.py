@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from apexflow.storage.arrays import make_array, make_column
+from apexflow.storage.arrays import make_array, make_column, make_floats
 from apexflow.storage.format import (
     COORDINATES,
     FORMAT,
@@ -81,7 +81,7 @@ def _make_arrays(group: zarr.Group, layout: Layout) -> None:
     for name in (*TEXT_COLUMNS, *RESULT_TEXT_COLUMNS, *NUMBER_COLUMNS, *RESULT_NUMBER_COLUMNS):
         make_column(clips, name)
     for name, (shape, dims) in float_columns(layout).items():
-        column = make_array(clips, name, "float32", shape, dims, fill_value=np.nan)
+        column = make_floats(clips, name, shape, dims)
         if name == "roi_box":
             column.attrs["regions"] = list(layout.region_boxes)
     # One chunk a clip, uncompressed: the commit is one small file, written whole. Its checksum is
@@ -96,7 +96,7 @@ def _make_arrays(group: zarr.Group, layout: Layout) -> None:
     for name in ("frame_number", *COORDINATES):
         make_column(frames, name, axis="frame")
     for name, (shape, dims) in FRAME_FLOAT_COLUMNS.items():
-        make_array(frames, name, "float32", shape, dims, axis="frame", fill_value=np.nan)
+        make_floats(frames, name, shape, dims, axis="frame")
     if layout.keep_frames:
         make_array(
             frames, "image", "uint8", layout.crop, ("y", "x"), axis="frame", rows=FRAME_CHUNK

@@ -67,13 +67,25 @@ RESULT_FLOAT_COLUMNS: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
     "confidence": ((), ()),
     "box": ((4,), ("corner",)),
     "landmarks": ((5, 2), ("landmark", "xy")),
+    "flow_quality": ((3,), ("flow_figure",)),
 }
 FRAME_FLOAT_COLUMNS: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
     "shift": ((2,), ("xy",)),
     "rotation": ((), ()),
     "scale": ((), ()),
     "score": ((), ()),
+    "quality": ((9,), ("figure",)),
 }
+ADDED_FLOAT_COLUMNS = ("flow_quality", "quality")
+"""Columns of numbers that stores of earlier versions lack; a run adds them."""
+FIGURES: Mapping[str, tuple[str, ...]] = {
+    "flow_quality": ("motion", "head_motion", "inconsistency"),
+    "quality": (
+        *("match", "covered", "similarity", "step", "contrast", "brightness", "clipped"),
+        *("sharpness", "distance_to_margin"),
+    ),
+}
+"""What the columns of quality hold, in this order: their attribute ``figures``."""
 COORDINATES = ("dataset", "subject", "clip", "label", "status")
 """Columns that every group has: what a row is of."""
 NO_NUMBER = -1
@@ -295,6 +307,10 @@ class ClipRecord:
     device, face_device, decode_device : str
         What computed the clip, found its face, and decoded its frames: "cpu" or the name of a
         GPU; "" in records of older stores.
+    flow_quality : tuple of float
+        The figures of `FIGURES` of the clip's flow; empty in records of older stores.
+    quality : tuple of tuple of float or None
+        Those of each frame; None where a figure says nothing.
     flags : str
         What is doubtful about the clip, as `apexflow.quality.format_flags` writes it.
     sample_bits : int
@@ -335,6 +351,8 @@ class ClipRecord:
     face_device: str = ""
     decode_device: str = ""
     sample_bits: int = NO_NUMBER
+    flow_quality: tuple[float, ...] = ()
+    quality: tuple[tuple[float | None, ...], ...] = ()
     flags: str = ""
     frames: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -386,14 +404,16 @@ class ClipRecord:
             values[name] = tuple(values[name])
         for name in ("shift", "landmarks", "roi_box"):
             values[name] = tuple(map(tuple, values[name]))
+        values["quality"] = tuple(map(tuple, values.get("quality", ())))
+        values["flow_quality"] = tuple(values.get("flow_quality", ()))
         values["pairs"] = {
             window: tuple(map(tuple, pairs)) for window, pairs in values.pop("steps").items()
         }
         return cls(**values)
 
 
-_ONLY_WHEN_THERE = ("apex_confidence", "flags", "frames", "versions")
-_NOTHING: tuple[Any, ...] = (None, "", {})
+_ONLY_WHEN_THERE = ("apex_confidence", "flow_quality", "quality", "flags", "frames", "versions")
+_NOTHING: tuple[Any, ...] = (None, "", (), {})
 _SEAL = re.compile(r', "crc32c": (\d+)\}$')
 
 

@@ -14,12 +14,13 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from apexflow.storage.arrays import make_column
+from apexflow.storage.arrays import make_column, make_floats
 from apexflow.storage.chunks import ChunkWriter
 from apexflow.storage.columns import fill_columns, write_csv
 from apexflow.storage.coordinates import copy_coordinates
 from apexflow.storage.format import (
     ADDED_COLUMNS,
+    ADDED_FLOAT_COLUMNS,
     COORDINATES,
     FRAME_CHUNK,
     FRAME_FLOAT_COLUMNS,
@@ -248,6 +249,7 @@ class StoreWriter(Store):
     def finalize(self) -> None:
         """Copy the records into the columns, for everyone who reads without apexflow."""
         self._add_columns()
+        self._resize(self.clip_count, self.array("frames/frame_number").shape[0])
         digests = dict(self._attrs_now("clips").get("column_digests", {}))
         results = (*RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS, *float_columns(self.layout))
         self.begin()
@@ -352,6 +354,14 @@ class StoreWriter(Store):
             for name in names:
                 if name not in group:
                     make_column(group, name, axis=axis)
+        for path, columns, axis in (
+            ("clips", float_columns(self.layout), "clip"),
+            ("frames", FRAME_FLOAT_COLUMNS, "frame"),
+        ):
+            group = self.group[path]
+            assert isinstance(group, zarr.Group)
+            for name in set(columns).intersection(ADDED_FLOAT_COLUMNS).difference(group):
+                make_floats(group, name, *columns[name], axis=axis)
 
     def _wipe_frames(self, start: int, count: int) -> None:
         if not count:

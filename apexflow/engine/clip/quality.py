@@ -172,6 +172,7 @@ def pair_quality(
     return lengths[largest], head, float(np.median(np.hypot(*np.moveaxis(returned, -1, 0))))
 
 
+_SMALLEST_SIDE = 16  # px
 _STRIDE = 4  # px between the places of a flow that are looked at
 
 
@@ -182,8 +183,12 @@ def _quick_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[
     doi:10.1007/978-3-319-46493-0_29.
     """
     method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    method.setFinestScale(1)
-    return np.asarray(method.calc(first, second, None), np.float32)
+    method.setFinestScale(0)
+    height, width = first.shape
+    half = max(width // 2, _SMALLEST_SIDE), max(height // 2, _SMALLEST_SIDE)
+    reduced = (cv2.resize(one, half, interpolation=cv2.INTER_AREA) for one in (first, second))
+    flow = cv2.resize(method.calc(*reduced, None), (width, height))
+    return np.asarray(flow * [width / half[0], height / half[1]], np.float32)
 
 
 def judge_clip(
@@ -208,7 +213,7 @@ def judge_clip(
     motion, head, inconsistency = pair_quality(plan, aligned, flow)
     flags = (
         *tracking_flags(plan, located, aligned, frames, wanted=wanted),
-        *_motion_flags(motion, head, inconsistency),
+        *_motion_flags(frames, motion, head, inconsistency),
         *apex_flags(plan.apex_confidence),
     )
     return ClipQuality(frames, motion, head, inconsistency, flags)
@@ -287,8 +292,10 @@ def _frame_flags(aligned: Aligned, frames: FrameQuality) -> Iterator[Flag]:
             yield Flag("blur", worst)
 
 
-def _motion_flags(motion: float, head: float, inconsistency: float) -> Iterator[Flag]:
-    if motion < _NO_MOTION:
+def _motion_flags(
+    frames: FrameQuality, motion: float, head: float, inconsistency: float
+) -> Iterator[Flag]:
+    if motion < _NO_MOTION and _change(frames) < _UNCHANGED:
         yield Flag("no-motion", motion)
     if head > _HEAD_MOTION:
         yield Flag("head-motion", head)
@@ -296,19 +303,29 @@ def _motion_flags(motion: float, head: float, inconsistency: float) -> Iterator[
         yield Flag("inconsistent-flow", inconsistency)
 
 
+def _change(frames: FrameQuality) -> float:
+    """Return how much more the frame least like the template differs than neighbours do.
+
+    Where nothing but noise changes, all frames differ alike: 1.
+    """
+    neighbours = 1 - float(np.median(frames.similarity[1:]))
+    return (1 - float(frames.match.min()) + _TINY) / (neighbours + _TINY)
+
+
 # The bounds, between the figures of sound clips and those of planted faults: docs/quality.md.
 _BLANK_CONTRAST = 3.0  # gray levels
 _BLANK_PART = 0.2  # of the clip's median contrast
 _CERTAINLY_LOST = 0.35  # correlation with the template frame
 _LOST = 0.7
-_COVERED = 0.05  # part of the face
-_CUT = 0.8  # correlation with the frame before
+_COVERED = 0.02  # part of the face
+_CUT = 0.85  # correlation with the frame before
 _DARK_MEAN = 20.0  # gray levels
 _CLIPPED = 0.3  # part of the face
 _SAME_STEP = 0.02  # gray levels
 _REPEATED_PART = 0.03
 _BLURRED = 0.8  # of the clip's median sharpness
-_NO_MOTION = 0.2  # px of the crop
+_NO_MOTION = 0.8  # px of the crop
+_UNCHANGED = 1.4  # of what neighbours differ by
 _HEAD_MOTION = 0.5  # px of the crop
 _INCONSISTENT = 1.0  # px of the crop
 _TINY = 1e-6

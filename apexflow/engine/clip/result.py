@@ -82,10 +82,10 @@ class ClipResult:
         The same of each region: cut from the flow, or in pixels of the enlarged region.
     maps : dict of name to uint8 ([pair,] [region,] height, width, 3)
     seconds : dict of stage to float
-    device : str
-        What has computed it: "cpu", the name of a GPU, or both where a GPU failed at a step.
     quality : ClipQuality
         How good the frames and the clip are, and the flags that follow.
+    device : str
+        What has computed it: "cpu", the name of a GPU, or both where a GPU failed at a step.
     sample_bits : int
         Bits of a sample in the files, which frames were scaled from to 8.
     """
@@ -100,11 +100,11 @@ class ClipResult:
     roi: dict[str, NDArray[np.float32]]
     maps: dict[str, NDArray[np.uint8]]
     seconds: dict[str, float]
+    quality: ClipQuality
     device: str = CPU.name
     sample_bits: int = 8
-    quality: ClipQuality | None = None
 
     @property
     def flags(self) -> tuple[Flag, ...]:
         """What is doubtful about the clip."""
-        return self.quality.flags if self.quality else ()
+        return self.quality.flags

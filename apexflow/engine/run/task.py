@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import platform
 import sys
 import traceback
@@ -28,6 +29,7 @@ from apexflow.quality import format_flags
 from apexflow.storage.format import (
     DONE,
     FAILED,
+    FIGURES,
     NO_NUMBER,
     ClipRecord,
     ClipRow,
@@ -333,8 +335,25 @@ def _done_record(clip: Clip, result: ClipResult) -> ClipRecord:
         face_device=CPU.name,
         decode_device=aligned.decode_device,
         sample_bits=result.sample_bits,
+        **_figures(result),
         flags=format_flags(result.flags),
     )
+
+
+def _figures(result: ClipResult) -> dict[str, Any]:
+    """Return the figures of quality as a record has them: rounded, None for what says nothing."""
+    quality = result.quality
+    of_frames = {name: getattr(quality.frames, name) for name in quality.frames.__slots__}
+    of_frames["distance_to_margin"] = result.aligned.distance_to_margin
+    columns = (of_frames[name].tolist() for name in FIGURES["quality"])
+    return {
+        "flow_quality": tuple(getattr(quality, name) for name in FIGURES["flow_quality"]),
+        "quality": tuple(tuple(map(_rounded, row)) for row in zip(*columns, strict=True)),
+    }
+
+
+def _rounded(value: float) -> float | None:
+    return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
 def _arrays(recipe: Recipe, result: ClipResult) -> ClipArrays:
