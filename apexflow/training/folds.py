@@ -294,7 +294,7 @@ def _folds(samples: Sequence[Clip], groups: Sequence[str]) -> list[Fold]:
         test = tuple(i for i, group in enumerate(groups) if group == tested)
         known = {whose[i] for i in test}
         train = tuple(i for i in range(len(samples)) if whose[i] not in known)
-        made.append(Fold(tested, train, test, samples))
+        made.append(Fold(str(tested), train, test, samples))
     return made
 
 
