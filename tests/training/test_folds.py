@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 import apexflow as af
 from apexflow.catalog import person_of
 from apexflow.errors import ApexflowError
-from apexflow.training.folds import Fold, dataset_folds, inner_split, people, subject_folds
+from apexflow.training.folds import (
+    Fold,
+    dataset_folds,
+    group_folds,
+    inner_split,
+    make_folds,
+    people,
+    subject_folds,
+)
 from tests.storage.stores import make_store, random_clips
 
 
@@ -123,3 +131,93 @@ def test_loso_gives_subsets_of_the_data_set(tmp_path: Path) -> None:
         assert image.shape == (3, 28, 28)
         assert label == dataset[test.indices[0]][1]
     assert len(list(af.training.leave_one_dataset_out(dataset))) == 2
+
+
+@given(CLIPS, st.integers(2, 4))
+def test_groups_hold_whole_people_and_about_as_many_clips(clips: list[Clip], groups: int) -> None:
+    everyone = people(clips, range(len(clips)))
+    if len(everyone) < groups:
+        with pytest.raises(ApexflowError, match="folds must be 2 to"):
+            group_folds(clips, groups)
+        return
+    folds = group_folds(clips, groups)
+    assert len(folds) == groups
+    assert sorted(i for fold in folds for i in fold.test) == list(range(len(clips)))
+    for fold in folds:
+        assert not people(clips, fold.test) & people(clips, fold.train)
+    largest = max(
+        len([c for c in clips if (c.dataset, c.subject) == key])
+        for key in {(c.dataset, c.subject) for c in clips}
+    )
+    sizes = [len(fold.test) for fold in folds]
+    # Whoever was dealt last went to the smallest group.
+    assert max(sizes) - min(sizes) <= largest
+
+
+@dataclass(frozen=True)
+class Named(Clip):
+    clip: str = ""
+
+
+FOUR = [Named("a", f"{i // 2}", i % 2, clip=f"c{i}") for i in range(8)]
+
+
+def test_folds_of_ones_own() -> None:
+    named = make_folds(FOUR, {"young": [0, 1, 2, 3], "old": [4, 5]})
+    assert [(fold.name, fold.train, fold.test) for fold in named] == [
+        ("young", (4, 5, 6, 7), (0, 1, 2, 3)),
+        ("old", (0, 1, 2, 3, 6, 7), (4, 5)),
+    ]
+    pairs = make_folds(FOUR, [([0, 1], [2]), ([2, 3], [0])])
+    assert [(fold.name, fold.test) for fold in pairs] == [("fold-1", (2,)), ("fold-2", (0,))]
+    # A person who is tested in part is learnt from in no part.
+    assert make_folds(FOUR, {"one": [2]})[0].train == (0, 1, 4, 5, 6, 7)
+    with pytest.raises(ApexflowError, match=r"a position must be below 8\. Got 8"):
+        make_folds(FOUR, {"one": [8]})
+
+
+def test_splitters_of_scikit_learn() -> None:
+    from sklearn.model_selection import GroupKFold, KFold, LeaveOneGroupOut
+
+    assert len(make_folds(FOUR, LeaveOneGroupOut())) == 4
+    halves = make_folds(FOUR, GroupKFold(2))
+    assert sorted(i for fold in halves for i in fold.test) == list(range(8))
+    with (
+        pytest.warns(UserWarning, match="groups parameter is ignored"),
+        pytest.raises(ApexflowError, match="is on both sides"),
+    ):
+        make_folds(FOUR, KFold(2, shuffle=True, random_state=0))
+    with pytest.raises(ApexflowError, match="GroupKFold"):
+        make_folds(FOUR, GroupKFold(9))
+
+
+def test_a_file_says_who_is_tested_where(tmp_path: Path) -> None:
+    path = tmp_path / "folds.csv"
+    path.write_text("subject,fold\n0,first\n1,first\n2,second\n3,train\n")
+    assert [(f.name, f.train, f.test) for f in make_folds(FOUR, str(path))] == [
+        ("first", (4, 5, 6, 7), (0, 1, 2, 3)),
+        ("second", (0, 1, 2, 3, 6, 7), (4, 5)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("subject,fold\n0,a\n", "says of 6 clips no fold, a/1/c2 the first"),
+        ("subject,fold\n0,a\n0,b\n", "line 3: 0 has fold b, before it a"),
+        ("subject,fold\n0,\n", "line 2: 0 has no fold"),
+        ("who,fold\n0,a\n", "needs the column fold and one of dataset, subject"),
+        ("subject\n0\n", "needs the column fold"),
+    ],
+)
+def test_a_file_that_leaves_doubts_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "folds.csv").write_text(text)
+    with pytest.raises(ApexflowError, match=message):
+        make_folds(FOUR, tmp_path / "folds.csv")
+
+
+def test_other_things_are_no_folds(tmp_path: Path) -> None:
+    with pytest.raises(ApexflowError, match="a CSV file, a scikit-learn splitter"):
+        make_folds(FOUR, 1.5)  # type: ignore[arg-type]
+    with pytest.raises(ApexflowError, match="cannot be read"):
+        make_folds(FOUR, "person")

@@ -101,13 +101,14 @@ def test_choosing_on_noise_is_seen_in_the_leak_alone(tmp_path: Path) -> None:
     assert result.leak.accuracy > result.scores.accuracy + 0.1
 
 
-class TestReproducible:
-    @pytest.fixture(scope="class")
-    def alone(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        folder = tmp_path_factory.mktemp("runs") / "alone"
-        trained(folder, seeds=2)
-        return folder
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "alone"
+    trained(folder, seeds=2)
+    return folder
 
+
+class TestReproducible:
     def test_folds_side_by_side_leave_the_same_bytes(self, alone: Path, tmp_path: Path) -> None:
         before = torch.get_num_threads()
         torch.set_num_threads(2)
