@@ -13,6 +13,7 @@ from apexflow.errors import ApexflowError
 from apexflow.storage.target import Target
 
 if TYPE_CHECKING:
+    from apexflow.storage.dataset import ClipDataset
     from apexflow.training.predict import Predictions
 
 _DATASET = "video"
@@ -20,7 +21,7 @@ _DATASET = "video"
 
 def predict(
     run: str | Path,
-    clips: Target | Sequence[Target],
+    clips: ClipDataset | Target | Sequence[Target],
     *,
     onset: int | None = None,
     apex: int | None = None,
@@ -39,9 +40,10 @@ def predict(
     ----------
     run : path
         The output folder of a training of one seed.
-    clips : path, URL or Zarr store, or a sequence of them
-        Stores; or videos (a video file, or a folder of numbered images, one clip each), which are
-        processed with the recipe of the training's stores.
+    clips : path, URL or Zarr store, or a sequence of them, or ClipDataset
+        Stores; what was read of them as the training read it; or videos (a video file, or a
+        folder of numbered images, one clip each), which are processed with the recipe of the
+        training's stores.
     onset, apex, offset : int, optional
         Frame numbers of a single video, by default its first frame, an apex estimated from the
         aligned frames, and its last frame.
@@ -62,8 +64,12 @@ def predict(
         The folder holds no finished training, weights are missing or damaged, a store was made by
         another recipe, a video cannot be processed.
     """
+    from apexflow.storage.dataset import ClipDataset
     from apexflow.training.predict import predict_stores
 
+    options: dict[str, Any] = {"network": network, "model": model, "device": device}
+    if isinstance(clips, ClipDataset):
+        return predict_stores(run, clips, **options)
     targets = [clips] if isinstance(clips, str | Path) or not isinstance(clips, Sequence) else clips
     videos = [Path(one) for one in targets if isinstance(one, str | Path) and _is_video(one)]
     key_frames = {"onset": onset, "apex": apex, "offset": offset}
@@ -72,7 +78,6 @@ def predict(
         raise ApexflowError(f"{given[0]} is a frame of one video: name one video, and no store")
     if videos and len(videos) < len(targets):
         raise ApexflowError("give stores or videos, not both together")
-    options: dict[str, Any] = {"network": network, "model": model, "device": device}
     if not videos:
         return predict_stores(run, targets, **options)
     with tempfile.TemporaryDirectory(prefix="apexflow-") as folder:

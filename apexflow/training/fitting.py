@@ -18,11 +18,11 @@ from torch import nn
 from apexflow.errors import ApexflowError
 from apexflow.storage.collate import Padded
 from apexflow.storage.dataset import ClipDataset
+from apexflow.training.augmentation import augmentation_kind, augmented
 from apexflow.training.batches import (
     Feeder,
     Input,
     Normalization,
-    augmented,
     class_weights,
     in_order,
     one_input,
@@ -277,6 +277,7 @@ class _Training:
     ) -> None:
         self._dataset, self._config, self._machine = dataset, config, machine
         self._found = found
+        self._augment = augmentation_kind(config.augment, dataset)
         self.normalization = Normalization.fit(config.normalize, dataset, indices)
         values, _ = dataset[indices[0]]
         sample = self.normalization(_tensor(values)[None])
@@ -339,7 +340,7 @@ class _Training:
         total, count = 0.0, 0
         for values, labels in self._feeder.epoch(epoch):
             inputs = to_device(one_input(values), self._machine.device)
-            inputs = self.normalization(augmented(inputs, self._config.augment, self._rng))
+            inputs = self.normalization(augmented(inputs, self._augment, self._rng))
             targets = labels.to(self._machine.device)
             self._optimizer.zero_grad()
             with _precision(self._machine):

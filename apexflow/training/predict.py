@@ -113,7 +113,7 @@ _SAID = {_ALL: "the mean of all folds' networks", FINAL: "the network trained on
 
 def predict_stores(
     run: str | Path,
-    stores: Target | Sequence[Target],
+    stores: ClipDataset | Target | Sequence[Target],
     *,
     network: str = "auto",
     model: Callable[..., Any] | None = None,
@@ -130,7 +130,9 @@ def predict_stores(
     """
     trained = TrainedRun.read(run)
     config = trained.config
-    dataset = make_dataset(stores, replace(config, protocol=UNLABELLED), memory=memory)
+    if not isinstance(stores, ClipDataset):
+        stores = make_dataset(stores, replace(config, protocol=UNLABELLED), memory=memory)
+    dataset = stores
     trained.check_recipes(dataset)
     labels = _labels(dataset, config, trained.result)
     own = {one.key: one for one in trained.result.predictions}
@@ -147,9 +149,10 @@ def predict_stores(
     made = []
     for i, sample in enumerate(dataset.samples):
         row = probabilities[i].astype(float)
-        key = (sample.dataset, sample.subject, sample.clip)
         made.append(
-            Prediction(*key, spoken[i], labels[i], int(np.argmax(row)), tuple(row), sample.person)
+            Prediction(
+                *_key(sample), spoken[i], labels[i], int(np.argmax(row)), tuple(row), sample.person
+            )
         )
     _compare_own(made, own)
     return Predictions(
@@ -238,7 +241,7 @@ class TrainedRun:
     def check_recipes(self, dataset: ClipDataset) -> None:
         """Refuse stores that were made otherwise than those of the training."""
         known: dict[str, Any] = self.described.get("recipes", {})
-        for name, (digest, recipe) in zip(dataset.names, dataset.recipes, strict=True):
+        for name, (digest, recipe) in zip(dataset.names, dataset.recipes, strict=False):
             if digest in known or not known:
                 continue
             differ = _differences(next(iter(known.values())), recipe)
@@ -290,7 +293,7 @@ def _spoken_by(
         of_person.setdefault(one.who, []).append(one.fold)
     groups: dict[tuple[str, ...], list[int]] = {}
     for i, sample in enumerate(samples):
-        key = (sample.dataset, sample.subject, sample.clip)
+        key = _key(sample)
         if key in tested:
             spoken: tuple[str, ...] = (tested[key],)
         else:
@@ -298,6 +301,10 @@ def _spoken_by(
             spoken = tuple(dict.fromkeys(of_person.get(who, strangers)))
         groups.setdefault(spoken, []).append(i)
     return groups
+
+
+def _key(sample: SampleInfo) -> tuple[str, str, str]:
+    return sample.dataset, sample.subject, sample.clip
 
 
 def _called(folds: tuple[str, ...]) -> str:
@@ -321,7 +328,11 @@ def _labels(dataset: ClipDataset, config: TrainConfig, result: TrainResult) -> l
     """Return each clip's class among the run's, NO_LABEL where it is unknown."""
     own = {one.key: one.label for one in result.predictions}
     try:
-        named = dataset.class_names(config.protocol)
+        named = (
+            {_key(one): dataset.classes[one.label] for one in dataset.samples}
+            if dataset.classes
+            else dataset.class_names(config.protocol)
+        )
     except ApexflowError as error:
         named = {}
         logger.info("no class of these clips is known: %s", error)
@@ -336,7 +347,7 @@ def _labels(dataset: ClipDataset, config: TrainConfig, result: TrainResult) -> l
         )
     found = []
     for sample in dataset.samples:
-        key = (sample.dataset, sample.subject, sample.clip)
+        key = _key(sample)
         found.append(place.get(named.get(key, ""), own.get(key, NO_LABEL)))
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from apexflow.training.tables import Table
 _HEADLINE = {"uf1": "UF1", "uar": "UAR", "accuracy": "accuracy"}
 _WEIGHTED = ("precision", "f1")
 _OF_CLASS = ("recall", "precision", "f1")
+_LEAK = "choosing each fold's epoch on the tested clips would have claimed"
 _DIGITS = 6
 # Fewer people, and the interval of the bootstrap is a good deal too narrow (docs/training.md).
 _FEW_PEOPLE = 16
@@ -153,6 +154,11 @@ class _Scored:
         yield f"[ ]: 95 % of {DRAWS:,} bootstrap draws of the people"
         if people < _FEW_PEOPLE:
             yield f"with {people} people such intervals are too narrow"
+        for run in self.runs:
+            if run.leaked:
+                found = run.as_leak().intervals()
+                claims = ", ".join(f"{title} {found[name]}" for name, title in _HEADLINE.items())
+                yield f"LEAK, not a result: {_LEAK} {claims} (seed {run.seed})"
 
     def _write_tables_and_figure(self, folder: Path) -> None:
         table = self._score_table()
@@ -208,6 +214,12 @@ class TrainResult(_Scored):
         if not self.leaked:
             return None
         return scores(self._true, self.leaked, len(self.classes))
+
+    def as_leak(self) -> TrainResult:
+        """Return what the leak would have claimed as if it were a result, which it is not."""
+        pairs = zip(self.predictions, self.leaked, strict=True)
+        claimed = tuple(replace(one, predicted=said, probabilities=()) for one, said in pairs)
+        return replace(self, predictions=claimed, epochs={}, leaked=())
 
     @property
     def scores(self) -> Scores:
@@ -267,23 +279,6 @@ class TrainResult(_Scored):
         if len(names) > 1:
             rows += [(name, *self._cells(name)) for name in names]
         return Table(("", "clips", "people", *_HEADLINE.values()), tuple(rows))
-
-    def _notes(self) -> Iterator[str]:
-        # A class of slots has no super() without arguments: the decorator makes it again.
-        yield from _Scored._notes(self)
-        if self.leaked:
-            shown = TrainResult(
-                model=self.model,
-                protocol=self.protocol,
-                classes=self.classes,
-                predictions=tuple(
-                    Prediction(*one.key, one.fold, one.label, said, (), one.person)
-                    for one, said in zip(self.predictions, self.leaked, strict=True)
-                ),
-                epochs={},
-            ).intervals()
-            claims = ", ".join(f"{title} {shown[name]}" for name, title in _HEADLINE.items())
-            yield f"LEAK, not a result: epochs chosen on the tested clips would claim {claims}"
 
     def _subject_rows(self) -> Iterator[list[Any]]:
         """Yield a row a person: the data sets and subjects that are this person, and the scores."""

@@ -74,7 +74,7 @@ class RCN(nn.Module):
 
     def _attended(self, features: torch.Tensor) -> torch.Tensor:
         """Return (B, 1, 5, 5) in 0..1: the mean over classes of their activation maps."""
-        weights = self.classifier.weight.unflatten(1, features.shape[1:])
+        weights = self.classifier.weight.reshape(-1, *features.shape[1:])
         maps = (weights * features[:, None]).mean(2)
         low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
         # A map that is the same everywhere attends to nothing more than to the rest.
