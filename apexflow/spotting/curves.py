@@ -20,7 +20,7 @@ from apexflow.spotting.recipe import Curve as CurveOptions
 Values = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-_LEAST_NOISE = 2e-3  # px of the crop: of a drawn or still picture, which has none
+_LEAST_NOISE = 0.01  # px of the crop: half of what noise of 2 gray levels gives at 50 samples/s
 _CHUNK = 4096  # samples whose fields are in memory at a time
 _HALF, _LOW = 0.5, 0.15
 # Of a rise like half a cosine: from its low level to the half it takes .5 - acos(.7) / pi of its
@@ -321,6 +321,8 @@ class _Bumps:
         from scipy.signal import find_peaks
 
         values = self.values
+        if len(values) <= 2 * self.lag:  # nothing before or behind to compare with
+            return []
         apart = max(1, round(options.least_ms * rate / 1000))
         peaks, _ = find_peaks(values, height=threshold, distance=apart)
         found = [self._interval(int(peak), threshold, rate, options) for peak in peaks]

@@ -1,0 +1,111 @@
+"""The one way through: videos in, a table, a page, a score and clips out."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import apexflow as af
+from apexflow import synthetic
+from apexflow.cli import cli
+from apexflow.datasets import read_table
+from apexflow.engine.clip.faces import FixedBox
+from apexflow.errors import ApexflowError
+from apexflow.spotter import COLUMNS, spot
+
+
+@pytest.fixture(scope="module")
+def truth() -> synthetic.LongTruth:
+    return synthetic.LongTruth.random(
+        synthetic.Subject.random(3, size=(192, 176), face=0.75),
+        seed=3,
+        seconds=5,
+        fps=30,
+        micro=2,
+        macro=0,
+        amplitude=2.0,
+        name="v1",
+    )
+
+
+@pytest.fixture(scope="module")
+def video(truth: synthetic.LongTruth, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    return synthetic.write_long_video(folder / "v1.avi", truth)
+
+
+def test_from_a_video_to_a_table_a_page_a_score_and_clips(
+    truth: synthetic.LongTruth, video: Path, tmp_path: Path
+) -> None:
+    table, page = tmp_path / "spots.csv", tmp_path / "page.html"
+    (video.parent / "broken.avi").write_bytes(b"nothing")
+    box = FixedBox(truth.box)
+    summary = spot(video.parent, table, report=page, detector=box)
+    (video.parent / "broken.avi").unlink()
+    assert list(summary.failed) == ["broken"]
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert tuple(rows[0]) == COLUMNS
+    assert {row["video"] for row in rows} == {"v1"}
+    true = synthetic.write_long_table(tmp_path / "truth.csv", [truth])
+    assert af.spotting.score(table, true).tp == 2
+    assert af.spotting.score(table, true).f1 > 0.6
+    catalog = read_table(summary.root, table)
+    assert [(clip.onset, clip.apex, clip.offset) for clip in catalog] == [
+        (spot.onset, spot.apex, spot.offset) for spot in summary.videos[0].spots
+    ]
+    assert catalog[0].path == video
+    text = page.read_text()
+    assert text.count('class="play"') == len(rows)
+    assert "http" not in text.replace("http://www.w3.org", "")
+    again = spot(video, tmp_path / "mdmd.csv", recipe="mdmd", parts=f"{table}.parts", p=0.2)
+    assert again.videos[0].name == "v1"
+
+
+def test_a_folder_of_frames_needs_a_rate(truth: synthetic.LongTruth, tmp_path: Path) -> None:
+    import cv2
+
+    folder = tmp_path / "frames" / "s1"
+    folder.mkdir(parents=True)
+    for number, image in enumerate(truth.frames(range(8)), 101):
+        cv2.imwrite(str(folder / f"img{number}.png"), image)
+    with pytest.raises(ApexflowError, match="s1: nobody says its frames a second; give --fps"):
+        spot(folder, tmp_path / "spots.csv", detector=FixedBox(truth.box))
+    found = spot(folder, tmp_path / "spots.csv", detector=FixedBox(truth.box), fps=30)
+    assert found.videos[0].motion.numbers.tolist() == list(range(101, 109))
+    assert found.videos[0].spots == ()
+    assert (tmp_path / "spots.csv").read_text() == ",".join(COLUMNS) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere.avi"], "nowhere.avi is not on disk"),
+        (["."], "no video and no folder of numbered frames in ."),
+        ([".", "--fps", "-1"], "fps must be above 0"),
+        ([".", "--p", "2"], "p must be from 0 to 1"),
+        ([".", "--recipe", "none"], "no such recipe or file; recipes: mdmd, regions"),
+        ([".", "--dataset", "samm-long"], "the folder is empty; expected 006_1"),
+    ],
+)
+def test_wrong_arguments(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, ["spot", *arguments, "-o", "spots.csv"])
+    assert isinstance(result.exception, ApexflowError)
+    assert said in str(result.exception)
+    assert "\n" not in str(result.exception)
+
+
+def test_long_truths_keep_their_promises(truth: synthetic.LongTruth) -> None:
+    for event in truth.events:
+        strengths = np.array([event.strength(frame) for frame in range(len(truth))])
+        assert strengths.argmax() == event.apex
+        moving = np.flatnonzero(strengths)
+        assert event.onset < moving[0] <= moving[-1] < event.offset
+        assert 250 / 1000 * 30 - 1 <= event.offset - event.onset <= 480 / 1000 * 30 + 1
+    pauses = [b.onset - a.offset for a, b in zip(truth.events, truth.events[1:], strict=False)]
+    assert min(pauses) >= 27
+    assert synthetic.without_expressions(truth).events == ()
