@@ -36,28 +36,48 @@ class FailureGroup:
 
     Attributes
     ----------
-    reason : str
-        The first clip's, in full.
-    clips : tuple of str
+    failures : tuple of (clip, reason)
     remedy : str
         The command that mends it.
     """
 
-    reason: str
-    clips: tuple[str, ...]
+    failures: tuple[tuple[str, str], ...]
     remedy: str
+
+    @property
+    def reason(self) -> str:
+        """The first clip's reason, in full."""
+        return self.failures[0][1]
+
+    @property
+    def clips(self) -> tuple[str, ...]:
+        return tuple(clip for clip, _ in self.failures)
 
 
 def group_failures(failures: Iterable[tuple[str, str]]) -> tuple[FailureGroup, ...]:
     """Group (clip, reason) by reasons that differ in names and numbers alone, largest first."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for clip, reason in failures:
-        groups.setdefault(_PARTICULARS.sub("…", reason), []).append((clip, reason))
-    found = [
-        FailureGroup(same[0][1], tuple(clip for clip, _ in same), remedy(same[0][1]))
-        for same in groups.values()
-    ]
+        groups.setdefault(kind_of(reason), []).append((clip, reason))
+    found = [FailureGroup(tuple(same), remedy(same[0][1])) for same in groups.values()]
     return tuple(sorted(found, key=lambda group: -len(group.clips)))
+
+
+def kind_of(reason: str) -> str:
+    """Return a reason without the names and numbers that differ from clip to clip."""
+    return _PARTICULARS.sub("…", reason)
+
+
+def say_failures(failures: Iterable[tuple[str, str]], *, most: int) -> list[str]:
+    """Return lines that name the clips of each group, at most so many, and what mends them."""
+    lines = []
+    for group in group_failures(failures):
+        lines += [f"  {clip}: {reason}" for clip, reason in group.failures[:most]]
+        left = len(group.failures) - most
+        if left > 0:
+            lines.append(f"  and {left} more for the same reason; `apexflow info` has all")
+        lines.append(f"  -> {group.remedy}")
+    return lines
 
 
 def remedy(reason: str) -> str:

@@ -32,7 +32,7 @@ from apexflow.engine.run.executors import (
     serial,
 )
 from apexflow.engine.run.gpus import check_decoder, check_gpus, find_gpus
-from apexflow.engine.run.progress import Progress
+from apexflow.engine.run.progress import Progress, announce
 from apexflow.engine.run.task import (
     GOES_ON,
     Outcome,
@@ -43,6 +43,7 @@ from apexflow.engine.run.task import (
 )
 from apexflow.engine.run.todo import Todo, find_todo, matching_store
 from apexflow.errors import ApexflowError
+from apexflow.failures import say_failures
 from apexflow.quality import count_flags
 from apexflow.storage.compact import expand
 from apexflow.storage.create import create_store
@@ -65,6 +66,8 @@ _STATED_PACKAGES = (
 )
 
 _MOST_FLAGGED_LINES = 20
+_MOST_FAILED_LINES = 20
+"""Of each reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,17 +144,27 @@ class RunSummary:
             *self._devices(),
             f"skipped  {self.skipped} clips that were finished before",
             f"failed   {len(self.failed)} clips",
-            *(f"  {failure.clip}: {failure.reason}" for failure in self.failed),
+            *say_failures(
+                ((failure.clip, failure.reason) for failure in self.failed),
+                most=_MOST_FAILED_LINES,
+            ),
             *self._flagged(),
             *self._without_class(),
             *(f"shared   {found}" for found in self.shared),
             *self._strangers(),
             f"seconds  {', '.join(stages)} (summed over workers)",
             *self._versions(),
+            *self._look(),
         ]
         return "\n".join(lines)
 
     __repr__ = __str__
+
+    def _look(self) -> Iterator[str]:
+        count = len(self.failed) + len(self.flagged)
+        if count:
+            verb = "clip needs" if count == 1 else "clips need"
+            yield f"look     {count} {verb} a look: apexflow report {self.store}"
 
     def _flagged(self) -> Iterator[str]:
         if not self.flagged:
@@ -288,11 +301,14 @@ def process(
     compiling = scheduler is None and not kernel_compiled(chosen.flow)
     modules = ("apexflow.engine.run.task", *slow_modules(chosen.face))
     if scheduler is not None:
+        announce(f"connecting to the scheduler at {scheduler}", show=progress)
         executor = dask_scheduler(scheduler, options, modules=modules, gpus=gpus)
     elif (count := _worker_count(workers)) == 0:
+        announce("loading the face detector", show=progress)
         _gpus_here(0, gpus, gpu_decode=gpu_decode)
         executor = serial()
     else:
+        announce(f"starting {count} workers, loading the face detector", show=progress)
         gpus_here = _gpus_here(count, gpus, gpu_decode=gpu_decode)
         executor = local_workers(
             count, options, modules=modules, gpus=gpus_here, compile_first=compiling

@@ -13,7 +13,7 @@ import pytest
 from apexflow import process
 from apexflow.catalog import Catalog
 from apexflow.engine.recipe import Recipe
-from apexflow.engine.run.progress import Progress
+from apexflow.engine.run.progress import Progress, _make_bar, in_words
 from apexflow.engine.run.task import Outcome
 from apexflow.engine.run.todo import forecast
 from apexflow.errors import ApexflowError
@@ -81,7 +81,40 @@ def test_progress_after_a_resumption(
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" ")[0] for line in lines] == ["7/10", "8/10", "9/10", "10/10"]
     assert all("(6 finished before)" in line for line in lines)
+    assert "left" not in lines[0]  # one clip says how long starting took, and no rate
     assert lines[-1].endswith(" 0 s left")
+
+
+def test_the_first_failure_of_each_kind_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    reasons = ("apex 3 lies before onset 9", "apex 4 lies before onset 8", "no face", "a", "b")
+    with Progress(total=5, skipped=0, show=True) as progress:
+        for i, reason in enumerate(reasons):
+            progress.advance(Outcome(f"c{i}", "failed", reason))
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"failed: c{i}: {reasons[i]}" for i in (0, 2, 3)]
+
+
+@pytest.mark.parametrize("width", [20, 40, 200])
+def test_a_bar_fits_its_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    bar = _make_bar()
+    file = io.StringIO()
+    monkeypatch.setenv("NO_COLOR", "1")
+    console = Console(file=file, width=width, force_terminal=True)
+    bar.add_task("clips", total=1000, completed=42, said="3 failed, 312 frames/s, 2 h 10 min left")
+    console.print(bar.get_renderable())
+    text = re.sub(r"\x1b\[[0-9;]*[a-zA-Z]", "", file.getvalue())
+    assert [len(line) <= width for line in text.splitlines()] == [True]
+    assert "42/1000" in text
+    assert "\x1b[3" not in file.getvalue()  # no colour where none is wanted
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(41.4, "41 s"), (200, "3 min"), (7800, "2 h 10 min")]
+)
+def test_time_left_in_words(seconds: float, said: str) -> None:
+    assert in_words(seconds) == said
 
 
 def test_progress_where_kernels_have_to_be_compiled(
@@ -93,8 +126,9 @@ def test_progress_where_kernels_have_to_be_compiled(
             progress.advance(Outcome("clip", status, "", 5))
     said, *lines = capsys.readouterr().err.splitlines()
     assert said.startswith("compiling the kernels for this machine, once")
-    assert lines[1] == "2/3 clips (0 finished before), 1 failed"
-    assert lines[2].endswith(" frames/s, 0 s left")
+    assert lines[0] == "failed: clip: "
+    assert lines[2] == "2/3 clips, 1 failed"
+    assert lines[3].endswith(" frames/s, 0 s left")
     with Progress(total=0, skipped=3, show=True, compiling=True):
         pass
     assert capsys.readouterr().err == ""
