@@ -288,7 +288,8 @@ def test_a_still_clip_has_no_clear_apex(tmp_path: Path, clip: Clip) -> None:
     assert flags["apex-unclear"] == pytest.approx(record.apex_confidence, abs=0.01)
     annotated = stored([clip], tmp_path / "a.zarr", small(Recipe.load("default"))).record(0)
     assert annotated is not None
-    assert (annotated.apex_confidence, annotated.flags) == (None, "")
+    assert annotated.apex_confidence is None
+    assert "apex-unclear" not in annotated.flags
 
 
 def test_an_annotated_apex_says_so(tmp_path: Path, clip: Clip) -> None:
