@@ -212,7 +212,7 @@ def test_cells_that_a_spreadsheet_would_execute(tmp_path: Path, cell: str) -> No
 def test_a_full_disk_is_one_line(store: Store, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     code = (
-        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))\n"
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))\n"
         "from apexflow.cli import main; main()"
     )
     for option in ("--maps", "--normalized", "--gif"):
