@@ -50,7 +50,7 @@ def process_clip(
     ------
     ClipError
         With the reason when the clip cannot be used: frames missing or unreadable, annotation
-        out of order, no face, a frame of another size.
+        out of order, no face, key frames that certainly do not show it, a frame of another size.
     """
     clock, steps = Clock(), Steps(backend)
     source, plan = plan_clip(clip, recipe)

@@ -295,7 +295,7 @@ def _frame_flags(aligned: Aligned, frames: FrameQuality) -> Iterator[Flag]:
 def _motion_flags(
     frames: FrameQuality, motion: float, head: float, inconsistency: float
 ) -> Iterator[Flag]:
-    if motion < _NO_MOTION and _change(frames) < _UNCHANGED:
+    if motion < _STILL or (motion < _NO_MOTION and _change(frames) < _UNCHANGED):
         yield Flag("no-motion", motion)
     if head > _HEAD_MOTION:
         yield Flag("head-motion", head)
@@ -309,7 +309,7 @@ def _change(frames: FrameQuality) -> float:
     Where nothing but noise changes, all frames differ alike: 1.
     """
     neighbours = 1 - float(np.median(frames.similarity[1:]))
-    return (1 - float(frames.match.min()) + _TINY) / (neighbours + _TINY)
+    return (1 - float(frames.match.min()) + _NONE) / (neighbours + _NONE)
 
 
 # The bounds, between the figures of sound clips and those of planted faults: docs/quality.md.
@@ -324,7 +324,9 @@ _CLIPPED = 0.3  # part of the face
 _SAME_STEP = 0.02  # gray levels
 _REPEATED_PART = 0.03
 _BLURRED = 0.8  # of the clip's median sharpness
+_STILL = 0.05  # px of the crop
 _NO_MOTION = 0.8  # px of the crop
+_NONE = 5e-5  # of correlation: less difference than this is none
 _UNCHANGED = 1.4  # of what neighbours differ by
 _HEAD_MOTION = 0.5  # px of the crop
 _INCONSISTENT = 1.0  # px of the crop
