@@ -78,8 +78,8 @@ A configuration file has the options' names with _ for -, and two tables:
 @click.option(
     "--protocol",
     metavar="NAME|FILE",
-    help="Who has which class: megc2019, samm5, casme2_5, casme2_4 or a TOML file; without it, "
-    "the labels or the emotions in the store.",
+    help="Who has which class: megc2019, samm5, casme2_5, casme2_4 or a TOML file; emotion or "
+    "objective, as the table has them; without it, the labels or the emotions in the store.",
 )
 @click.option("-o", "--output", metavar="DIR", required=True, help="The folder of results.")
 @click.option("--maps", metavar="NAME", help="Feed these stored maps.")

@@ -11,7 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from apexflow.datasets.action_units import ActionUnit, ActionUnits, parse_action_units
+from apexflow.datasets.action_units import (
+    CD6ME_UNITS,
+    ActionUnit,
+    ActionUnits,
+    ActionUnitTargets,
+    action_unit_targets,
+    parse_action_units,
+)
 from apexflow.datasets.casme import CASME, read_casme
 from apexflow.datasets.casme2 import CASME2, read_casme2
 from apexflow.datasets.casme3 import CASME3, read_casme3
@@ -48,13 +55,16 @@ AUDITED: Mapping[str, Reader] = MappingProxyType(
 
 __all__ = [
     "AUDITED",
+    "CD6ME_UNITS",
     "READERS",
     "ActionUnit",
+    "ActionUnitTargets",
     "ActionUnits",
     "Interval",
     "LongVideo",
     "Option",
     "Reader",
+    "action_unit_targets",
     "parse_action_units",
     "read_4dme",
     "read_casme",

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from apexflow.catalog import Catalog
 from apexflow.datasets.tables import is_unknown
+from apexflow.errors import ApexflowError
+
+CD6ME_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17)
+"""The action units of the protocol CD6ME (arXiv:2211.11425)."""
+
+UNKNOWN = -1
 
 # "AD38", "M57": action descriptors and head movements, which FACS numbers as it does units.
 # "L12A": left side of unit 12 at intensity A; "10A/B": intensity A or B; "A/L12": asymmetric
@@ -103,3 +114,88 @@ def _unit(text: str) -> ActionUnit | None:
         reflex=reflex is not None,
         kind=(match["kind"] or "AU").upper(),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ActionUnitTargets:
+    """Which action units each clip of a catalog shows.
+
+    Attributes
+    ----------
+    units : tuple of int
+    values : int8 (clip, unit)
+        1 shown, 0 not shown, -1 unknown: such an entry counts in no loss and in no score.
+    datasets : tuple of str
+        Of each clip.
+    """
+
+    units: tuple[int, ...]
+    values: NDArray[np.int8]
+    datasets: tuple[str, ...]
+
+    @property
+    def counts(self) -> Mapping[str, tuple[int, ...]]:
+        """How many clips show each unit, by data set."""
+        return self._counted(1)
+
+    @property
+    def unknown(self) -> Mapping[str, tuple[int, ...]]:
+        """Of how many clips it is unknown, by data set."""
+        return self._counted(UNKNOWN)
+
+    def _counted(self, value: int) -> dict[str, tuple[int, ...]]:
+        names = np.array(self.datasets)
+        found = {name: (self.values[names == name] == value).sum(0) for name in np.unique(names)}
+        return {str(name): tuple(row.tolist()) for name, row in found.items()}
+
+    def __str__(self) -> str:
+        """Return a table: a row a data set, and one of all, "shown" or "shown (unknown)"."""
+        shown, unknown = dict(self.counts), dict(self.unknown)
+        for rows in (shown, unknown):
+            rows["all"] = tuple(map(sum, zip(*rows.values(), strict=True)))
+        head = [f"{'':10s} {'clips':>6s}", *(f"{f'AU{unit}':>9s}" for unit in self.units)]
+        lines = ["".join(head)]
+        for name, row in shown.items():
+            clips = len(self.datasets) if name == "all" else self.datasets.count(name)
+            pairs = zip(row, unknown[name], strict=True)
+            cells = (f"{f'{a} ({b})' if b else a:>9}" for a, b in pairs)
+            lines.append("".join([f"{name:10s} {clips:6d}", *cells]))
+        return "\n".join(lines)
+
+
+def action_unit_targets(catalog: Catalog, units: Sequence[int] = CD6ME_UNITS) -> ActionUnitTargets:
+    """Return which action units each clip shows, as targets of several labels a clip.
+
+    The rules:
+
+    - A unit that is coded is shown, on either side or on both, at any intensity, reflexes
+      included; action descriptors and head movements (AD38, M57) are no units.
+    - Of alternatives ("R6 or R12") each is unknown, unless it is also coded for certain.
+    - A clip with a term that is no unit ("?", "soft focus") shows what it names; of the other
+      units it is unknown.
+    - Of a clip without any text nothing is known.
+
+    Raises
+    ------
+    ApexflowError
+        ``units`` is empty, names one twice, or no clip has an action unit.
+    """
+    units = tuple(units)
+    if not units or len(set(units)) < len(units):
+        raise ApexflowError(f"units must be different numbers, one at least. Got {units}.")
+    rows = [_target(parse_action_units(clip.action_units), units) for clip in catalog]
+    values = np.array(rows, np.int8).reshape(len(rows), len(units))
+    if not (values != UNKNOWN).any():
+        raise ApexflowError(f"none of {len(rows)} clips has an action unit in its table")
+    return ActionUnitTargets(units, values, tuple(clip.dataset for clip in catalog))
+
+
+def _target(found: ActionUnits, units: tuple[int, ...]) -> list[int]:
+    coded = [{unit.number for unit in group if unit.kind == "AU"} for group in found.groups]
+    certain = set().union(*(group for group in coded if len(group) == 1))
+    possible = set().union(*coded)
+    open_to_all = bool(found.unparsed) or not found.groups
+    return [
+        1 if unit in certain else UNKNOWN if open_to_all or unit in possible else 0
+        for unit in units
+    ]

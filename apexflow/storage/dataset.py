@@ -153,9 +153,10 @@ class ClipDataset(Dataset[Sample]):
         Of each sequence exactly so many frames, evenly from its first to its last; shorter
         ones repeat some. Batches then need no padding.
     labels : protocol, its name or TOML file, optional
-        The classes. Clips to which it gives none are left out; "none" gives every clip the
-        label -1, to predict them. By default the labels that the
-        store holds, or the position of the clip's emotion among the sorted emotions.
+        The classes; or "emotion", the emotions of the table, "objective", its objective classes
+        I to VII, or "none", which gives every clip the label -1, to predict them. Clips without
+        a class are left out. By default the labels that the store holds, or, where it holds none,
+        the emotions.
     flagged : "keep", "drop" or "error", default "keep"
         What becomes of clips that bear flags (`apexflow.quality`): they are served like any
         other, left out, or an error. How many there are is logged as a warning.

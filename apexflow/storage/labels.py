@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,13 @@ from apexflow.storage.store import Key, Store
 # Labels that give every clip no class: what is to be predicted.
 UNLABELLED = "none"
 NO_LABEL = -1
+# Labels that the table holds, whatever class numbers it has beside them.
+_EMOTION, _OBJECTIVE = "emotion", "objective"
+# Objective classes go by action units alone (Davison, Merghani, Yap, "Objective classes for
+# micro-facial expression recognition", 2018, doi:10.3390/jimaging4100119). Tables write them in
+# Roman or Arabic numbers, under headings that differ in case and number.
+_OBJECTIVE_CLASSES = ("I", "II", "III", "IV", "V", "VI", "VII")
+_OBJECTIVE_HEADINGS = ("objective class", "objective classes")
 
 Labels = str | Path | protocols.Protocol | None
 
@@ -52,6 +60,7 @@ class ClassMap:
 def stored_clips(store: Store) -> list[Clip]:
     """Return every row of a store's table as a clip, as far as labels need it."""
     emotions, labels = store.column("emotion").tolist(), store.column("label").tolist()
+    details = store.column("details").tolist()
     return [
         Clip(
             dataset=dataset,
@@ -59,11 +68,30 @@ def stored_clips(store: Store) -> list[Clip]:
             name=name,
             emotion=emotion,
             label=None if label == NO_NUMBER else label,
+            extra=_extra(text),
         )
-        for (dataset, subject, name), emotion, label in zip(
-            store.keys(), emotions, labels, strict=True
+        for (dataset, subject, name), emotion, label, text in zip(
+            store.keys(), emotions, labels, details, strict=True
         )
     ]
+
+
+def _extra(details: str) -> tuple[tuple[str, str], ...]:
+    """Return what the column ``details`` holds of further annotation columns."""
+    found = json.loads(details) if details else {}
+    return tuple((name, value) for name, value in found.items() if isinstance(value, str))
+
+
+def objective_class(clip: Clip) -> str:
+    """Return the objective class of a clip, "I" to "VII"; "" where its table has none."""
+    for name, value in clip.extra:
+        if name.strip().casefold() in _OBJECTIVE_HEADINGS:
+            text = value.strip().upper()
+            if text in _OBJECTIVE_CLASSES:
+                return text
+            if text.isdecimal() and 1 <= int(text) <= len(_OBJECTIVE_CLASSES):
+                return _OBJECTIVE_CLASSES[int(text) - 1]
+    return ""
 
 
 def label_clips(clips: Iterable[Clip], wanted: Labels) -> tuple[dict[Key, int], tuple[str, ...]]:
@@ -79,7 +107,8 @@ def class_map(clips: Iterable[Clip], wanted: Labels = None) -> ClassMap:
     """Return the classes of clips.
 
     ``wanted`` is a protocol, its name or its TOML file; or "none", which gives every clip the
-    label -1 and no class, for clips that are to be predicted. Without one, the class numbers that
+    label -1 and no class, for clips that are to be predicted; "emotion", the emotions of the
+    table; "objective", its objective classes, I to VII. Without one, the class numbers that
     the clips bring; where no clip has any, their emotions. Classes are those that occur,
     numbers in ascending order, emotions by name; clips without a label have none.
 
@@ -91,6 +120,13 @@ def class_map(clips: Iterable[Clip], wanted: Labels = None) -> ClassMap:
     catalog = Catalog(clips)
     if wanted == UNLABELLED:
         return ClassMap({clip.key: NO_LABEL for clip in catalog}, (), {}, ())
+    if wanted == _EMOTION:
+        emotions = {clip.key: clip.emotion for clip in catalog if clip.emotion}
+        return _named(catalog, emotions, sorted(set(emotions.values())), "no emotion")
+    if wanted == _OBJECTIVE:
+        known = {clip.key: objective_class(clip) for clip in catalog if objective_class(clip)}
+        order = [name for name in _OBJECTIVE_CLASSES if name in known.values()]
+        return _named(catalog, known, order, "no objective class")
     if wanted is not None:
         protocol = wanted if isinstance(wanted, protocols.Protocol) else protocols.find(wanted)
         named = {
@@ -110,10 +146,16 @@ def class_map(clips: Iterable[Clip], wanted: Labels = None) -> ClassMap:
         named = {clip.key: clip.emotion for clip in catalog if clip.emotion}
         classes = sorted(set(named.values()))
         reason = "no emotion"
+    return _named(catalog, named, classes, reason)
+
+
+def _named(
+    catalog: Catalog, named: Mapping[Key, str], classes: Sequence[str], reason: str
+) -> ClassMap:
     if not named and len(catalog):
+        what = "an objective class" if "objective" in reason else "a label or an emotion"
         raise ApexflowError(
-            f"none of {len(catalog)} clips has a label or an emotion; fill in the table, or give a "
-            "protocol"
+            f"none of {len(catalog)} clips has {what}; fill in the table, or give a protocol"
         )
     without = len(catalog) - len(named)
     return _class_map(catalog, named, classes, {reason: without} if without else {}, ())

@@ -39,6 +39,7 @@ class Made:
     maps: dict[str, np.ndarray] = field(default_factory=dict)
     status: str = DONE
     flags: str = ""
+    details: str = ""
 
 
 def make_store(target: Target, clips: Sequence[Made], *, finalize: bool = True) -> StoreWriter:
@@ -97,6 +98,7 @@ def _row(clip: Made) -> ClipRow:
         clip=clip.name,
         emotion=clip.emotion,
         label=clip.label,
+        details=clip.details,
         onset=10,
         apex=10 + count // 2,
         offset=10 + count - 1,

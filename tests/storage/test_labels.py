@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from apexflow import ApexflowError, Clip
+from apexflow.storage.dataset import ClipDataset
 from apexflow.storage.labels import class_map, label_clips
+from tests.storage.stores import make_store, random_clips
 
 
 def clips(*labels: int | str | None) -> list[Clip]:
@@ -70,3 +74,38 @@ def test_a_protocol_keeps_the_classes_that_occur() -> None:
     assert list(found.label_of.values()) == [0, 1, 0, 1]
     assert found.left_out == {"other": 1}
     assert found.warnings[0] == "no clip is of class positive"
+
+
+def test_labels_of_the_table_are_taken_by_name() -> None:
+    numbered = [
+        Clip(dataset="t", subject=str(i), name=f"c{i}", label=i % 2, emotion=emotion, extra=extra)
+        for i, (emotion, extra) in enumerate(
+            [
+                ("joy", (("Objective Classes", "3"),)),
+                ("anger", (("objective class", "VII"),)),
+                ("", (("Objective class", " iv"),)),
+                ("joy", (("Duration", "3"),)),
+                ("joy", (("Objective Classes", "8"),)),
+            ]
+        )
+    ]
+    emotions = class_map(numbered, "emotion")
+    assert (emotions.classes, emotions.left_out) == (("anger", "joy"), {"no emotion": 1})
+    objective = class_map(numbered, "objective")
+    assert objective.classes == ("III", "IV", "VII")
+    assert list(objective.label_of.values()) == [0, 2, 1]
+    assert objective.left_out == {"no objective class": 2}
+    with pytest.raises(ApexflowError, match="none of 2 clips has an objective class"):
+        class_map(clips("joy", "joy"), "objective")
+
+
+def test_a_store_keeps_objective_classes(tmp_path: Path) -> None:
+    made = random_clips(3)
+    made[0].details = '{"Objective Classes": "2"}'
+    made[2].details = '{"objective class": "V", "corrections": ["apex"]}'
+    make_store(tmp_path / "s.zarr", made)
+    dataset = ClipDataset(tmp_path / "s.zarr", maps="hsv", labels="objective")
+    assert dataset.classes == ("II", "V")
+    assert [one.clip for one in dataset.samples] == ["c0", "c2"]
+    everyone = ClipDataset(tmp_path / "s.zarr", maps="hsv", labels="none")
+    assert everyone.labels.tolist() == [-1, -1, -1]
