@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 DEMO := demo
 
-.PHONY: demo test lint types
+.PHONY: demo test lint types docs dist
 
 demo: $(VENV)/installed
 	$(VENV)/bin/apexflow demo $(DEMO)
@@ -14,6 +14,12 @@ test: lint types
 	# Compiles the kernels once, before two processes would at the same time.
 	$(VENV)/bin/apexflow bench --smoke > /dev/null
 	$(VENV)/bin/python -m pytest --numprocesses logical --dist worksteal
+
+docs: $(VENV)/installed
+	$(VENV)/bin/python -m mkdocs build --strict
+
+dist: $(VENV)/installed
+	$(VENV)/bin/python -m build
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

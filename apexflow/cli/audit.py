@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from apexflow.cli import completion
 from apexflow.cli.process import reader_parameters
 from apexflow.datasets import AUDITED, Reader
 
@@ -30,6 +31,7 @@ def _audit_parameters() -> list[click.Parameter]:
         click.Option(
             ["--recipe"],
             metavar="NAME|FILE",
+            shell_complete=completion.recipes,
             help="Also list the clips that this recipe cannot use.",
         ),
         click.Option(

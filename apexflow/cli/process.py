@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from apexflow.cli import EXIT_SOME_FAILED
+from apexflow.cli import EXIT_SOME_FAILED, completion
 from apexflow.datasets import READERS, Reader
 
 
@@ -60,6 +60,7 @@ def _run_parameters() -> list[click.Parameter]:
         click.Option(
             ["--recipe"],
             metavar="NAME|FILE",
+            shell_complete=completion.recipes,
             default="default",
             show_default=True,
             help="What to make of each clip: a recipe's name (see 'recipe list') or a TOML file.",

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from apexflow.cli import completion
+
 
 def _listed(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     return tuple(value.split(",")) if value else None
@@ -71,13 +73,16 @@ A configuration file has the options' names with _ for -, and two tables:
 
 @click.command(help=_HELP, short_help="Train a model on stores and print the scores.")
 @click.argument("stores", metavar="STORE...", nargs=-1, required=True)
-@click.option("--model", metavar="NAME", help="See the list above.")
+@click.option(
+    "--model", metavar="NAME", shell_complete=completion.models, help="See the list above."
+)
 @click.option(
     "--config", metavar="FILE", help="A TOML file of settings; options go before what it says."
 )
 @click.option(
     "--protocol",
     metavar="NAME|FILE",
+    shell_complete=completion.protocols,
     help="Who has which class: megc2019, samm5, casme2_5, casme2_4 or a TOML file; emotion or "
     "objective, as the table has them; without it, the labels or the emotions in the store.",
 )
