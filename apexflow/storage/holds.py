@@ -10,15 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
-from typing import Any
 
 from apexflow.storage.target import Target, local_path
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl: ModuleType | None = None  # type: ignore[no-redef]
+from apexflow.system import lock_folder, locks_folders
 
 
 def hold(target: Target) -> int | None:
@@ -30,7 +24,7 @@ def hold(target: Target) -> int | None:
     if handle is None:
         return None
     try:
-        _flock(handle, "LOCK_SH")
+        lock_folder(handle, shared=True, wait=True)
     except OSError:
         os.close(handle)
         return None
@@ -53,7 +47,7 @@ def without_readers(target: Target) -> Iterator[bool]:
 def _open(target: Target) -> int | None:
     """Open the folder itself: files of a Zarr store are replaced, folders stay."""
     path = local_path(target)
-    if fcntl is None or path is None or not (path / "clips").is_dir():
+    if not locks_folders() or path is None or not (path / "clips").is_dir():
         return None
     try:
         return os.open(path / "clips", os.O_RDONLY)
@@ -63,17 +57,9 @@ def _open(target: Target) -> int | None:
 
 def _nobody_holds(handle: int) -> bool:
     try:
-        _flock(handle, "LOCK_EX", "LOCK_NB")
+        lock_folder(handle)
     except BlockingIOError:
         return False
     except OSError:  # a file system that locks no folder
         return True
     return True
-
-
-def _flock(handle: int, *names: str) -> None:
-    module: Any = fcntl
-    flags = 0
-    for name in names:
-        flags |= getattr(module, name)
-    module.flock(handle, flags)

@@ -18,6 +18,7 @@ from zarr.errors import GroupNotFoundError
 
 from apexflow.errors import ApexflowError
 from apexflow.storage.zarr_private import settle
+from apexflow.system import lock_folder, locks_folders
 
 logger = logging.getLogger(__name__)
 
@@ -87,16 +88,14 @@ def exclusive(target: Target, *, who: str = "run") -> Iterator[None]:
     if path is None:
         yield
         return
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if not locks_folders():  # Windows
         logger.warning("%s cannot be locked here: see that no other %s writes it", path, who)
         yield
         return
     handle = os.open(path, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_folder(handle)
         except BlockingIOError:
             raise ApexflowError(
                 f"another {who} is writing {path}; wait for it, or stop it first"

@@ -15,7 +15,8 @@ from apexflow.synthetic.clip import ClipTruth
 from apexflow.synthetic.expressions import EXPRESSIONS
 from apexflow.synthetic.light import Light
 from apexflow.synthetic.portrait import Portrait, Subject, paint
-from apexflow.synthetic.write import usable_cores, write_frame
+from apexflow.synthetic.write import write_frame
+from apexflow.system import cores
 
 COLUMNS = (
     "Subject",
@@ -216,7 +217,7 @@ def write_clips(
     """Write any clips as a data set shaped like SAMM; see `write_samm`."""
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(workers or usable_cores()) as pool:
+    with ThreadPoolExecutor(workers or cores()) as pool:
         tasks = []
         for subject, own in groupby(truths, key=lambda truth: truth.subject):
             painted = paint(subject)  # while the pool is busy with the subject before

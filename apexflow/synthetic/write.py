@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from apexflow.synthetic.clip import ClipTruth, take
 from apexflow.synthetic.portrait import paint
+from apexflow.system import cores
 
 Namer = Callable[[ClipTruth, int], str]
 
@@ -62,7 +62,7 @@ def write_frames(
     painted = paint(truth.subject, color=color) if face is None else face
 
     paths = [folder / name(truth, frame) for frame in range(len(truth))]
-    with ThreadPoolExecutor(workers or usable_cores()) as pool:
+    with ThreadPoolExecutor(workers or cores()) as pool:
         tasks = [
             pool.submit(write_frame, path, truth, frame, painted, quality)
             for frame, path in enumerate(paths)
@@ -118,10 +118,3 @@ def open_writer(path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWrite
 
 _CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 _COLOR = 3
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

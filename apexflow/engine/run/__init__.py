@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -57,6 +55,7 @@ from apexflow.storage.target import (
     target_name,
 )
 from apexflow.storage.writer import StoreWriter
+from apexflow.system import cores
 
 logger = logging.getLogger(__name__)
 
@@ -457,7 +456,7 @@ def _versions() -> dict[str, str]:
 
 
 def _worker_count(workers: int | None) -> int:
-    count = _cores() if workers is None else workers
+    count = cores() if workers is None else workers
     if count < 0:
         raise ApexflowError(f"workers must be 0 or more, not {count}")
     return count
@@ -474,10 +473,6 @@ def _gpus_here(count: int, gpus: str | int, *, gpu_decode: bool) -> tuple[str, .
     if gpu_decode:
         check_decoder(found)
     return found
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _rooted(catalog: Catalog) -> list[Clip]:

@@ -16,6 +16,7 @@ import threading
 from apexflow.engine.run.parent import end_with_parent
 from apexflow.engine.run.task import Outcome, Task, fail_task, run_task
 from apexflow.errors import ApexflowError
+from apexflow.system import limit_memory
 
 _READY = b"ready"
 _SECONDS_TO_START = 60.0
@@ -76,7 +77,7 @@ def _cause(status: int) -> str:
 def main() -> None:
     """Do the task on standard input."""
     end_with_parent(int(sys.argv[1]))
-    _limit_memory(int(sys.argv[2]))
+    limit_memory(int(sys.argv[2]))
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not mix with the answer
     answers.write(_READY)
@@ -88,13 +89,6 @@ def main() -> None:
         answer = error
     answers.write(pickle.dumps(answer))
     answers.close()
-
-
-def _limit_memory(limit: int) -> None:
-    if limit and sys.platform == "linux":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +14,7 @@ from distributed.deploy.spec import ProcessInterface
 from distributed.deploy.subprocess import SubprocessWorker
 
 from apexflow.engine.run.parent import PARENT
+from apexflow.system import end_group
 
 
 class LocalWorker(SubprocessWorker):  # type: ignore[misc]
@@ -58,8 +57,7 @@ class LocalWorker(SubprocessWorker):  # type: ignore[misc]
     def end(self) -> None:
         """Kill the nanny and its worker, from outside: they may be stopped and hear nothing."""
         if self.process is not None and self.process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+            end_group(self.process.pid)
 
     async def _start(self) -> None:
         spec = json.dumps({"cls": self.worker_class, "opts": self.worker_kwargs})

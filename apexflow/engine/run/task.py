@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import platform
-import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +15,7 @@ from typing import Any
 
 import cv2
 
+from apexflow import system
 from apexflow.catalog import Clip
 from apexflow.engine.clip import CPU, ClipResult, process_clip
 from apexflow.engine.clip.backend import Backend
@@ -47,9 +46,6 @@ _PIXEL_PACKAGES = (
     *("apexflow", "numpy", "numba", "opencv-contrib-python-headless", "torch"),
     *("facenet-pytorch", "cupy-cuda13x"),
 )
-# From <malloc.h> of glibc.
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
 # The most that glibc takes, and the most that it goes to by itself.
 _LARGEST_BLOCK = 32 << 20
 _FREE_AT_MOST = 256 << 20
@@ -249,12 +245,7 @@ def keep_freed_memory() -> None:
     one by one: a third of the time that decoding takes. A Dask worker is even told to give
     back everything at once. No effect where the C library is not glibc.
     """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
-        mallopt(_M_TRIM_THRESHOLD, _FREE_AT_MOST)
+    system.keep_freed_memory(largest_block=_LARGEST_BLOCK, at_most=_FREE_AT_MOST)
 
 
 @lru_cache(maxsize=1)
