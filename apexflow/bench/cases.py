@@ -29,6 +29,10 @@ FARNEBACK: dict[str, Any] = {
 }
 
 
+_HEADS = {"walk": (1.0, 0.0), "jump-3": (0.0, 3.0), "jump-10": (0.0, 10.0)}
+"""Steps and jumps of a head, in px a frame, beside one that drifts by 0.05 px."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One kernel at one size.
@@ -69,6 +73,8 @@ def all_cases(*, smoke: bool = False) -> Iterator[Case]:
     sides = (48,) if smoke else (112, 224, 448)
     for scale in scales:
         yield template_case("template search, 1 channel", scale)
+    for kind, head in (("walk", "walks"), ("jump-3", "jumps 3 px"), ("jump-10", "jumps 10 px")):
+        yield template_case(f"template search, the head {head}", scales[-1], kind)
     yield template_case("template search, 3 channels, gray frame", scales[-1], "gray")
     yield template_case("template search, 3 channels, colour frame", scales[-1], "colour")
     yield template_case("template search, cuts to noise", scales[-1], "noise")
@@ -95,12 +101,20 @@ def texture(rng: np.random.Generator, height: int, width: int) -> NDArray[np.flo
     return np.clip(128 + 40 * scene / scene.std(), 10, 245)
 
 
-def clip(scale: float, frames: int, seed: int = 0) -> list[Image]:
-    """Return gray search regions: drift by parts of a pixel, light that changes, noise."""
+def clip(
+    scale: float, frames: int, seed: int = 0, *, step: float = 0.05, jump: float = 0.0
+) -> list[Image]:
+    """Return gray search regions: a head that moves, light that changes, noise.
+
+    It drifts by ``step`` px a frame and axis (standard deviation), or jumps by ``jump`` px a
+    frame in any direction, but no farther from the middle than a search reaches.
+    """
     rng = np.random.default_rng(seed)
     height, width = round(680 * scale), round(580 * scale)
     scene = texture(rng, height, width)
-    drift = np.cumsum(rng.normal(0, 0.05, (frames, 2)), axis=0)
+    drift = np.cumsum(rng.normal(0, step, (frames, 2)), axis=0)
+    if jump:
+        drift = jumps(rng, frames, jump, farthest=36 * scale)
     result = []
     for number, (dy, dx) in enumerate(drift):
         move = np.array([[1, 0, dx], [0, 1, dy]])
@@ -110,9 +124,23 @@ def clip(scale: float, frames: int, seed: int = 0) -> list[Image]:
     return result
 
 
+def jumps(rng: np.random.Generator, frames: int, length: float, *, farthest: float) -> Any:
+    """Return places (frames, 2), each at a distance from the one before and near the origin."""
+    places = [np.zeros(2)]
+    while len(places) < frames:
+        angle = rng.uniform(0, 2 * np.pi)
+        place = places[-1] + length * np.array([np.sin(angle), np.cos(angle)])
+        if np.abs(place).max() <= max(farthest, length):
+            places.append(place)
+    return np.array(places)
+
+
 def searched_frames(kind: str, scale: float) -> list[Image]:
     """Return the frames of a clip of some kind, the worst cases included."""
     rng = np.random.default_rng(0)
+    if kind in _HEADS:
+        step, jump = _HEADS[kind]
+        return clip(scale, FRAMES, step=step, jump=jump)
     frames = clip(scale, FRAMES)
     if kind == "gray":
         return [np.repeat(frame[..., None], 3, 2) for frame in frames]
@@ -132,8 +160,8 @@ def template_case(kernel: str, scale: float, kind: str = "") -> Case:
     """Search a 600 x 500 template within ±40 px, times a scale, over a clip."""
     frames = searched_frames(kind, scale)
     margin, height, width = round(40 * scale), round(600 * scale), round(500 * scale)
-    middle = frames[len(frames) // 2]
-    template = middle[margin : margin + height, margin : margin + width].copy()
+    first = frames[0] if kind in _HEADS else frames[len(frames) // 2]
+    template = first[margin : margin + height, margin : margin + width].copy()
     sample = slice(None, None, len(frames) // 5)
 
     def ours() -> list[tuple[int, int, float]]:
@@ -151,7 +179,7 @@ def template_case(kernel: str, scale: float, kind: str = "") -> Case:
     def scikit_image() -> Any:
         from skimage.feature import match_template
 
-        return match_template(middle, template)
+        return match_template(first, template)
 
     def difference(mine: Any, theirs: Any) -> float:
         # Stripes fit at many positions, of which OpenCV's rounding chooses one.

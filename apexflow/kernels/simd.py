@@ -395,7 +395,7 @@ any_lane = _count_of_mask("!=", 0, "Return whether the mask is set in any lane."
 all_lanes = _count_of_mask("==", 2**LANES - 1, "Return whether the mask is set in all lanes.")
 
 
-def _reduction(sign: str, doc: str) -> Any:
+def _reduction(combine: Callable[..., Any], doc: str) -> Any:
     def function(typing: Any, a: Any) -> Any:
         if a not in _SUFFIX:
             return None
@@ -408,7 +408,7 @@ def _reduction(sign: str, doc: str) -> Any:
                 moved = builder.shuffle_vector(
                     value, value, ir.Constant(ir.VectorType(ir.IntType(32), LANES), order)
                 )
-                value = builder.select(builder.fcmp_ordered(sign, value, moved), value, moved)
+                value = combine(builder, value, moved)
             return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
 
         return a.dtype(a), build
@@ -417,8 +417,13 @@ def _reduction(sign: str, doc: str) -> Any:
     return intrinsic(function)
 
 
-lowest = _reduction("<", "Return the smallest lane of a vector without NaN.")
-highest = _reduction(">", "Return the largest lane of a vector without NaN.")
+def _choose(sign: str) -> Callable[..., Any]:
+    return lambda builder, a, b: builder.select(builder.fcmp_ordered(sign, a, b), a, b)
+
+
+lowest = _reduction(_choose("<"), "Return the smallest lane of a vector without NaN.")
+highest = _reduction(_choose(">"), "Return the largest lane of a vector without NaN.")
+total = _reduction(lambda builder, a, b: builder.fadd(a, b), "Return the sum of the lanes.")
 
 
 @njit(nogil=True, cache=True)

@@ -90,10 +90,7 @@ def flip(typing: Any, a: Any) -> Any:
 
 @intrinsic
 def dot(typing: Any, sums: Any, a: Any, b: Any) -> Any:
-    """Add the 64 products of unsigned bytes a and signed bytes b to the sums.
-
-    Which products go to which of the 16 sums depends on the CPU; their total does not.
-    """
+    """Add the 64 products of unsigned bytes a and signed bytes b to the sums, four to each."""
     if not (sums is SUMS and a is BYTES and b is BYTES):
         return None
 
@@ -112,6 +109,19 @@ def dot(typing: Any, sums: Any, a: Any, b: Any) -> Any:
         return sums
 
     return SUMS(SUMS, BYTES, BYTES), build
+
+
+@intrinsic
+def store(typing: Any, address: Any, sums: Any) -> Any:
+    """Write the 16 sums as int32."""
+    if sums is not SUMS:
+        return None
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.store(args[1], builder.inttoptr(args[0], _SUMS.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, SUMS), build
 
 
 @intrinsic
@@ -173,10 +183,11 @@ def _multiply_pairs(builder: Any, features: set[str], a: Any, b: Any) -> Any:
 
 
 def _multiply_pairs_anywhere(builder: Any, a: Any, b: Any) -> Any:
-    """Multiply word by word; each half of the products goes to the 16 sums."""
+    """Multiply word by word and add neighbours, in plain vector operations."""
     wide = ir.VectorType(_I32, 32)
     products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
-    return builder.add(_part(builder, products, 0, 16), _part(builder, products, 16, 16))
+    first, second = (_shuffle(builder, products, products, range(i, 32, 2)) for i in (0, 1))
+    return builder.add(first, second)
 
 
 def _call(builder: Any, name: str, result: ir.VectorType, args: list[Any]) -> Any:

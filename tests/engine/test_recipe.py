@@ -39,6 +39,7 @@ def test_seed_samm_is_the_published_workflow() -> None:
     assert recipe.face.template_frame == "middle"
     assert (recipe.face.min_face_size, recipe.face.image_side) == (20, 0)
     assert (recipe.alignment.method, recipe.alignment.margin) == ("integer", 40)
+    assert recipe.alignment.follow == 0  # the region stays where it is
     assert (recipe.crop.height, recipe.crop.width, recipe.crop.interpolation) == (
         *(224, 224),
         "linear",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from apexflow.kernels import Match, TemplateMatcher, match_template
-from apexflow.kernels.template.keyframe import KeyFrame
+from apexflow.kernels.template import blocks, cpu
 from apexflow.kernels.template.spectrum import Spectrum
 from apexflow.kernels.template.sums import where, window_sums
 
@@ -222,7 +222,7 @@ def clip(rng: np.random.Generator, frames: int, *shape: int):
         yield np.clip(np.rint(lit + rng.normal(0, 2, shape)), 0, 255).astype(np.uint8)
 
 
-# Sizes at which the search near a key frame is used: windows overlap and a row fills a vector.
+# Sizes at which the search by bounds is used: a row fills a vector.
 SIZE, TOP, LEFT, HEIGHT, WIDTH = (60, 92), 5, 11, 46, 70
 
 
@@ -231,78 +231,99 @@ def patch(frame: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture
-def found_near_key(monkeypatch):
-    """How many frames the key frame served: the tests below are about that path."""
-    served = []
-    search = KeyFrame.search
+def found_by_bounds(monkeypatch):
+    """Which searches the bounds answered without the DFT: the tests below are about them."""
+    answered = []
+    bounded = TemplateMatcher._bounded
 
-    def counting(self, region):
-        found = search(self, region)
-        served.append(found is not None)
+    def counting(self, *arguments):
+        found = bounded(self, *arguments)
+        answered.append(found[0].size > 0)
         return found
 
-    monkeypatch.setattr(KeyFrame, "search", counting)
-    return served
+    monkeypatch.setattr(TemplateMatcher, "_bounded", counting)
+    return answered
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
-def test_all_frames_of_a_clip(channels, found_near_key):
+def test_all_frames_of_a_clip(channels, found_by_bounds):
     rng = np.random.default_rng(8)
     frames = list(clip(rng, 12, *SIZE, *channels))
     matcher = TemplateMatcher(patch(frames[6]))
     for frame in frames:
         assert_exact(matcher.match(frame), frame, patch(frames[6]))
-    assert sum(found_near_key) > 6
+    assert all(found_by_bounds)
 
 
 @settings(deadline=None, max_examples=50)
 @given(
     seed=st.integers(0, 2**32),
     channels=st.sampled_from([(), (3,)]),
-    margins=st.tuples(st.integers(0, 9), st.integers(0, 9)),
-    size=st.tuples(st.integers(10, 30), st.integers(64, 150)),
+    margins=st.tuples(st.integers(0, 60), st.integers(0, 60)),
+    size=st.tuples(st.integers(1, 40), st.integers(64, 150)),
     noise=st.sampled_from([0.0, 0.5, 3.0, 30.0]),
     gain=st.sampled_from([0.2, 1.0, 1.5]),
 )
-def test_any_second_frame_near_a_key_frame(seed, channels, margins, size, noise, gain):
+def test_any_search_by_bounds(seed, channels, margins, size, noise, gain):
     rng = np.random.default_rng(seed)
     shape = size[0] + margins[0], size[1] + margins[1]
-    key = textured(rng, *shape, *channels)
+    scene = textured(rng, *shape, *channels)
     y, x = (int(rng.integers(0, margin + 1)) for margin in margins)
-    template = key[y : y + size[0], x : x + size[1]]
-    change = gain * key + rng.normal(0, noise, key.shape) + rng.normal(0, 20)
+    template = scene[y : y + size[0], x : x + size[1]]
+    change = gain * scene + rng.normal(0, noise, scene.shape) + rng.normal(0, 20)
     frame = np.clip(np.rint(change), 0, 255).astype(np.uint8)
-    matcher = TemplateMatcher(template)
-    matcher.match(key)
     padded = np.empty((shape[0], shape[1] + 5, *channels), np.uint8)
     padded[:, 2:-3] = frame
-    assert_exact(matcher.match(padded[:, 2:-3]), frame, template)
+    assert_exact(match_template(padded[:, 2:-3], template), frame, template)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_ties_near_a_key_frame(pattern, found_near_key):
+def test_ties_within_the_bounds(pattern):
     region = np.fromfunction(PATTERNS[pattern], SIZE, dtype=int).astype(np.uint8)
     template = patch(region)
     matcher = TemplateMatcher(template)
     rng = np.random.default_rng(10)
-    for frame in (region, region, rng.choice(region.ravel(), SIZE), region // 2, region):
+    for frame in (region, rng.choice(region.ravel(), SIZE), region // 2, 255 - region):
         assert_exact(matcher.match(frame), frame, template)
 
 
-def test_frames_that_drift_away_get_a_fresh_key_frame(found_near_key):
-    rng = np.random.default_rng(15)
-    scene = cv2.GaussianBlur(rng.normal(size=(60, 130)), (0, 0), 9)
-    scene = 128 + 40 * scene / scene.std()
-    matcher = TemplateMatcher(np.rint(scene[7:53, 11:81]).astype(np.uint8))
-    for number in range(60):
-        shift = np.array([[1, 0, -number / 4], [0, 1, 0.0]])
-        moved = cv2.warpAffine(scene, shift, (130, 60), borderMode=2)[:, :92]
-        frame = np.clip(np.rint(moved + rng.normal(0, 2, moved.shape)), 0, 255).astype(np.uint8)
-        assert matcher.match(frame) == match_template(frame, matcher._template[..., 0])
-    assert 0 < found_near_key.count(False) < 30
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["texture", "noise", "saturated", "stripes"])
+def test_bounds_are_never_below_what_they_bound(channels, kind):
+    rng = np.random.default_rng(16)
+    height, width, h, w = 83, 121, 50, 90
+    region = textured(rng, height, width * channels).reshape(height, width, channels)
+    if kind == "noise":
+        region = rng.integers(0, 256, region.shape, dtype=np.uint8)
+    elif kind == "saturated":
+        region = (region > 128) * np.uint8(255)
+    elif kind == "stripes":
+        region = np.broadcast_to(np.arange(width)[:, None] % 8 * 30, region.shape).astype(np.uint8)
+    template = np.clip(
+        region[11 : 11 + h, 17 : 17 + w] + rng.normal(0, 9, (h, w, channels)), 0, 255
+    )
+    matcher = TemplateMatcher(template.astype(np.uint8))
+    matcher.match(region)
+    pattern, image = matcher._pattern, where(region)
+    sums, squares = window_sums(image, h, w)
+    norms = h * w * squares - (sums**2).sum(2)
+    lengths = np.sqrt(norms / (h * w))
+    everywhere = np.arange(norms.size)
+    scores = cpu.exact_products(image, sums, pattern, everywhere) / np.sqrt(pattern.norm)
+    scores = scores / np.sqrt(norms.ravel())
+    of_blocks = blocks.block_sums(image, pattern.centres)
+    _, cells = cpu._bound_cells(image, *of_blocks, pattern, lengths)
+    of_cells = np.kron(cells, np.ones((3, 3)))[: norms.shape[0], : norms.shape[1]] / lengths
+    shape = pattern.fine.means.shape
+    size = (height - h) // 8 + shape[2], (width - w) // 8 + shape[3]
+    parts = blocks.region_parts(*of_blocks, 8, image[2:], size)
+    positions, bounds = cpu._bounds(everywhere, parts, pattern.fine, lengths, -np.inf)
+    np.testing.assert_array_equal(positions, everywhere)
+    assert (of_cells.ravel() >= scores).all()
+    assert (bounds >= scores).all()
 
 
-def test_cuts_flashes_and_clipped_regions_within_a_clip(found_near_key):
+def test_cuts_flashes_and_clipped_regions_within_a_clip(found_by_bounds):
     rng = np.random.default_rng(9)
     frames = list(clip(rng, 3, *SIZE))
     template = patch(frames[1])
@@ -323,8 +344,8 @@ def test_cuts_flashes_and_clipped_regions_within_a_clip(found_near_key):
     matcher = TemplateMatcher(template)
     for frame in disturbed:
         assert_exact(matcher.match(frame), frame, template)
-    assert any(found_near_key)
-    assert not all(found_near_key)
+    assert any(found_by_bounds)
+    assert not all(found_by_bounds)
 
 
 def test_gray_frames_in_three_channels_equal_one_channel():
@@ -333,7 +354,9 @@ def test_gray_frames_in_three_channels_equal_one_channel():
     template = patch(frames[2])
     gray, colour = TemplateMatcher(template), TemplateMatcher(np.stack([template] * 3, -1))
     for frame in frames:
-        assert colour.match(np.stack([frame] * 3, -1)) == gray.match(frame)
+        of_colour, of_gray = colour.match(np.stack([frame] * 3, -1)), gray.match(frame)
+        assert of_colour[:2] == of_gray[:2]
+        assert of_colour.score == pytest.approx(of_gray.score, abs=1e-15)
     tinted = np.stack([frames[0], frames[0], np.roll(frames[0], 3)], -1)
     assert_exact(colour.match(tinted), tinted, np.stack([template] * 3, -1))
 

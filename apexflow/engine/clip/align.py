@@ -19,7 +19,7 @@ from apexflow.engine.clip.result import Aligned
 from apexflow.engine.regions import RegionBox
 from apexflow.kernels.crop import resize_crops, to_gray, warp_crops
 from apexflow.kernels.crop.geometry import extent, reach
-from apexflow.kernels.gpu import is_device_array, to_host
+from apexflow.kernels.gpu import to_host
 
 if TYPE_CHECKING:
     from apexflow.engine.recipe import Alignment, Crop, Recipe
@@ -151,9 +151,6 @@ class Aligner:
         self._far = search_room(box, self._frame_size, recipe, follow=True)
         template = template_frame[y0 - top : y1 - top, x0 - left : x1 - left]
         self._matcher = kernels.TemplateMatcher(template)
-        if not is_device_array(template_frame):
-            # The frame that the others are most like: on the CPU they are compared with it.
-            self._matcher.match(self._searched(template_frame[None], self._near)[0])
         self._registration = None
         if recipe.method in ("subpixel", "similarity"):
             model: Literal["shift", "similarity"]

@@ -1,9 +1,7 @@
-"""The compiled steps of the search near a key frame.
+"""The search by bounds: few positions are multiplied, and the best is among them for certain.
 
 Images are handed over as the address of the first byte and the distance between rows in bytes
-(see `simd_bytes.bytes_at`), so that any view of a frame will do; a row is `row_bytes` bytes of
-interleaved channels. Pixels count from 0 to 255 on the left of a product and from -128 to 127
-on the right, which changes neither a covariance nor, hence, a score.
+(see `sums.where`), so that any view of a frame will do; a row is interleaved channels.
 """
 
 from __future__ import annotations
@@ -15,60 +13,81 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from apexflow.kernels.simd_bytes import (
-    MAXIMUM_DOTS,
-    WIDTH,
-    bytes_at,
-    dot,
-    flip,
-    load,
-    total,
-    zeros,
+from apexflow.kernels.simd_bytes import MAXIMUM_DOTS, WIDTH, dot, load, total, zeros
+from apexflow.kernels.template.blocks import (
+    CELL,
+    COARSE,
+    FINE,
+    Grid,
+    add_energies,
+    block_sums,
+    coarse_grid,
+    fine_grid,
+    length_within,
+    multiply,
+    pool,
+    region_parts,
 )
+from apexflow.kernels.template.sums import CENTRE, Where
 
 Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 Longs = NDArray[np.int64]
 Doubles = NDArray[np.float64]
-
-
-class Pattern(NamedTuple):
-    """A template of h rows, w columns and C channels as the compiled steps read it."""
-
-    packed: Bytes
-    """(h, vectors, 64): its rows, flipped and packed."""
-    sums: Longs
-    """(C,): of the pixels, counted from -128 to 127."""
-    norm: float
-    """The area times the sum of squares, less the squares of the sums."""
-
-
-class Key(NamedTuple):
-    """A frame of H rows, W columns and C channels whose scores are known everywhere."""
-
-    pixels: Bytes
-    """(H, W * C)"""
-    packed: Bytes
-    """(H, vectors, 64): its rows, flipped and packed."""
-    masks: Bytes
-    """(C, vectors, 64): 1 where a byte of a row belongs to the channel, packed."""
-    rows: Longs
-    """(C + 2, H): `row_sums` of the frame with itself."""
-    columns: Longs
-    """(3, 2 * margin): `column_sums` of the frame with itself."""
-    angles: Doubles
-    """(H - h + 1, W - w + 1): between each window and the template, at least."""
-    lengths: Doubles
-    """(H - h + 1, W - w + 1): of each window without its mean, at least."""
-
 
 _BLOCK = 256
 """Vectors of the template per pass over the candidates: 16 KiB stay in the first cache."""
 
-_ANGLE_ERROR = 1e-6
-"""Far above what rounding does to an angle: acos(1 - 1e-16) is 1.5e-8."""
+MOST_BOUNDED = 3000
+MOST_EXACT = 300
+"""Positions that are bounded by fine blocks, and multiplied, at most, times the region's area over
+the template's. Either takes about a fifth of the time of the DFTs, which give all positions."""
 
 
-def pack_rows(rows: NDArray[np.uint8]) -> Bytes:
+class Pattern(NamedTuple):
+    """A template of h rows, w columns and C channels as the search reads it."""
+
+    packed: Bytes
+    """(h, vectors, 64): its rows, counted from -128 and packed."""
+    sums: Longs
+    """(C,): of the pixels, counted from -128."""
+    norm: float
+    """The area times the sum of squares, less the squares of the sums."""
+    centres: Longs
+    """(C,): whole numbers near the means."""
+    fine: Grid
+    coarse: Grid
+    cosines: Doubles
+    """Of the coarse grid, see `coarse_grid`."""
+
+
+def can_bound(region: tuple[int, ...], template: tuple[int, ...]) -> bool:
+    """Whether `search` serves regions and templates of these shapes.
+
+    A template's row must fill a vector, and a sum over blocks must fit its lanes. Others are
+    searched by their spectra alone.
+    """
+    return template[1] * template[2] >= WIDTH and region[1] * region[2] <= MAXIMUM_DOTS * WIDTH
+
+
+def prepare_pattern(template: Bytes, sums: Longs, norm: int) -> Pattern:
+    """Prepare a template of (h, w, C) uint8 whose sums (less 128) and norm are known."""
+    height, width, _ = template.shape
+    means = CENTRE + sums / (height * width)
+    flipped = (template ^ np.uint8(CENTRE)).reshape(height, -1)
+    coarse, cosines = coarse_grid(template, means)
+    return Pattern(
+        pack_rows(flipped),
+        sums,
+        float(norm),
+        np.rint(means).astype(np.int64),
+        fine_grid(template, means),
+        coarse,
+        cosines,
+    )
+
+
+def pack_rows(rows: Bytes) -> Bytes:
     """Cut rows of at least 64 bytes into vectors, the last of which overlaps the one before.
 
     The overlap is filled with zeros, so that the products of a row and a packed row, vector by
@@ -81,6 +100,239 @@ def pack_rows(rows: NDArray[np.uint8]) -> Bytes:
     rest = rows.shape[1] - whole
     packed[:, -1, WIDTH - rest :] = rows[:, whole:]
     return packed
+
+
+@njit(cache=True, nogil=True)
+def search(image: Where, sums: Longs, norms: Longs, pattern: Pattern) -> tuple[Longs, Longs, Longs]:
+    """Find the best positions in a region.
+
+    Coarse blocks bound the scores of all positions of a cell at once, fine blocks those of single
+    positions, and what remains is multiplied in the order of falling bounds.
+
+    Parameters
+    ----------
+    image
+        The region.
+    sums, norms
+        Of all windows.
+    pattern
+        The template.
+
+    Returns
+    -------
+    positions, products, norms : (n,) int64
+        The best and those whose score is equal but for rounding, in row-major order. Empty where
+        the bounds leave too many positions, or no score is above 0.
+    """
+    nothing = np.empty(0, np.int64)
+    rows, columns = norms.shape
+    area = (image[2] - rows + 1) * (image[3] - columns + 1)
+    lengths = np.sqrt(norms / area)
+    sums_here, squares_here = block_sums(image, pattern.centres)
+    cell, cells = _bound_cells(image, sums_here, squares_here, pattern, lengths)
+    if cell < 0:
+        return nothing, nothing, nothing
+    shape = pattern.fine.means.shape
+    shape = (rows - 1) // FINE + shape[2], (columns - 1) // FINE + shape[3]
+    parts = region_parts(sums_here, squares_here, FINE, image[2:], shape)
+    # Some good score for the start: of the best position, by its bound, of the best cell.
+    positions = _positions_of_cell(cell, cells.shape[1], rows, columns)
+    positions, bounds = _bounds(positions, parts, pattern.fine, lengths, -math.inf)
+    start = positions[np.argmax(bounds)]
+    product = exact_products(image, sums, pattern, np.full(1, start))[0]
+    score = score_of(product, norms.flat[start]) / math.sqrt(pattern.norm)
+    if not score > 0:
+        return nothing, nothing, nothing
+    areas = image[2] * image[3] / area
+    most = int(MOST_BOUNDED * areas)
+    candidates = _positions_above(cells, lengths, score, most)
+    if candidates.size == most:
+        return nothing, nothing, nothing
+    candidates, bounds = _bounds(candidates, parts, pattern.fine, lengths, score)
+    most = int(MOST_EXACT * areas)
+    return _best_exactly(image, sums, norms, pattern, candidates, bounds, score, most)
+
+
+@njit(cache=True, nogil=True)
+def _bound_cells(
+    image: Where, plain: Longs, squares: Longs, pattern: Pattern, lengths: Doubles
+) -> tuple[int, Doubles]:
+    """Bound the products of all positions of each cell, over the template's length.
+
+    The numbers of the template at a cell's middle and at another of its positions form an angle
+    of at most ``angle``; if ``u`` is the cosine between the middle's and the region's V, the
+    position's product is at most ``|V| cos(acos(u) - angle)``.
+
+    Returns
+    -------
+    best : int
+        The cell with the highest bound of a score; -1 where all windows are flat.
+    bounds : (rows, columns) float64
+    """
+    rows, columns = lengths.shape
+    window_height = image[2] - rows + 1
+    window_width = image[3] - columns + 1
+    cells_y, cells_x = -(-rows // CELL), -(-columns // CELL)
+    phases = COARSE // CELL
+    grid = pattern.coarse
+    shape = (
+        (cells_y - 1) // phases + grid.means.shape[2],
+        (cells_x - 1) // phases + grid.means.shape[3],
+    )
+    means, rests = region_parts(pool(plain), pool(squares), COARSE, image[2:], shape)
+    energies = np.zeros((shape[0] + 1, shape[1] + 1))
+    add_energies(means, energies)
+    add_energies(rests, energies)
+    phase, start = np.empty(cells_y * cells_x, np.int64), np.empty(cells_y * cells_x, np.int64)
+    for y in range(cells_y):
+        for x in range(cells_x):
+            phase[y * cells_x + x] = y % phases * phases + x % phases
+            start[y * cells_x + x] = y // phases * shape[1] + x // phases
+    products = multiply(grid.means, means, phase, start) + multiply(grid.rests, rests, phase, start)
+    bounds = np.empty((cells_y, cells_x))
+    best, highest = -1, -math.inf
+    for y in range(cells_y):
+        top, bottom = y // phases, ((y + 1) * CELL + window_height - 2) // COARSE + 1
+        bottom = min(bottom, shape[0])
+        for x in range(cells_x):
+            left, right = x // phases, ((x + 1) * CELL + window_width - 2) // COARSE + 1
+            length = length_within(energies, top, left, bottom, min(right, shape[1]))
+            slack = 2 * grid.error * length
+            product = products[y * cells_x + x] + slack
+            cosine = pattern.cosines[y % phases, x % phases]
+            bound = length
+            if product < length * cosine:
+                rest = math.sqrt(max(length * length - product * product, 0.0))
+                bound = product * cosine + rest * math.sqrt(1 - cosine * cosine)
+            bounds[y, x] = bound + slack
+            window = lengths[
+                min(y * CELL + CELL // 2, rows - 1), min(x * CELL + CELL // 2, columns - 1)
+            ]
+            if window > 0 and bound / window > highest:
+                best, highest = y * cells_x + x, bound / window
+    return best, bounds
+
+
+@njit(cache=True, nogil=True)
+def _positions_of_cell(cell: int, cells_x: int, rows: int, columns: int) -> Longs:
+    first_y, first_x = cell // cells_x * CELL, cell % cells_x * CELL
+    positions = np.empty(CELL * CELL, np.int64)
+    count = 0
+    for y in range(first_y, min(first_y + CELL, rows)):
+        for x in range(first_x, min(first_x + CELL, columns)):
+            positions[count] = y * columns + x
+            count += 1
+    return positions[:count]
+
+
+@njit(cache=True, nogil=True)
+def _positions_above(cells: Doubles, lengths: Doubles, score: float, most: int) -> Longs:
+    """Return the positions whose cell's bound reaches a score, as many as there may be."""
+    rows, columns = lengths.shape
+    positions = np.empty(most, np.int64)
+    count = 0
+    for y in range(rows):
+        for x in range(columns):
+            if count < most and cells[y // CELL, x // CELL] >= score * lengths[y, x] > 0:
+                positions[count] = y * columns + x
+                count += 1
+    return positions[:count]
+
+
+@njit(cache=True, nogil=True)
+def _bounds(
+    positions: Longs,
+    parts: tuple[Floats, Floats],
+    grid: Grid,
+    lengths: Doubles,
+    score: float,
+) -> tuple[Longs, Doubles]:
+    """Bound the scores at single positions; return those that reach a score, with their bounds.
+
+    The means come first, with the lengths of the rests. Few positions are left for the rests.
+    """
+    means, rests = parts
+    columns, pitch = lengths.shape[1], means.shape[1]
+    energies = np.zeros((means.shape[0] + 1, pitch + 1))
+    add_energies(means, energies)
+    slack = grid.error * math.sqrt(energies[-1, -1])
+    energies[:] = 0
+    add_energies(rests, energies)
+    slack += 2 * grid.error * math.sqrt(energies[-1, -1])
+    y, x = positions // columns, positions % columns
+    phases, starts = y % FINE * FINE + x % FINE, y // FINE * pitch + x // FINE
+    products = multiply(grid.means, means, phases, starts) + slack
+    left = np.empty(positions.size, np.bool_)
+    for k in range(positions.size):
+        top, start = y[k] // FINE, x[k] // FINE
+        bottom, end = top + grid.means.shape[2], start + grid.means.shape[3]
+        rest = grid.lengths.flat[phases[k]] * length_within(energies, top, start, bottom, end)
+        length = lengths.flat[positions[k]]
+        left[k] = length > 0 and products[k] + rest >= score * length
+    positions, products = positions[left], products[left]
+    products += multiply(grid.rests, rests, phases[left], starts[left])
+    for k in range(positions.size):
+        products[k] /= lengths.flat[positions[k]]
+    return positions, products
+
+
+@njit(cache=True, nogil=True)
+def _best_exactly(
+    image: Where,
+    sums: Longs,
+    norms: Longs,
+    pattern: Pattern,
+    candidates: Longs,
+    ratios: Doubles,
+    score: float,
+    most: int,
+) -> tuple[Longs, Longs, Longs]:
+    """Multiply candidates in the order of falling bounds of their scores until none can be best."""
+    nothing = np.empty(0, np.int64)
+    candidates, ratios = candidates[ratios >= score], ratios[ratios >= score]
+    order = np.argsort(-ratios)
+    found, products = np.empty(order.size, np.int64), np.empty(order.size, np.int64)
+    best, done = score, 0
+    scale = 1 / math.sqrt(pattern.norm)
+    while done < order.size and ratios[order[done]] >= best * (1 - 1e-12):
+        if done >= most:
+            return nothing, nothing, nothing
+        some = candidates[order[done : done + 4]]
+        exact = exact_products(image, sums, pattern, some)
+        for k in range(some.size):
+            found[done + k], products[done + k] = some[k], exact[k]
+            best = max(best, scale * score_of(exact[k], norms.flat[some[k]]))
+        done += some.size
+    near = np.empty(done, np.bool_)
+    found = found[:done]
+    for k in range(done):
+        near[k] = scale * score_of(products[k], norms.flat[found[k]]) >= best * (1 - 1e-12)
+    products = products[:done][near]
+    found = found[near]
+    order = np.argsort(found)
+    found, products = found[order], products[order]
+    chosen = np.empty(found.size, np.int64)
+    for k in range(found.size):
+        chosen[k] = norms.flat[found[k]]
+    return found, products, chosen
+
+
+@njit(cache=True, nogil=True)
+def exact_products(image: Where, sums: Longs, pattern: Pattern, positions: Longs) -> Longs:
+    """Return the area times the sums of products, less the products of the sums."""
+    address, stride, height, width, channels = image
+    rows, columns = sums.shape[:2]
+    row_bytes = (width - columns + 1) * channels
+    area = (height - rows + 1) * (width - columns + 1)
+    offsets = positions // columns * stride + positions % columns * channels
+    products = dot_products(address, stride, row_bytes, pattern.packed, offsets)
+    for k in range(positions.size):
+        products[k] *= area
+        for c in range(channels):
+            # The template counts from -CENTRE on here, the region from 0.
+            sum_here = sums[positions[k] // columns, positions[k] % columns, c] + CENTRE * area
+            products[k] -= sum_here * pattern.sums[c]
+    return products
 
 
 @njit(cache=True, nogil=True)
@@ -117,305 +369,6 @@ def dot_products(
             if count > 3:
                 result[k3] += total(d)
     return result
-
-
-@njit(cache=True, nogil=True)
-def row_sums(address: int, stride: int, row_bytes: int, masks: Bytes, key: Bytes) -> Longs:
-    """Sum each row of a frame.
-
-    Parameters
-    ----------
-    address, stride, row_bytes : int
-        The frame.
-    masks : (C, vectors, 64) uint8
-        One packed row for each channel, 1 where a byte belongs to it.
-    key : (H, vectors, 64) uint8
-        The key frame, packed and flipped.
-
-    Returns
-    -------
-    (C + 2, H) int64
-        Sums of each channel, of the squares, and of the products with the key frame.
-    """
-    channels, vectors = masks.shape[:2]
-    height = key.shape[0]
-    last = row_bytes - WIDTH
-    sums = np.empty((channels + 2, height), np.int64)
-    mask, packed = masks.ctypes.data, key.ctypes.data
-    own = (vectors - 1) * WIDTH
-    step = vectors * WIDTH
-    for y in range(height):
-        row = address + y * stride
-        squares, products, a, b, c = zeros(), zeros(), zeros(), zeros(), zeros()
-        for i in range(vectors):
-            pixels = load(row + min(i * WIDTH, last))
-            products = dot(products, pixels, load(packed + y * step + i * WIDTH))
-            if i < vectors - 1:
-                squares = dot(squares, pixels, flip(pixels))
-            a = dot(a, pixels, load(mask + i * WIDTH))
-            if channels == 3:
-                b = dot(b, pixels, load(mask + step + i * WIDTH))
-                c = dot(c, pixels, load(mask + 2 * step + i * WIDTH))
-        sums[0, y] = total(a)
-        if channels == 3:
-            sums[1, y], sums[2, y] = total(b), total(c)
-        # The last vector overlaps the one before, so its squares are added one by one.
-        tail = 0
-        for value in bytes_at(row + own, row_bytes - own):
-            tail += int(value) * (int(value) - 128)
-        everything = sums[:channels, y].sum()
-        sums[channels, y] = total(squares) + tail + 128 * everything
-        sums[channels + 1, y] = total(products) + 128 * everything
-    return sums
-
-
-@njit(cache=True, nogil=True)
-def column_sums(
-    address: int, stride: int, key: Bytes, margin: int, right: int, first: int, behind: int
-) -> Longs:
-    """Sum the outer columns of a frame over the rows that all windows share.
-
-    Parameters
-    ----------
-    address, stride : int
-        The frame.
-    key : (H, row_bytes) uint8
-        The key frame.
-    margin, right : int
-        Bytes 0 to margin - 1 and the margin bytes from right on are summed.
-    first, behind : int
-        The rows.
-
-    Returns
-    -------
-    (3, 2 * margin) int64
-        Sums of each byte column, of the squares, and of the products with the key frame.
-    """
-    sums = np.zeros((3, 2 * margin), np.int32)  # enough for 2 ** 15 rows
-    for y in range(first, behind):
-        for side in range(2):
-            start = side * right
-            pixels = bytes_at(address + y * stride + start, margin)
-            keys = key[y, start : start + margin]
-            plain = sums[0, side * margin : side * margin + margin]
-            squares = sums[1, side * margin : side * margin + margin]
-            products = sums[2, side * margin : side * margin + margin]
-            for x in range(margin):
-                value = np.int32(pixels[x])
-                plain[x] = np.int32(plain[x] + value)
-                squares[x] = np.int32(squares[x] + value * value)
-                products[x] = np.int32(products[x] + value * np.int32(keys[x]))
-    return sums.astype(np.int64)
-
-
-@njit(cache=True, nogil=True)
-def light_change(rows: Longs, key_rows: Longs, count: int) -> tuple[float, Doubles]:
-    """Fit frame = gain * key + offset of the channel, by least squares over the whole frame.
-
-    Any other gain and offset would do for the bounds; these make them tight.
-    """
-    channels = rows.shape[0] - 2
-    plain, key_plain = rows[:channels].sum(1) / count, key_rows[:channels].sum(1) / count
-    products = rows[channels + 1].sum() - count * (plain * key_plain).sum()
-    squares = key_rows[channels].sum() - count * (key_plain * key_plain).sum()
-    gain = products / squares if squares > 0 else 0.0
-    return gain, plain - gain * key_plain
-
-
-@njit(cache=True, nogil=True)
-def residuals(
-    rows: Longs, columns: Longs, key: Key, height: int, gain: float, offsets: Doubles
-) -> tuple[Doubles, Doubles]:
-    """Sum (pixel - gain * key - offset) ** 2 over windows.
-
-    Returns
-    -------
-    strips : (positions in y,) float64
-        The sum over the rows of a window at y, whole rows.
-    outside : (positions in x,) float64
-        The part of it that lies for certain outside a window at x: its outer columns in the
-        rows that all windows share.
-    """
-    channels = offsets.size
-    steps_y, steps_x = key.angles.shape
-    width = key.pixels.shape[1] // channels
-    margin = (steps_x - 1) * channels
-    squared = gain * gain
-    line = np.empty(rows.shape[1])
-    for y in range(line.size):
-        rest = rows[channels, y] - 2 * gain * rows[channels + 1, y]
-        rest += squared * key.rows[channels, y]
-        for c in range(channels):
-            both = 2 * (gain * key.rows[c, y] - rows[c, y])
-            rest += offsets[c] * (width * offsets[c] + both)
-        line[y] = rest
-    strips = np.empty(steps_y)
-    strips[0] = line[:height].sum()
-    for y in range(1, steps_y):
-        strips[y] = strips[y - 1] + line[y + height - 1] - line[y - 1]
-    column = np.empty(2 * margin)
-    shared = height - (steps_y - 1)
-    for x in range(column.size):
-        offset = offsets[x % channels]
-        both = 2 * (gain * key.columns[0, x] - columns[0, x])
-        column[x] = columns[1, x] - 2 * gain * columns[2, x] + squared * key.columns[1, x]
-        column[x] += offset * (shared * offset + both)
-    outside = np.empty(steps_x)
-    outside[0] = column[margin:].sum()
-    for x in range(1, steps_x):
-        outside[x] = outside[x - 1]
-        for c in range((x - 1) * channels, x * channels):
-            outside[x] += column[c] - column[margin + c]
-    return strips, outside
-
-
-@njit(cache=True, nogil=True)
-def evaluate(
-    address: int, stride: int, rows: Longs, columns: Longs, key: Key, pattern: Pattern, at: Longs
-) -> tuple[Longs, Longs]:
-    """Compute scores exactly at some positions, as products and norms.
-
-    The sums over a window are those over its whole rows without the outer columns.
-    """
-    channels = pattern.sums.size
-    height = pattern.packed.shape[0]
-    steps_y, steps_x = key.angles.shape
-    margin = (steps_x - 1) * channels
-    row_bytes = key.pixels.shape[1] - margin
-    area = height * row_bytes // channels
-    offsets = at // steps_x * stride + at % steps_x * channels
-    products = dot_products(address, stride, row_bytes, pattern.packed, offsets)
-    norms = np.empty_like(products)
-    outer = columns.copy()
-    top, behind = steps_y - 1, height
-    sums = np.empty(channels, np.int64)
-    for k in range(at.size):
-        y, x = at[k] // steps_x, at[k] % steps_x
-        first = x * channels
-        add_rows(outer, address, stride, margin, row_bytes, y, top, 1)
-        add_rows(outer, address, stride, margin, row_bytes, top, y, -1)
-        add_rows(outer, address, stride, margin, row_bytes, behind, y + height, 1)
-        top, behind = y, y + height
-        for c in range(channels):
-            sums[c] = rows[c, y : y + height].sum()
-            sums[c] -= outer[0, c:first:channels].sum()
-            sums[c] -= outer[0, margin + first + c :: channels].sum()
-        squares = rows[channels, y : y + height].sum()
-        squares -= outer[1, :first].sum() + outer[1, margin + first :].sum()
-        norms[k] = area * squares
-        products[k] *= area
-        for c in range(channels):
-            norms[k] -= sums[c] * sums[c]
-            products[k] -= sums[c] * pattern.sums[c]
-    return products, norms
-
-
-@njit(cache=True, nogil=True)
-def add_rows(
-    outer: Longs,
-    address: int,
-    stride: int,
-    margin: int,
-    right: int,
-    first: int,
-    behind: int,
-    sign: int,
-) -> None:
-    """Add the pixels of the outer columns in some rows, and their squares, to ``outer``."""
-    for y in range(first, behind):
-        for side in range(2):
-            pixels = bytes_at(address + y * stride + side * right, margin)
-            plain = outer[0, side * margin : side * margin + margin]
-            squares = outer[1, side * margin : side * margin + margin]
-            for x in range(margin):
-                value = sign * np.int64(pixels[x])
-                plain[x] += value
-                squares[x] += value * np.int64(pixels[x])
-
-
-@njit(cache=True, nogil=True)
-def search(
-    address: int, stride: int, key: Key, pattern: Pattern, hint: int, limit: int
-) -> tuple[Longs, Longs, Longs, int]:
-    """Find the best positions in a frame that resembles the key frame.
-
-    Windows without their means, scaled to length 1, are points of a sphere, and a score is the
-    cosine of the angle between a window and the template. If the frame is
-    ``gain * key + offset + rest``, the angle between the same window of both is at most
-    ``asin(|rest| / (gain * |key|))``; by the triangle inequality a position whose angle in the
-    key frame exceeds the best angle by more cannot be the best, and is not computed.
-
-    Parameters
-    ----------
-    address, stride : int
-        The frame.
-    key, pattern
-        The key frame and the template.
-    hint : int
-        A position likely to be the best, y * (positions in x) + x.
-    limit : int
-        Most positions worth computing.
-
-    Returns
-    -------
-    positions, products, norms : (n,) int64
-        The best, in row-major order, and those whose score is equal but for rounding. Empty when
-        the frame is too different from the key frame.
-    computed : int
-        How many positions had to be computed.
-    """
-    channels = pattern.sums.size
-    height, row_bytes = pattern.packed.shape[0], key.pixels.shape[1]
-    steps_y, steps_x = key.angles.shape
-    margin = (steps_x - 1) * channels
-    none = np.empty(0, np.int64)
-    rows = row_sums(address, stride, row_bytes, key.masks, key.packed)
-    gain, offsets = light_change(rows, key.rows, rows.shape[1] * row_bytes // channels)
-    if not gain > 0:
-        return none, none, none, 0
-    columns = column_sums(
-        address, stride, key.pixels, margin, row_bytes - margin, steps_y - 1, height
-    )
-    strips, outside = residuals(rows, columns, key, height, gain, offsets)
-    product, norm = evaluate(
-        address, stride, rows, columns, key, pattern, np.full(1, hint, np.int64)
-    )
-    score = score_of(product[0], norm[0]) / math.sqrt(pattern.norm)
-    reach = math.acos(min(max(score, -1.0), 1.0)) + _ANGLE_ERROR
-    # What rounding may have hidden from the residuals.
-    slack = rows[channels].sum() + gain * gain * key.rows[channels].sum()
-    slack = 1e-12 * (slack + (offsets * offsets).sum() * rows.shape[1] * row_bytes)
-    widest = math.sqrt(strips.max() - outside.min() + slack) / gain
-    shortest = key.lengths.min()
-    horizon = reach + math.asin(widest / shortest) if widest < shortest else math.inf
-    candidates = np.empty(limit, np.int64)
-    count = 0
-    for y in range(steps_y):
-        for x in range(steps_x):
-            distance = key.angles[y, x] - reach
-            if key.angles[y, x] > horizon:
-                continue
-            if distance > 0:
-                rest = math.sqrt(max(strips[y] - outside[x], 0.0) + slack) / gain
-                if rest < math.sin(min(distance, math.pi / 2)) * key.lengths[y, x]:
-                    continue
-            if count == limit:
-                return none, none, none, limit
-            candidates[count] = y * steps_x + x
-            count += 1
-    candidates = candidates[:count]
-    others = candidates != hint
-    products, norms = np.full(count, product[0]), np.full(count, norm[0])
-    products[others], norms[others] = evaluate(
-        address, stride, rows, columns, key, pattern, candidates[others]
-    )
-    best = -math.inf
-    for k in range(count):
-        best = max(best, score_of(products[k], norms[k]))
-    near = np.empty(count, np.bool_)
-    for k in range(count):
-        near[k] = score_of(products[k], norms[k]) >= best - abs(best) * 1e-12
-    return candidates[near], products[near], norms[near], count
 
 
 @njit(cache=True, nogil=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,20 +10,22 @@ from numpy.typing import NDArray
 
 from apexflow.kernels import gpu as devices
 from apexflow.kernels._validate import check_array, check_image
-from apexflow.kernels.template.cpu import Pattern
-from apexflow.kernels.template.keyframe import (
-    MOST_CANDIDATES,
-    KeyFrame,
-    Scores,
-    can_be_key,
-    near_best,
+from apexflow.kernels.template.cpu import (
+    MOST_EXACT,
+    Pattern,
+    can_bound,
+    exact_products,
     prepare_pattern,
+    search,
 )
 from apexflow.kernels.template.spectrum import Spectrum
-from apexflow.kernels.template.sums import gray_plane, where, window_sums, with_dense_rows
+from apexflow.kernels.template.sums import where, window_sums, with_dense_rows
 
 if TYPE_CHECKING:
     from apexflow.kernels.template.gpu import DeviceMatcher
+
+_Scores = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Positions (y * columns + x) in row-major order, with products and norms."""
 
 MAXIMUM_SIZE = 1 << 23
 """Most values a template may have; up to here all sums of products fit 64 bits."""
@@ -117,9 +118,7 @@ class TemplateMatcher:
     Regions may be NumPy's or CuPy's, whatever the template was; on a GPU `match_all` is the
     form to use.
 
-    A matcher remembers spectra and earlier frames to be fast; results never depend on what it
-    remembers. It may be shared by threads, which then wait for each other: give each thread
-    its own.
+    A matcher keeps nothing of the regions it has seen, so that threads may share it.
     """
 
     def __init__(self, template: NDArray[np.uint8]) -> None:
@@ -135,16 +134,9 @@ class TemplateMatcher:
         self._sums = sums.ravel()
         self._area = self._template.shape[0] * self._template.shape[1]
         self._norm = self._area * int(squares.item()) - int((self._sums**2).sum())
-        self._plane: TemplateMatcher | None = None
-        if self._template.shape[2] > 1:
-            plane = gray_plane(self._template)
-            self._plane = None if plane is None else TemplateMatcher(plane)
-        self._spectra: dict[type, Spectrum] = {}
         self._pattern: Pattern | None = None
-        self._key: KeyFrame | None = None
-        self._has_many_ties = False  # in the last frame computed everywhere
+        self._spectra: dict[tuple[tuple[int, int], type], Spectrum] = {}
         self._on_devices: dict[str, DeviceMatcher] = {}
-        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[TemplateMatcher], tuple[NDArray[np.uint8]]]:
         return TemplateMatcher, (self._template,)
@@ -176,10 +168,7 @@ class TemplateMatcher:
         region = with_dense_rows(_with_channels(region))
         if self._norm == 0:
             return Match(0, 0, 0.0)
-        if self._plane is not None and (plane := gray_plane(region)) is not None:
-            return self._plane.match(plane)
-        with self._lock:
-            return self._search(region)
+        return self._search(region)
 
     def match_all(self, regions: NDArray[np.uint8]) -> Matches:
         """Find the template's best position in each of many regions.
@@ -229,47 +218,60 @@ class TemplateMatcher:
             )
 
     def _search(self, region: NDArray[np.uint8]) -> Match:
-        found = None
-        if self._key is not None and self._key.shape == region.shape:
-            found = self._key.search(region)
-        positions, products, norms = found or self._compute_everywhere(region)
-        best = _first_maximum(products, norms)
-        y, x = divmod(int(positions[best]), region.shape[1] - self._template.shape[1] + 1)
-        return Match(y, x, _score(int(products[best]), int(norms[best]), self._norm))
-
-    def _compute_everywhere(self, region: NDArray[np.uint8]) -> Scores:
-        """Return the scores at all positions that may be the best, and make a key frame."""
         sums, squares = window_sums(where(region), *self._template.shape[:2])
-        norms = self._area * squares - (sums**2).sum(2)
-        error = np.inf
-        if can_be_key(region.shape, self._template.shape):
-            dtype = np.float64 if self._has_many_ties else np.float32
-            products, error = self._spectrum(region, dtype).products(region, sums)
-            if self._pattern is None:
-                self._pattern = prepare_pattern(self._template, self._sums, self._norm)
-            self._key = KeyFrame(region, self._pattern, products + error, norms)
+        norms = self._area * squares - np.einsum("yxc,yxc->yx", sums, sums)
+        positions, products, chosen = self._bounded(region, sums, norms)
+        if not positions.size:
+            positions, products, chosen = self._everywhere(region, sums, norms)
+        best = _first_maximum(products, chosen)
+        y, x = divmod(int(positions[best]), norms.shape[1])
+        return Match(y, x, _score(int(products[best]), int(chosen[best]), self._norm))
+
+    def _bounded(
+        self, region: NDArray[np.uint8], sums: NDArray[np.int64], norms: NDArray[np.int64]
+    ) -> _Scores:
+        """Return the scores at the positions that may be the best, by bounds; none if they fail."""
+        if not can_bound(region.shape, self._template.shape):
+            nothing = np.empty(0, np.int64)
+            return nothing, nothing, nothing
+        if self._pattern is None:
+            self._pattern = prepare_pattern(self._template, self._sums, self._norm)
+        return search(where(region), sums, norms, self._pattern)
+
+    def _everywhere(
+        self, region: NDArray[np.uint8], sums: NDArray[np.int64], norms: NDArray[np.int64]
+    ) -> _Scores:
+        """Return the scores at all positions that may be the best, by DFT."""
+        if self._pattern is not None:
+            products, error = self._spectrum(region, np.float32).products(region, sums)
             near = near_best(products, error, norms)
-            self._has_many_ties = near.size > MOST_CANDIDATES
-            if not self._has_many_ties:
-                exact = self._key.products(region, sums, near)
+            if near.size <= MOST_EXACT:
+                exact = exact_products(where(region), sums, self._pattern, near)
                 if np.abs(exact - products.flat[near]).max() <= error / 4:
                     return near, exact, norms.flat[near]
-        if error > 0:
-            products, _ = self._spectrum(region, np.float64).products(region, sums)
+        products, _ = self._spectrum(region, np.float64).products(region, sums)
         return np.arange(products.size), products.ravel(), norms.ravel()
 
     def _spectrum(self, region: NDArray[np.uint8], dtype: type) -> Spectrum:
         """Return the template's spectrum for regions of this size, kept for the next."""
-        spectrum = self._spectra.get(dtype)
-        if spectrum is None or spectrum.shape != region.shape[:2]:
-            spectrum = self._spectra[dtype] = Spectrum(
-                self._template, self._sums, region.shape[:2], dtype
-            )
-        return spectrum
+        size = region.shape[:2], dtype
+        if size not in self._spectra:
+            self._spectra[size] = Spectrum(self._template, self._sums, *size)
+        return self._spectra[size]
 
 
 def _with_channels(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return image if image.ndim == 3 else image[..., None]
+
+
+def near_best(
+    products: NDArray[np.float64], error: float, norms: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the positions that may be the best if the products are wrong by ``error``."""
+    scale = 1 / np.sqrt(np.maximum(norms, 1))
+    wrong = error * (norms > 0) * scale  # the score of a flat window is 0 for certain
+    scores = products * (norms > 0) * scale
+    return np.flatnonzero(scores + wrong >= (scores - wrong).max())
 
 
 def _score(product: int, norm: int, template_norm: int) -> float:

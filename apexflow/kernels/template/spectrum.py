@@ -53,26 +53,27 @@ class Spectrum:
         # A circular correlation of the region's own size would do: no valid position wraps
         # around. A size of small prime factors is faster.
         size = cv2.getOptimalDFTSize(shape[0]), cv2.getOptimalDFTSize(shape[1])
-        self._padded = np.zeros(size, dtype)
-        self._spectrum, self._total = np.empty(size, dtype), np.empty(size, dtype)
+        self._size, self._dtype = size, dtype
         centres = self._means(sums)
         self._sums = sums + self._area * (CENTRE - centres)
-        self._spectra, norms = [], []
-        for channel, centre in enumerate(centres):
-            norms.append(self._transform(template, channel, centre))
-            self._spectra.append(self._spectrum.copy())
+        self._spectra, norms = zip(
+            *(self._transform(template, channel, c) for channel, c in enumerate(centres)),
+            strict=True,
+        )
         self._norm = float(np.linalg.norm(norms))
-        self._padded[:] = 0
 
     def _means(self, sums: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the means of the channels in a window as whole numbers, given its sums."""
         return CENTRE + np.rint(sums / self._area).astype(np.int64)
 
-    def _transform(self, image: NDArray[np.uint8], channel: int, centre: int) -> float:
-        """Compute the spectrum of one channel less a number; return the norm of that."""
-        _fill(where(image), channel, centre, self._padded)
-        self._spectrum = cv2.dft(self._padded, dst=self._spectrum)
-        return float(cv2.norm(self._padded))
+    def _transform(
+        self, image: NDArray[np.uint8], channel: int, centre: int
+    ) -> tuple[NDArray[Any], float]:
+        """Return the spectrum of one channel less a number, and the norm of that."""
+        padded = np.zeros(self._size, self._dtype)
+        _fill(where(image), channel, centre, padded)
+        norm = float(cv2.norm(padded))
+        return np.asarray(cv2.dft(padded, dst=padded)), norm
 
     def products(
         self, region: NDArray[np.uint8], sums: NDArray[np.int64]
@@ -95,14 +96,14 @@ class Spectrum:
         """
         centres = self._means(sums[0, 0])  # near the region's, which is all that matters
         norms = []
-        for channel, spectrum in enumerate(self._spectra):
-            norms.append(self._transform(region, channel, centres[channel]))
-            target = self._spectrum if channel else self._total
-            cv2.mulSpectrums(self._spectrum, spectrum, 0, c=target, conjB=True)
-            if channel:
-                cv2.add(self._total, self._spectrum, dst=self._total)
-        self._spectrum = cv2.dft(self._total, dst=self._spectrum, flags=cv2.DFT_INVERSE)
-        correlation = self._spectrum[: self._valid[0], : self._valid[1]] / float(self._total.size)
+        total = None
+        for channel, pattern in enumerate(self._spectra):
+            spectrum, norm = self._transform(region, channel, centres[channel])
+            norms.append(norm)
+            cv2.mulSpectrums(spectrum, pattern, 0, c=spectrum, conjB=True)
+            total = spectrum if total is None else cv2.add(total, spectrum, dst=total)
+        planes = cv2.dft(total, dst=total, flags=cv2.DFT_INVERSE)
+        correlation = planes[: self._valid[0], : self._valid[1]] / float(planes.size)
         correction = (sums + self._area * (CENTRE - centres)) @ self._sums
         if self._is_exact:
             return self._area * np.rint(correlation).astype(np.int64) - correction, 0.0

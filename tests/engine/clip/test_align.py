@@ -230,3 +230,53 @@ def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [line.split("|")[1:-1] for line in lines if line.startswith("| similarity")]
     assert [len(row) for row in rows] == [3, 2, 3]
     assert all(float(row[-1].split(",")[-1].split()[-1]) >= 0 for row in rows)
+
+
+def moving_patch(shift: tuple[int, int]) -> NDArray[np.uint8]:
+    """A frame of 300 x 400 in which a face of 80 x 60 at (150, 110) has moved."""
+    rng = np.random.default_rng(5)
+    frame = cv2.GaussianBlur(rng.normal(120, 200, (300, 400)), (0, 0), 4)
+    face = cv2.GaussianBlur(np.random.default_rng(6).normal(120, 400, (60, 80)), (0, 0), 3)
+    x, y = 150 + shift[0], 110 + shift[1]
+    frame[y : y + 60, x : x + 80] = face
+    return np.clip(np.rint(frame), 0, 255).astype(np.uint8)
+
+
+BOX = (150, 110, 230, 170)
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (39, -40), (41, 0), (-75, 60), (115, -105)])
+def test_a_head_is_followed_beyond_the_margin(shift: tuple[int, int]) -> None:
+    recipe = replace(RECIPE.alignment, method="integer")
+    aligner = Aligner(moving_patch((0, 0)), BOX, recipe)
+    (pose,) = aligner.find(moving_patch(shift)[None])
+    assert (pose.dx, pose.dy) == shift
+    assert pose.score > 0.999
+    # To the ends of the search: 40 px and the box's 80 px, or the frame's edges.
+    ends = (120 + shift[0], 110 + shift[1], 120 - shift[0], 120 - shift[1])
+    assert pose.distance_to_margin == min(ends)
+
+
+@pytest.mark.parametrize(("shift", "distance"), [((10, -3), 30), ((40, 0), 0), ((47, 0), 0)])
+def test_without_following_a_face_stops_at_the_margin(
+    shift: tuple[int, int], distance: float
+) -> None:
+    recipe = replace(RECIPE.alignment, method="integer", follow=0.0)
+    smooth = cv2.GaussianBlur(moving_patch((0, 0)), (0, 0), 12)
+    moved = cv2.warpAffine(
+        smooth, np.array([[1.0, 0, shift[0]], [0, 1.0, shift[1]]]), (400, 300), borderMode=2
+    )
+    (pose,) = Aligner(smooth, BOX, recipe).find(moved[None])
+    assert pose.distance_to_margin == distance
+    assert pose.dx == min(shift[0], 40)
+
+
+def test_sides_without_room_are_no_margin() -> None:
+    frame = moving_patch((0, 0))
+    whole = (0, 0, 400, 300)
+    recipe = replace(RECIPE.alignment, method="integer")
+    assert Aligner(frame, whole, recipe).find(frame[None])[0].distance_to_margin == np.inf
+    at_left = Aligner(frame, (0, 100, 80, 160), recipe).find(frame[None])[0]
+    assert at_left.distance_to_margin == 100  # up to the frame's edge
+    none = replace(recipe, method="none")
+    assert Aligner(frame, BOX, none).template_pose.distance_to_margin == np.inf
