@@ -335,6 +335,7 @@ def _spot_video(
     report: bool,
 ) -> tuple[Spotted, VideoPart | None]:
     source = open_frames(clip)
+    _refuse_short(len(source.numbers), fps, recipe)
     measured = measure_video(source, fps, recipe, _finder(detector), folder, report=told)
     spotted = Spotted(
         dataset=clip.dataset,
@@ -345,6 +346,16 @@ def _spot_video(
         motion=curves_of(measured, recipe),
     )
     return spotted, _page(spotted, source, recipe, folder) if report else None
+
+
+def _refuse_short(frames: int, fps: float, recipe: SpotRecipe) -> None:
+    """Refuse what has nothing before and behind to compare an expression with."""
+    least = 2 * recipe.micro.lag_ms / 1000
+    if frames / fps <= least:
+        raise ClipError(
+            f"{frames} frames at {fps:g}/s last {frames / fps:.2f} s; spotting compares each frame "
+            f"with those before and behind and needs more than {least:g} s"
+        )
 
 
 def _page(spotted: Spotted, source: FrameSource, recipe: SpotRecipe, folder: Path) -> VideoPart:
@@ -425,6 +436,7 @@ def _spot_clip(
 ) -> tuple[Spotted, VideoPart]:
     source = str(store.column("source")[index])
     rate = fps or _rate_of_dataset(record, source)
+    _refuse_short(len(record.frame_numbers), rate, recipe)
     crops = store.frames(record)
     motion = motion_curves(
         crops,

@@ -68,14 +68,15 @@ def test_a_folder_of_frames_needs_a_rate(truth: synthetic.LongTruth, tmp_path: P
 
     folder = tmp_path / "frames" / "s1"
     folder.mkdir(parents=True)
-    for number, image in enumerate(truth.frames(range(8)), 101):
+    for number, image in enumerate(truth.frames([0] * 30), 101):
         cv2.imwrite(str(folder / f"img{number}.png"), image)
     with pytest.raises(ApexflowError, match="s1: nobody says its frames a second; give --fps"):
         spot(folder, tmp_path / "spots.csv", detector=FixedBox(truth.box))
     found = spot(folder, tmp_path / "spots.csv", detector=FixedBox(truth.box), fps=30)
-    assert found.videos[0].motion.numbers.tolist() == list(range(101, 109))
-    assert found.videos[0].spots == ()
+    assert found.videos[0].motion.numbers.tolist() == list(range(101, 131))
     assert (tmp_path / "spots.csv").read_text() == ",".join(COLUMNS) + "\n"
+    with pytest.raises(ApexflowError, match="30 frames at 60/s last 0.50 s; .* more than 0.8 s"):
+        spot(folder, tmp_path / "spots.csv", detector=FixedBox(truth.box), fps=60)
 
 
 @pytest.mark.parametrize(

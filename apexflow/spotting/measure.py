@@ -302,8 +302,7 @@ def _go_on(
     count = len(numbers) // step
     measurer = Measurer(next(images(range(1))), face, recipe)
     if done:
-        file.seek(0)
-        records = np.frombuffer(file.read(), RECORD)
+        records = np.memmap(file.name, RECORD, "r", shape=(done,))
         template = int(records[-1]["template"])
         measurer.resume(next(images(range(template, template + 1))), records)
     lost = 0

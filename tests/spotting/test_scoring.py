@@ -52,7 +52,7 @@ def plain_matching(predicted: list[Row], truth: list[Row], iou: float) -> int:
     return sum(place(t, set()) for t in range(len(truth)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(tables(), tables(least=1), st.sampled_from([0.1, 0.3, 0.5, 0.75, 1.0]))
 def test_counts_are_those_of_a_plain_double_loop(
     predicted: list[Row], truth: list[Row], iou: float
