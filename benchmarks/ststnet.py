@@ -32,8 +32,8 @@ def main() -> None:
     dataset = af.ClipDataset.from_arrays(values, labels, subjects=subjects)
     times: dict[str, list[float]] = {"compiled": [], "layers": []}
     for _ in range(3):
-        for name, rounds in times.items():
-            rounds += epochs(dataset, given.epochs, compiled=name == "compiled")
+        for name in times:
+            times[name] += epochs(dataset, given.epochs, compiled=name == "compiled")
     for name, found in times.items():
         print(f"{name:10s} best {min(found):7.1f} ms  median {np.median(found):7.1f} ms")
     print(f"ratio {np.median(times['layers']) / np.median(times['compiled']):.2f}")
