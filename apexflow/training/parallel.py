@@ -25,10 +25,15 @@ from apexflow.training.task import FoldTask
 
 _GRACE = 5.0  # seconds
 # Before anything of ours is imported, the process must know where this one found it.
-_BEGIN = (
-    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
-    "from apexflow.training.worker import main; main()"
-)
+_BEGIN = """\
+import pickle, sys
+try:
+    sys.path[:] = pickle.load(sys.stdin.buffer)
+except EOFError:  # the run was killed at once
+    sys.exit()
+from apexflow.training.worker import main
+main()
+"""
 
 
 class Watcher(Protocol):

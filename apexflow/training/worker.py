@@ -25,6 +25,8 @@ def main() -> None:
         threading.Thread(target=_listen, args=(orders,), daemon=True).start()
         while True:
             _train(orders.get(), tasks, dataset, machine, answers)
+    except EOFError:  # the run was killed before it had said what to do
+        return
     except Exception as error:
         _answer(answers, "error", _as_told(error))
 
