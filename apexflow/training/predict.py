@@ -30,7 +30,7 @@ from apexflow.training.results import (
     read_result,
     write_csv,
 )
-from apexflow.training.run import FRAMES, find_machine
+from apexflow.training.run import SEEN, find_machine
 from apexflow.training.tables import Table
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def predict_stores(
         ]
         mean = found[0] if len(found) == 1 else np.stack(found).mean(0, dtype=np.float32)
         probabilities.update(dict(zip(indices, mean, strict=True)))
-    spoken = {i: _called(folds) for folds, indices in groups.items() for i in indices}
+    spoken = {i: _called(folds, trained) for folds, indices in groups.items() for i in indices}
     made = []
     for i, sample in enumerate(dataset.samples):
         row = probabilities[i].astype(float)
@@ -177,8 +177,10 @@ class TrainedRun:
         config.json.
     places : dict of fold to Path
         The folder of each fold's network; "final" that of all clips, where there is one.
+    people : frozenset of str
+        Whom the training has seen, tested or not.
     shown : dict of frames to person
-        Whose frames the training has seen.
+        Whose frames it has seen.
     """
 
     folder: Path
@@ -186,6 +188,7 @@ class TrainedRun:
     config: TrainConfig
     described: Mapping[str, Any]
     places: Mapping[str, Path] = field(repr=False)
+    people: frozenset[str] = field(repr=False)
     shown: Mapping[str, str] = field(repr=False)
 
     @classmethod
@@ -202,8 +205,9 @@ class TrainedRun:
         try:
             described = json.loads(path.read_text(encoding="utf-8"))
             config = TrainConfig.from_dict(described["config"])
-            path = folder / FRAMES
-            shown = dict(json.loads(path.read_text(encoding="utf-8")))
+            path = folder / SEEN
+            seen = json.loads(path.read_text(encoding="utf-8"))
+            people, shown = frozenset(seen["people"]), dict(seen["frames"])
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ApexflowError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
         # Folders are numbered in the order of the folds, which `epochs` keeps.
@@ -216,7 +220,7 @@ class TrainedRun:
         places = dict(zip(result.epochs, found, strict=True))
         if (folder / FINAL / CHECKPOINT).is_file():
             places[FINAL] = folder / FINAL
-        return cls(folder, result, config, described, places, shown)
+        return cls(folder, result, config, described, places, people, shown)
 
     def checkpoint(self, fold: str) -> Checkpoint:
         """Return a fold's network; `ApexflowError` when it is missing, damaged or another's."""
@@ -298,6 +302,11 @@ def _spoken_by(
             spoken: tuple[str, ...] = (tested[key],)
         else:
             who = run.shown.get(sample.frames, person(sample))
+            if who in run.people and who not in of_person:
+                raise ApexflowError(
+                    f"every network of {run.folder} has learnt from {who}, whom no fold tested: "
+                    f"nothing honest can be said of {'/'.join(key)}; leave that clip out"
+                )
             spoken = tuple(dict.fromkeys(of_person.get(who, strangers)))
         groups.setdefault(spoken, []).append(i)
     return groups
@@ -307,8 +316,8 @@ def _key(sample: SampleInfo) -> tuple[str, str, str]:
     return sample.dataset, sample.subject, sample.clip
 
 
-def _called(folds: tuple[str, ...]) -> str:
-    return folds[0] if len(folds) == 1 else _ALL
+def _called(folds: tuple[str, ...], run: TrainedRun) -> str:
+    return _ALL if len(folds) > 1 and folds == tuple(run.result.epochs) else " + ".join(folds)
 
 
 def _predicted(

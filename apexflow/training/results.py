@@ -25,7 +25,7 @@ _WEIGHTED = ("precision", "f1")
 _OF_CLASS = ("recall", "precision", "f1")
 _LEAK = "choosing each fold's epoch on the tested clips would have claimed"
 _DIGITS = 6
-# Fewer people, and the interval of the bootstrap is a good deal too narrow (docs/training.md).
+# Fewer people, and the interval of the bootstrap is a good deal too narrow (docs/results.md).
 _FEW_PEOPLE = 16
 
 

@@ -36,7 +36,7 @@ from apexflow.training.results import Prediction, SeedResults, TrainResult
 from apexflow.training.task import FinishedFold, FoldTask, read_finished, train_task
 
 _GOES_ON = "the folds finished so far are safe, and the same command goes on from there"
-FRAMES = "frames.json"
+SEEN = "seen.json"
 logger = logging.getLogger(__name__)
 
 _PACKAGES = ("apexflow", "numba", "numpy", "scikit-learn", "torch", "torchvision", "zarr")
@@ -231,9 +231,13 @@ class _Run:
         found = [self._finished(task) for task in seed.tasks]
         result = self._result(found, seed.config)
         result.write(seed.folder)
-        # Whose frames were learnt from: `predict` knows them again under another name.
-        shown = {one.frames: person(one) for one in self._dataset.samples if one.frames}
-        write_whole(seed.folder / FRAMES, json.dumps(shown, indent=0).encode())
+        # Who was learnt from, and whose frames: `predict` knows them again, by another name too.
+        samples = self._dataset.samples
+        seen = {
+            "people": sorted({person(one) for one in samples}),
+            "frames": {one.frames: person(one) for one in samples if one.frames},
+        }
+        write_whole(seed.folder / SEEN, json.dumps(seen, indent=0).encode())
         curves = {fold.name: one.curves for fold, one in zip(self._folds, found, strict=True)}
         draw_curves(seed.folder / "curves", curves)
         return result

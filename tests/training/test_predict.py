@@ -105,6 +105,17 @@ def probabilities(place: Path, values: torch.Tensor) -> np.ndarray:
     return torch.softmax(logits, 1)[0].numpy()
 
 
+def test_whom_every_network_has_seen_is_not_predicted(
+    run: Path, strangers: Path, tmp_path: Path
+) -> None:
+    other = copy(run, tmp_path)
+    seen = json.loads((other / "seen.json").read_text())
+    seen["people"].append("made/stranger")
+    (other / "seen.json").write_text(json.dumps(seen))
+    with pytest.raises(ApexflowError, match="has learnt from made/stranger, whom no fold tested"):
+        af.predict(other, strangers)
+
+
 def test_clips_without_a_class_are_predicted_and_not_scored(run: Path, strangers: Path) -> None:
     found = af.predict(run, strangers)
     assert len(found.predictions) == 12
