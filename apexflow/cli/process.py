@@ -142,7 +142,8 @@ def _run_parameters() -> list[click.Parameter]:
 
 def _command(reader: Reader) -> click.Command:
     def run(**values: Any) -> None:
-        if not values["quiet"]:  # what follows loads for a second or two
+        # What follows loads for a second or two; in a log an error stays one line.
+        if not values["quiet"] and sys.stderr.isatty():
             click.echo(f"reading {reader.title}", err=True)
         from apexflow.engine.run import SharedFramesError
         from apexflow.engine.run import process as run_process

@@ -303,12 +303,12 @@ def process(
         announce(f"connecting to the scheduler at {scheduler}", show=progress)
         executor = dask_scheduler(scheduler, options, modules=modules, gpus=gpus)
     elif (count := _worker_count(workers)) == 0:
-        announce("loading the face detector", show=progress)
         _gpus_here(0, gpus, gpu_decode=gpu_decode)
+        announce("loading the face detector", show=progress)
         executor = serial()
     else:
-        announce(f"starting {count} workers, loading the face detector", show=progress)
         gpus_here = _gpus_here(count, gpus, gpu_decode=gpu_decode)
+        announce(f"starting {count} workers, loading the face detector", show=progress)
         executor = local_workers(
             count, options, modules=modules, gpus=gpus_here, compile_first=compiling
         )
