@@ -154,7 +154,6 @@ A configuration file has the options' names with _ for -, and two tables:
 def train(**values: Any) -> None:
     """Train and test a model, and print the table of its scores."""
     from apexflow.training.config import TrainConfig
-    from apexflow.training.results import SeedResults
     from apexflow.training.run import train as run
 
     # As `python -m` has it: the user's own modules lie in this folder.
