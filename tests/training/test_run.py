@@ -305,7 +305,8 @@ def test_leaving_out_data_sets(tmp_path: Path) -> None:
     result = trained(tmp_path / "s.zarr", tmp_path / "out", folds="dataset", epochs=4)
     assert list(result.epochs) == ["one", "two"]
     assert list(result.by_dataset) == ["one", "two"]
-    assert [line.split()[0] for line in result.table().splitlines()[2:]] == ["Full", "one", "two"]
+    rows = [line.split()[0] for line in result.table().splitlines()[2:] if line]
+    assert rows[:3] == ["Full", "one", "two"]
 
 
 @pytest.mark.parametrize(
