@@ -23,7 +23,7 @@ TUTORIAL = Path(__file__).parent.parent / "docs" / "tutorial.ipynb"
 def test_the_tutorials_code_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In this process and on fewer frames; the notebook as it is runs under a mark of its own."""
     cells = json.loads(TUTORIAL.read_text(encoding="utf-8"))["cells"]
-    code = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "code")
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     code = code.replace("subjects=3, clips=9, frames=12", "subjects=2, clips=4, frames=4")
     code = code.replace("epochs=3", "epochs=1")
     names: dict[str, Any] = {}

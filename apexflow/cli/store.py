@@ -210,8 +210,9 @@ def _array_lines(store: Store) -> list[str]:
 
     lines = []
     columns = (f"frames/{name}" for name in ("frame_number", *FRAME_FLOAT_COLUMNS))
-    there = (path for path in columns if path in store.group or path != "frames/quality")
-    for path in sorted((*there, *store.picture_paths())):
+    for path in sorted((*columns, *store.picture_paths())):
+        if not store.has_array(path) and path == "frames/quality":
+            continue  # stores of earlier versions lack it
         try:
             array = store.array(path)
         except ApexflowError:

@@ -126,7 +126,7 @@ def _unreadable_columns(store: Store) -> Iterator[Damage]:
             yield Damage(f"clips/{name}", what, is_column=True)
     coordinates = COORDINATES if has_coordinates(store.group) else ()
     for name in ("frame_number", *FRAME_FLOAT_COLUMNS, *coordinates):
-        if name in ADDED_FLOAT_COLUMNS and f"frames/{name}" not in store.group:
+        if name in ADDED_FLOAT_COLUMNS and not store.has_array(f"frames/{name}"):
             continue
         try:
             store.array(f"frames/{name}")[:]

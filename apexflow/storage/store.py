@@ -266,7 +266,14 @@ class Store:
     def has_column(self, name: str) -> bool:
         """Whether the store has a column, or had one when it was last written."""
         digests = self._attrs_now("clips").get("column_digests", {})
-        return f"clips/{name}" in self.group or name in digests
+        return self.has_array(f"clips/{name}") or name in digests
+
+    def has_array(self, path: str) -> bool:
+        """Whether the store has an array, be it a damaged one."""
+        try:
+            return path in self.group
+        except Exception:  # whatever damaged metadata makes Zarr raise
+            return True
 
     def _made_up(self, name: str, count: int) -> NDArray[Any]:
         """Return a column that stores of earlier versions lack."""

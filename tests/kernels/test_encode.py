@@ -191,7 +191,7 @@ def test_magnitude_and_angle(height, width, seed):
     [
         (np.zeros((20, 20), np.float32), "flow must have 3 or 4 dimensions"),
         (np.zeros((20, 20, 3), np.float32), "last dimension"),
-        (np.zeros((20, 20, 2), np.float64), "flow must be float32. Got float64"),
+        (np.zeros((20, 20, 2), np.int32), "flow must be float32. Got int32"),
         (np.zeros((20, 0, 2), np.float32), "flow must not be empty"),
         (np.full((20, 20, 2), np.nan, np.float32), "flow must be finite. Got nan"),
         (np.full((2, 20, 20, 2), -np.inf, np.float32), "flow must be finite. Got -inf"),

@@ -296,7 +296,7 @@ IMAGE = np.zeros((32, 40), np.uint8)
     ("prev", "next_", "options", "message"),
     [
         (IMAGE.astype(np.int16), IMAGE, {}, "prev must be uint8 or float32. Got int16"),
-        (IMAGE, IMAGE.astype(np.float64), {}, "next must be uint8 or float32. Got float64"),
+        (IMAGE, IMAGE.astype(np.int32), {}, "next must be uint8 or float32. Got int32"),
         (IMAGE[None, None], IMAGE, {}, r"prev must have 2 or 3 dimensions. Got shape \(1, 1, 32"),
         (IMAGE[:0], IMAGE, {}, "prev must not be empty"),
         (IMAGE, IMAGE[:, :-1], {}, r"next must have the height and width of prev, \(32, 40\)"),

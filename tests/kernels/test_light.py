@@ -100,7 +100,7 @@ GRAY = np.zeros((20, 30), np.uint8)
     ("images", "options", "rule"),
     [
         ([1], {}, "images must be a NumPy array. Got list"),
-        (GRAY.astype(float), {}, "images must be uint8 or float32. Got float64"),
+        (GRAY.astype(np.int32), {}, "images must be uint8 or float32. Got int32"),
         (GRAY[0], {}, r"images must have 2 or 3 dimensions. Got shape \(30,\)"),
         (GRAY[:0], {}, "images must not be empty"),
         (np.full((4, 4), np.inf, np.float32), {}, "images must be finite. Got inf"),

@@ -265,7 +265,7 @@ GRAY = np.zeros((20, 30), np.uint8)
     [
         ((GRAY[:15], GRAY[:15]), {}, "prev must be at least 16x16 pixels"),
         ((GRAY, GRAY.T), {}, r"next must have the height and width of prev, \(20, 30\)"),
-        ((GRAY.astype(float), GRAY), {}, "prev must be uint8 or float32. Got float64"),
+        ((GRAY.astype(np.int32), GRAY), {}, "prev must be uint8 or float32. Got int32"),
         ((GRAY[None, None], GRAY), {}, "prev must have 2 or 3 dimensions"),
         ((GRAY, GRAY[:0]), {}, "next must not be empty"),
         ((np.stack([GRAY] * 2), np.stack([GRAY] * 3)), {}, "as many frames as prev, 2. Got 3"),

@@ -346,10 +346,9 @@ def test_odd_names_and_deep_folders(tmp_path: Path, small_recipe: Recipe, name: 
     deep = "/".join(f"level {i}" for i in range(20))
     folder = tmp_path / "data" / deep / name
     folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
+    image = np.random.default_rng(0).integers(0, 250, (160, 200), dtype=np.uint8)
     for i in range(3):
-        image = rng.integers(0, 255, (160, 200), dtype=np.uint8)
-        cv2.imencode(".png", image)[1].tofile(folder / f"{name[:100]}_{i}.png")
+        cv2.imencode(".png", image + np.uint8(i))[1].tofile(folder / f"{name[:100]}_{i}.png")
     clip = Clip(
         **{"dataset": "table", "subject": name, "name": name, "root": tmp_path / "data"},
         **{"source": f"{deep}/{name}", "onset": 0, "apex": 1, "offset": 2},
@@ -369,10 +368,9 @@ def test_names_that_are_paths_stay_inside(tmp_path: Path, small_recipe: Recipe) 
 
     folder = tmp_path / "data" / "clip"
     folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
+    image = np.random.default_rng(0).integers(0, 250, (160, 200), dtype=np.uint8)
     for i in range(3):
-        image = rng.integers(0, 255, (160, 200), dtype=np.uint8)
-        cv2.imencode(".png", image)[1].tofile(folder / f"{i}.png")
+        cv2.imencode(".png", image + np.uint8(i))[1].tofile(folder / f"{i}.png")
     clip = Clip(
         **{
             "dataset": "../x",
@@ -384,7 +382,8 @@ def test_names_that_are_paths_stay_inside(tmp_path: Path, small_recipe: Recipe) 
     )
     path = tmp_path / "box" / "s.zarr"
     path.parent.mkdir()
-    process(Catalog([clip]), path, recipe=small_recipe, workers=0, **QUIET)
+    summary = process(Catalog([clip]), path, recipe=small_recipe, workers=0, **QUIET)
+    assert summary.done == 1
     before = {p for p in tmp_path.rglob("*") if not p.is_relative_to(tmp_path / "box")}
     for export in (export_maps, export_normalized):
         with suppress(ApexflowError):

@@ -302,7 +302,7 @@ def test_arrays_of_both_kinds_are_refused(on_shim: OnShim) -> None:
     ("prev", "next_", "options", "rule"),
     [
         (GRAY, GRAY.T, {}, r"next must have the height and width of prev, \(20, 30\)"),
-        (GRAY.astype(float), GRAY, {}, "prev must be uint8 or float32. Got float64"),
+        (GRAY.astype(np.int32), GRAY, {}, "prev must be uint8 or float32. Got int32"),
         (np.full((20, 30), np.nan, np.float32), GRAY, {}, "prev must be finite. Got nan"),
         (GRAY, np.full((20, 30), -1e7, np.float32), {}, r"next must lie within \+-1e\+06"),
         (GRAY, GRAY, {"alpha": 0}, "alpha must be at least 0.001"),
