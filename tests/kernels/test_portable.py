@@ -57,6 +57,7 @@ def test_a_plain_cpu_and_two_first_starts_at_once(tmp_path):
         assert_same_answers(result)
 
 
+@pytest.mark.slow
 def test_a_cpu_with_avx2_alone(tmp_path):
     if not binding.get_host_cpu_features().get("avx2", False):
         pytest.skip("this CPU has no AVX2")
