@@ -42,27 +42,6 @@ def where(image: NDArray[np.uint8]) -> Where:
     return image.ctypes.data, image.strides[0], *image.shape
 
 
-def gray_plane(image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """Return the one channel, (H, W, 1), of an (H, W, 3) image whose channels are all equal."""
-    plane = np.empty(image.shape[:2], np.uint8)
-    return plane[..., None] if _take_plane(where(image), plane) else None
-
-
-@njit(cache=True, nogil=True)
-def _take_plane(image: Where, plane: NDArray[np.uint8]) -> bool:
-    address, stride, height, width, _ = image
-    for y in range(height):
-        row, out = bytes_at(address + y * stride, 3 * width), plane[y]
-        different = np.uint8(0)
-        for x in range(width):
-            value = row[3 * x]
-            different |= (value ^ row[3 * x + 1]) | (value ^ row[3 * x + 2])
-            out[x] = value
-        if different:
-            return False
-    return True
-
-
 @njit(cache=True, nogil=True)
 def window_sums(
     image: Where, window_height: int, window_width: int
