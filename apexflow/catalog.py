@@ -13,6 +13,9 @@ from apexflow.errors import ApexflowError, ClipError
 from apexflow.marks import Exclusions, excluded
 from apexflow.names import find_clip
 
+UNREAD_SUBJECT = "?"
+"""The subject of a row whose subject or clip cannot be read."""
+
 # Data sets that show the same people under the same subject numbers, by what their names begin
 # with: SMIC's HS, VIS, NIR, HS-E, VIS-E and NIR-E are recordings of the same 16 people; SAMM and
 # CAS(ME)² have their clips cut out of their long videos.
@@ -76,6 +79,10 @@ class Clip:
         What was corrected in the annotation, each with old value, new value and source.
     extra : tuple of (str, str)
         Further annotation columns, kept as text.
+    problems : tuple of (field, what is wrong)
+        What cannot be read of the annotation. Such a clip is never processed: a run records it
+        as failed, an audit reports it. A row whose subject or clip cannot be read is a clip
+        "row 5" of the subject "?".
     """
 
     dataset: str
@@ -95,6 +102,7 @@ class Clip:
     corrections: tuple[str, ...] = ()
     extra: tuple[tuple[str, str], ...] = ()
     person: str = ""
+    problems: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.person or isinstance(self.person, _Derived):
@@ -104,6 +112,12 @@ class Clip:
     def key(self) -> tuple[str, str, str]:
         """(data set, subject, name): what a store knows the clip by."""
         return self.dataset, self.subject, self.name
+
+    @property
+    def problem(self) -> str:
+        """Why the clip cannot be used, with the annotation's file and row; empty of a sound one."""
+        told = ". ".join(dict.fromkeys(what for _, what in self.problems))
+        return f"{self.origin}: {told}" if told and self.origin else told
 
     @property
     def path(self) -> Path:
@@ -167,8 +181,9 @@ class Catalog(Sequence[Clip]):
 
     @property
     def subjects(self) -> tuple[tuple[str, str], ...]:
-        """Each (data set, subject) once, in order of appearance."""
-        return tuple(dict.fromkeys((clip.dataset, clip.subject) for clip in self.clips))
+        """Each (data set, subject) once, in order of appearance, without `UNREAD_SUBJECT`."""
+        known = (clip for clip in self.clips if clip.subject != UNREAD_SUBJECT)
+        return tuple(dict.fromkeys((clip.dataset, clip.subject) for clip in known))
 
     def select(self, keep: Callable[[Clip], bool]) -> Catalog:
         """Return the catalog of the clips for which ``keep(clip)`` is true."""
@@ -184,8 +199,11 @@ class Catalog(Sequence[Clip]):
 
     def __str__(self) -> str:
         head = f"{len(self)} clips of {len(self.subjects)} subjects"
+        unusable = sum(bool(clip.problems) for clip in self.clips)
+        head += f", {unusable} of them cannot be read" if unusable else ""
         lines = [
-            f"  {clip}  onset {clip.onset} apex {clip.apex} offset {clip.offset}  {clip.emotion}"
+            f"  {clip}  onset {clip.onset} apex {clip.apex} offset {clip.offset}  "
+            f"{clip.problem or clip.emotion}"
             for clip in self.clips[:_SHOWN_CLIPS]
         ]
         more = len(self) - len(lines)
@@ -251,8 +269,8 @@ _EXTRA = "extra:"
 _NUMBERS = ("onset", "apex", "offset", "label")
 _RENAMED = {"name": "clip", "source": "path"}
 _COLUMNS = tuple(_RENAMED.get(f.name, f.name) for f in fields(Clip) if f.name != "extra")
-# Catalogs of earlier versions have no column for the person.
-_NEEDED = tuple(name for name in _COLUMNS if name != "person")
+# Catalogs of earlier versions lack these.
+_NEEDED = tuple(name for name in _COLUMNS if name not in {"person", "problems"})
 
 
 def _html(value: object) -> str:
@@ -267,7 +285,18 @@ def _cells(clip: Clip) -> list[str]:
 def _cell(value: object) -> str:
     if value is None or isinstance(value, _Derived):  # derived again when it is read
         return ""
-    return "\n".join(value) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return "\n".join(item if isinstance(item, str) else ": ".join(item) for item in value)
+    return str(value)
+
+
+def _lines(cell: str | None) -> list[str]:
+    return cell.split("\n") if cell else []
+
+
+def _problem(line: str) -> tuple[str, str]:
+    name, _, what = line.partition(": ")
+    return name, what
 
 
 def _clip_from_row(row: dict[str, str]) -> Clip:
@@ -288,7 +317,8 @@ def _clip_from_row(row: dict[str, str]) -> Clip:
         action_units=row["action_units"],
         origin=row["origin"],
         person=row.get("person") or "",
-        corrections=tuple(row["corrections"].split("\n")) if row["corrections"] else (),
+        corrections=tuple(_lines(row["corrections"])),
+        problems=tuple(map(_problem, _lines(row.get("problems")))),
         extra=tuple(
             (name.removeprefix(_EXTRA), value)
             for name, value in row.items()

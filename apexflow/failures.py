@@ -12,6 +12,8 @@ _PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\S+\.\w{2,4}\b|\d[\d.
 _AUDIT = "apexflow audit NAME ROOT"
 # What a reason contains: what mends it. The first that fits counts.
 _REMEDIES: Mapping[str, str] = {
+    "the cell": "correct the table, and give the same process command again",
+    "delete one of": "correct the table, and give the same process command again",
     "correct the annotation": (
         f"{_AUDIT} --write-corrections corrections.csv, confirm them, then process again with "
         "--corrections corrections.csv"

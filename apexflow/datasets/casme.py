@@ -15,7 +15,7 @@ from apexflow.catalog import Catalog, Clip
 from apexflow.datasets.folders import Tree, join, subject_number
 from apexflow.datasets.names import alike
 from apexflow.datasets.notes import Note, take_note
-from apexflow.datasets.reader import ApexChoice, Reader, clip_of_row, finish, place
+from apexflow.datasets.reader import ApexChoice, Reader, clip_of_row, clips_of_rows, finish, place
 from apexflow.datasets.tables import Column, Row, read_rows
 
 if TYPE_CHECKING:
@@ -78,17 +78,22 @@ def casme_rows(root: str | Path | None, annotations: str | Path | None = None) -
     """Return a clip for every row of the table."""
     where = place(root, annotations, _NAMES, CASME.title, "sub01/EP01_12")
     folders = _clip_folders(where.tree) if where.tree else {}
-    return [_clip(row, where.tree, folders) for row in read_rows(where.table, _COLUMNS)]
+    return clips_of_rows(
+        read_rows(where.table, _COLUMNS, keep_problems=True),
+        lambda row: [_clip(row, where.tree, folders)],
+        dataset=CASME.name,
+        title=CASME.title,
+    )
 
 
 def _clip(row: Row, tree: Tree | None, folders: dict[tuple[int, str], list[str]]) -> Clip:
     text = row.identifier("subject")
     number = subject_number(text)
     if number is None:
-        raise row.error(f"subject must be a number like 01, got {text!r}")
+        raise row.error(f"subject must be a number like 01, got {text!r}", "subject")
     name = row.identifier("clip")
     if _CLIP.match(name) is None:
-        raise row.error(f"clip must be named like EP01_12, got {name!r}: is this CASME's table?")
+        raise row.error(f"clip must be named like EP01_12, got {name!r}", "clip")
     found = folders.get((number, alike(name)), [])
     expected = join(f"sub{number:02d}", name)
     if tree and len(found) > 1:

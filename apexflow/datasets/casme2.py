@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING
 from apexflow.catalog import Catalog, Clip
 from apexflow.datasets.folders import Tree, join, subject_number
 from apexflow.datasets.frame_names import is_image
-from apexflow.datasets.reader import ApexChoice, Option, Reader, clip_of_row, finish, place
-from apexflow.datasets.tables import Column, Row, read_rows
-from apexflow.errors import ApexflowError
+from apexflow.datasets.notes import Note, take_note
+from apexflow.datasets.reader import (
+    ApexChoice,
+    Option,
+    Reader,
+    clip_of_row,
+    clips_of_rows,
+    finish,
+    place,
+)
+from apexflow.datasets.tables import Column, Row, RowError, read_rows
 
 if TYPE_CHECKING:
     from apexflow.datasets.corrections import CorrectionSource
@@ -98,7 +106,12 @@ def casme2_rows(
 ) -> list[Clip]:
     """Return a clip for every row of the table."""
     where = place(root, annotations, _NAMES, CASME2.title, "sub01/EP02_01f/img46.jpg")
-    clips = [_clip(row, where.tree) for row in read_rows(where.table, _COLUMNS)]
+    clips = clips_of_rows(
+        read_rows(where.table, _COLUMNS, keep_problems=True),
+        lambda row: [_clip(row, where.tree)],
+        dataset=CASME2.name,
+        title=CASME2.title,
+    )
     if objective_classes is None:
         return clips
     classes = _objective_classes(Path(objective_classes))
@@ -114,9 +127,7 @@ def _clip(row: Row, tree: Tree | None) -> Clip:
     subject = _subject(row)
     name = row.identifier("clip")
     if _CLIP.match(name) is None:
-        raise row.error(
-            f"clip must be named like EP02_01f, got {name!r}: is this CASME II's table?"
-        )
+        raise row.error(f"clip must be named like EP02_01f, got {name!r}", "clip")
     clip = clip_of_row(
         row,
         tree,
@@ -132,7 +143,7 @@ def _subject(row: Row) -> str:
     text = row.identifier("subject")
     number = subject_number(text)
     if number is None:
-        raise row.error(f"subject must be a number like 01, got {text!r}")
+        raise row.error(f"subject must be a number like 01, got {text!r}", "subject")
     return f"{number:02d}"
 
 
@@ -177,13 +188,23 @@ def _named_frames(folder: Path) -> set[str]:
 
 
 def _objective_classes(path: Path) -> dict[tuple[str, str], str]:
+    """Return the classes of (subject, clip); what cannot be read of them costs nothing else."""
     classes: dict[tuple[str, str], str] = {}
-    for row in read_rows(path, _CLASS_COLUMNS):
-        key = _subject(row), row.identifier("clip")
-        value = row.text("objective_class")
-        if classes.setdefault(key, value) != value:
-            raise ApexflowError(f"{row.origin}: {'/'.join(key)} has two objective classes")
-    return classes
+    errors = []
+    for row in read_rows(path, _CLASS_COLUMNS, keep_problems=True):
+        try:
+            row.refuse_problems()
+            key = _subject(row), row.identifier("clip")
+            value = row.text("objective_class")
+            if classes.setdefault(key, value) != value:
+                classes[key] = ""
+                raise row.error(f"{'/'.join(key)} has two objective classes, and so none")
+        except RowError as error:
+            errors.append(error)
+            take_note(Note("warning", "helper-column", row.origin, error.text))
+    if errors and not any(classes.values()):
+        raise errors[0]
+    return {key: value for key, value in classes.items() if value}
 
 
 CASME2 = Reader(

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Literal
 
 from apexflow.catalog import Catalog, Clip, person_of
 from apexflow.datasets.folders import Tree, join, subject_number
-from apexflow.datasets.reader import ApexChoice, Option, Reader, clip_of_row, finish, place
+from apexflow.datasets.reader import (
+    ApexChoice,
+    Option,
+    Reader,
+    clip_of_row,
+    clips_of_rows,
+    finish,
+    place,
+)
 from apexflow.datasets.tables import Column, Row, read_rows
 from apexflow.errors import ApexflowError
 
@@ -46,6 +54,7 @@ _COLUMNS = {
         Column("emotion", ("emotion",), required=False),
     ),
 }
+_PART_C = "casme3c"
 _LAYOUT = """\
 Part A: ROOT/spNO.1/b/color/175.jpg, with cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx:
 Subject, Filename, Onset, Apex, Offset, AU, Objective class, emotion.
@@ -100,8 +109,13 @@ def casme3_rows(
         raise ApexflowError(f"part must be 'A' or 'C'. Got {part!r}.")
     expected = "spNO.1/b/color/175.jpg" if part == "A" else "01/a/color/175.jpg"
     where = place(root, annotations, _NAMES[part], f"{CASME3.title} part {part}", expected)
-    rows = read_rows(where.table, _COLUMNS[part])
-    return [(_clip_a if part == "A" else _clip_c)(row, where.tree) for row in rows]
+    clip_of = _clip_a if part == "A" else _clip_c
+    return clips_of_rows(
+        read_rows(where.table, _COLUMNS[part], keep_problems=True),
+        lambda row: [clip_of(row, where.tree)],
+        dataset=CASME3.name if part == "A" else _PART_C,
+        title=f"{CASME3.title} part {part}",
+    )
 
 
 def _clip_a(row: Row, tree: Tree | None) -> Clip:
@@ -128,7 +142,7 @@ def _clip_c(row: Row, tree: Tree | None) -> Clip:
         found = tree.child(folder, lambda _: True, "a") if folder else None
         source = _color(tree, found) if found else join(base, source)
     count = row.identifier("clip") if row.text("clip") else "a"
-    clip = _clip(row, tree, f"{CASME3.name}c", subject, count, source)
+    clip = _clip(row, tree, _PART_C, subject, count, source)
     # Whether a number is one person in both parts, nothing published says. Taken for one, nobody
     # is on both sides of a fold.
     return replace(clip, person=str(person_of(CASME3.name, f"spNO.{number}")))
@@ -151,7 +165,7 @@ def _number(row: Row) -> int:
     text = row.identifier("subject")
     number = subject_number(text)
     if number is None:
-        raise row.error(f"subject must be like spNO.1 or 01, got {text!r}")
+        raise row.error(f"subject must be like spNO.1 or 01, got {text!r}", "subject")
     return number
 
 

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Literal
 from apexflow.catalog import Catalog, Clip
 from apexflow.datasets.emotions import canonical_emotion
 from apexflow.datasets.folders import Tree, join, subject_number
-from apexflow.datasets.reader import ApexChoice, Option, Reader, finish, place, with_choices
+from apexflow.datasets.reader import (
+    ApexChoice,
+    Option,
+    Reader,
+    clips_of_rows,
+    finish,
+    key_frames,
+    place,
+    with_choices,
+)
 from apexflow.datasets.tables import Row, read_bare_rows, sheet_rows
 from apexflow.errors import ApexflowError
 
@@ -92,8 +101,14 @@ def casme_sq_rows(
         raise ApexflowError(f"expressions must be 'all', 'micro' or 'macro'. Got {expressions!r}.")
     where = place(root, annotations, _NAMES, CASME_SQ.title, "rawpic/s15/15_0101…/img1.jpg")
     rows = read_bare_rows(where.table, _COLUMNS, required=8)
+    _refuse_header(rows[0])
     folders = _Folders.read(where.tree, where.table)
-    clips = [_clip(row, folders) for row in rows]
+    clips = clips_of_rows(
+        rows,
+        lambda row: [_clip(row, folders)],
+        dataset=CASME_SQ.name,
+        title=CASME_SQ.title,
+    )
     seen = Counter((clip.subject, clip.name) for clip in clips)
     named = [
         replace(clip, name=f"{clip.name}_{clip.onset}")
@@ -101,27 +116,37 @@ def casme_sq_rows(
         else clip
         for clip in clips
     ]
-    return [c for c in named if expressions == "all" or expressions in dict(c.extra)["expression"]]
+    kept = "" if expressions == "all" else expressions
+    return [c for c in named if dict(c.extra).get("expression", kept).startswith(kept)]
+
+
+def _refuse_header(first: Row) -> None:
+    """Refuse a table that names its columns: they may stand in another order."""
+    numbers = ("subject", "onset", "apex", "offset")
+    if not any(subject_number(first.text(name)) is not None for name in numbers):
+        raise first.error(
+            f"subject must be a number, got {first.text('subject')!r}; the table has no header, "
+            f"its columns are {', '.join(_COLUMNS)}"
+        )
 
 
 def _clip(row: Row, folders: _Folders) -> Clip:
     number = subject_number(row.identifier("subject"))
     if number is None:
-        raise row.error(f"subject must be a number, got {row.text('subject')!r}")
+        raise row.error(f"subject must be a number, got {row.text('subject')!r}", "subject")
     name = row.identifier("clip")
     expression = row.text("expression").casefold()
     # Without a header this column is what tells that none is missing or shifted.
     if not expression.startswith(("micro", "macro")):
-        raise row.error(f"the eighth column must say macro or micro, got {expression!r}")
+        raise row.error(f"must say macro or micro, got {expression!r}", "expression")
+    frames = key_frames(row, offset_known=False)
     clip = Clip(
         dataset=CASME_SQ.name,
         subject=f"{number:02d}",
         name=name,
         root=folders.root,
         source=folders.source(number, name),
-        onset=row.frame("onset"),
-        apex=row.frame("apex", optional=True),
-        offset=row.frame("offset", optional=True) or None,
+        **frames | {"offset": frames["offset"] or None},
         emotion=canonical_emotion(row.text("emotion")),
         emotion_text=row.text("emotion"),
         action_units=row.text("action_units"),

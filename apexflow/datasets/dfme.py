@@ -13,7 +13,7 @@ from apexflow.catalog import Catalog, Clip
 from apexflow.datasets.emotions import canonical_emotion
 from apexflow.datasets.folders import Tree, join, subject_number
 from apexflow.datasets.names import alike
-from apexflow.datasets.reader import ApexChoice, Reader, clip_of_row, finish, place
+from apexflow.datasets.reader import ApexChoice, Reader, clip_of_row, clips_of_rows, finish, place
 from apexflow.datasets.tables import Column, Row, read_rows, whole_number
 
 if TYPE_CHECKING:
@@ -77,19 +77,22 @@ def read_dfme(
 def dfme_rows(root: str | Path | None, annotations: str | Path | None = None) -> list[Clip]:
     """Return a clip for every row of the table."""
     where = place(root, annotations, _NAMES, DFME.title, "sub0003/sub0003_01")
-    return [_clip(row, where.tree) for row in read_rows(where.table, _COLUMNS)]
+    return clips_of_rows(
+        read_rows(where.table, _COLUMNS, keep_problems=True),
+        lambda row: [_clip(row, where.tree)],
+        dataset=DFME.name,
+        title=DFME.title,
+    )
 
 
 def _clip(row: Row, tree: Tree | None) -> Clip:
     text = row.identifier("subject")
     number = subject_number(text)
     if number is None:
-        raise row.error(f"subject must be like sub0003, got {text!r}")
+        raise row.error(f"subject must be like sub0003, got {text!r}", "subject")
     subject, name = f"sub{number:04d}", row.identifier("clip")
     if subject_number(name.rpartition("_")[0]) != number:
-        raise row.error(
-            f"clip {name!r} is not named after subject {subject}: is this DFME's table?"
-        )
+        raise row.error(f"clip {name!r} is not named after subject {subject}", "clip")
     clip = clip_of_row(
         row,
         tree,

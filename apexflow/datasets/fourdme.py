@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from apexflow.catalog import Catalog, Clip
 from apexflow.datasets.folders import Tree, join, subject_number
-from apexflow.datasets.reader import ApexChoice, Reader, clip_of_row, finish, place
+from apexflow.datasets.reader import ApexChoice, Reader, clip_of_row, clips_of_rows, finish, place
 from apexflow.datasets.tables import Column, Row, read_rows
 
 if TYPE_CHECKING:
@@ -67,7 +67,12 @@ def read_4dme(
 def fourdme_rows(root: str | Path | None, annotations: str | Path | None = None) -> list[Clip]:
     """Return a clip for every row of the table."""
     where = place(root, annotations, _NAMES, FOURDME.title, "the folders that fold_name names")
-    return [_clip(row, where.tree) for row in read_rows(where.table, _COLUMNS)]
+    return clips_of_rows(
+        read_rows(where.table, _COLUMNS, keep_problems=True),
+        lambda row: [_clip(row, where.tree)],
+        dataset=FOURDME.name,
+        title=FOURDME.title,
+    )
 
 
 def _clip(row: Row, tree: Tree | None) -> Clip:

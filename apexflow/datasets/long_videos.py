@@ -14,8 +14,16 @@ from apexflow.datasets.emotions import canonical_emotion
 from apexflow.datasets.folders import Tree, join, subject_number
 from apexflow.datasets.names import alike
 from apexflow.datasets.notes import Note, take_note
-from apexflow.datasets.reader import Reader, finish, place, with_choices
-from apexflow.datasets.tables import Column, Row, read_rows, whole_number
+from apexflow.datasets.reader import (
+    Reader,
+    finish,
+    place,
+    refuse_unread_column,
+    unread_clip,
+    with_choices,
+)
+from apexflow.datasets.tables import Column, Row, RowError, read_rows, whole_number
+from apexflow.errors import ApexflowError
 
 Kind = Literal["micro", "macro"]
 
@@ -82,6 +90,9 @@ class LongVideo:
         return self.clip.name
 
 
+_Rows = tuple[tuple[LongVideo, ...], list[Clip]]  # videos, and rows that cannot be read
+
+
 def read_samm_long(
     root: str | Path | None, annotations: str | Path | None = None
 ) -> tuple[LongVideo, ...]:
@@ -104,12 +115,24 @@ def read_samm_long(
     Raises
     ------
     ApexflowError
-        The root or the table cannot be used.
+        The root or the table cannot be used, or a row of it cannot be read: with an expression
+        missing, no score would be right.
     """
+    return _complete(_samm_videos(root, annotations))
+
+
+def _samm_videos(root: str | Path | None, annotations: str | Path | None) -> _Rows:
     where = place(root, annotations, _SAMM_NAMES, "SAMM Long Videos", "006_1")
-    rows = read_rows(where.table, _SAMM_COLUMNS)
-    found = [(_samm_video(row), _samm_interval(row)) for row in rows]
-    return tuple(
+    found, unread = [], []
+    for row in read_rows(where.table, _SAMM_COLUMNS, keep_problems=True):
+        try:
+            row.refuse_problems()
+            found.append((_samm_video(row), _samm_interval(row)))
+        except RowError as error:
+            unread.append(unread_clip(row, error, "samm-long"))
+    if not found:
+        refuse_unread_column(unread, "SAMM Long Videos")
+    videos = tuple(
         LongVideo(
             clip=_whole(
                 "samm-long", f"{number:03d}", name, _samm_source(where.tree, name), where.tree
@@ -119,6 +142,7 @@ def read_samm_long(
         )
         for (number, name), intervals in _by_video(found)
     )
+    return videos, unread
 
 
 def read_casme_sq_long(
@@ -142,17 +166,24 @@ def read_casme_sq_long(
     Raises
     ------
     ApexflowError
-        The root or the table cannot be used.
+        The root or the table cannot be used, or a row of it cannot be read: with an expression
+        missing, no score would be right.
     """
+    return _complete(_casme_videos(root, annotations))
+
+
+def _casme_videos(root: str | Path | None, annotations: str | Path | None) -> _Rows:
     from apexflow.datasets.casme_sq import casme_sq_rows
 
     clips = casme_sq_rows(root, annotations)
     names = video_names(root, annotations)
     groups: dict[tuple[str, str], list[Clip]] = {}
     for clip in clips:
+        if clip.problems:
+            continue
         video = clip.name.partition("_")[0]
         groups.setdefault((clip.subject, names.get((clip.subject, video), video)), []).append(clip)
-    return tuple(
+    videos = tuple(
         LongVideo(
             clip=Clip(
                 dataset="casme_sq-long",
@@ -168,6 +199,15 @@ def read_casme_sq_long(
         )
         for (subject, name), found in groups.items()
     )
+    return videos, [replace(c, dataset="casme_sq-long") for c in clips if c.problems]
+
+
+def _complete(rows: _Rows) -> tuple[LongVideo, ...]:
+    """Return the videos; refuse a table of which a row cannot be read."""
+    videos, unread = rows
+    if unread:
+        raise ApexflowError(unread[0].problem)
+    return videos
 
 
 def _casme_interval(clip: Clip) -> Interval:
@@ -199,17 +239,17 @@ def _samm_video(row: Row) -> tuple[int, str]:
     name = row.identifier("clip")
     parts = name.split("_")
     if number is None or len(parts) != 3 or subject_number(parts[0]) != number:
-        raise row.error(f"clip must be named like 006_1_2, after its subject, got {name!r}")
+        raise row.error(f"clip must be named like 006_1_2, after its subject, got {name!r}", "clip")
     return number, f"{number:03d}_{parts[1]}"
 
 
 def _samm_interval(row: Row) -> Interval:
     kind = row.text("kind").casefold()
     if not kind.startswith(("micro", "macro")):
-        raise row.error(f"type must say Macro or Micro, got {row.text('kind')!r}")
+        raise row.error(f"type must say Macro or Micro, got {row.text('kind')!r}", "kind")
     onset = _rounded(row, "onset")
     if onset is None:
-        raise row.error("the onset is unknown; fill in the cell, or delete the row")
+        raise row.error("the onset is unknown; fill in the cell, or delete the row", "onset")
     return Interval(
         onset=onset,
         apex=_rounded(row, "apex"),
@@ -234,7 +274,7 @@ def _rounded(row: Row, name: str) -> int | None:
     except ValueError:
         value = -1.0
     if not 0 <= value < 1e12:
-        raise row.error(f"{name} must be a frame number, got {text!r}")
+        raise row.error(f"{name} must be a frame number, got {text!r}", name)
     take_note(Note("note", "frame-fraction", row.origin, f"{name} {text} is read as {value:.0f}"))
     return round(value)
 
@@ -272,12 +312,13 @@ def _whole(dataset: str, subject: str, name: str, source: str, tree: Tree | None
 
 
 def _interval_clips(
-    read: Callable[..., tuple[LongVideo, ...]],
+    read: Callable[..., _Rows],
     root: str | Path | None,
     annotations: str | Path | None = None,
 ) -> list[Clip]:
     """Return each annotated expression as a clip of its video, as an audit looks at it."""
-    return [
+    videos, unread = read(root, annotations)
+    return unread + [
         replace(
             video.clip,
             name=f"{video.name}_{found.onset}-{found.offset}",
@@ -291,13 +332,13 @@ def _interval_clips(
             origin=found.origin,
             extra=(*video.clip.extra, ("expression", found.kind)),
         )
-        for video in read(root, annotations)
+        for video in videos
         for found in video.intervals
     ]
 
 
 def _interval_catalog(
-    read: Callable[..., tuple[LongVideo, ...]],
+    read: Callable[..., _Rows],
     root: str | Path | None,
     annotations: str | Path | None = None,
     **options: Any,
@@ -311,7 +352,7 @@ def _long_reader(
     layout: str,
     names: tuple[str, ...],
     published: tuple[int, int],
-    read: Callable[..., tuple[LongVideo, ...]],
+    read: Callable[..., _Rows],
 ) -> Reader:
     return Reader(
         name=name,
@@ -333,7 +374,7 @@ ROOT/006_1/…, a folder of frames or a video, with SAMMLV_gt.xlsx: Subject, Fil
 Offset, Type. Each row is an expression, audited as a clip of its video.""",
     _SAMM_NAMES,
     (502, 30),
-    read_samm_long,
+    _samm_videos,
 )
 CASME_SQ_LONG = _long_reader(
     "casme_sq-long",
@@ -343,5 +384,5 @@ ROOT/rawpic/s15/15_0401girlcrashing/img557.jpg, with CAS(ME)^2code_final.xlsx or
 Each row is an expression, audited as a clip of its video.""",
     CASME_SQ.annotations,
     (357, 22),
-    read_casme_sq_long,
+    _casme_videos,
 )

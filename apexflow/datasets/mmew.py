@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from apexflow.catalog import Catalog, Clip
 from apexflow.datasets.folders import Tree, join, subject_number
 from apexflow.datasets.names import alike
-from apexflow.datasets.reader import ApexChoice, Reader, clip_of_row, finish, place
+from apexflow.datasets.reader import ApexChoice, Reader, clip_of_row, clips_of_rows, finish, place
 from apexflow.datasets.tables import Column, Row, read_rows
 
 if TYPE_CHECKING:
@@ -69,17 +69,22 @@ def mmew_rows(root: str | Path | None, annotations: str | Path | None = None) ->
     """Return a clip for every row of the table."""
     where = place(root, annotations, _NAMES, MMEW.title, "Micro_Expression/happiness/S03-01-002")
     sources = _clip_folders(where.tree) if where.tree else {}
-    return [_clip(row, where.tree, sources) for row in read_rows(where.table, _COLUMNS)]
+    return clips_of_rows(
+        read_rows(where.table, _COLUMNS, keep_problems=True),
+        lambda row: [_clip(row, where.tree, sources)],
+        dataset=MMEW.name,
+        title=MMEW.title,
+    )
 
 
 def _clip(row: Row, tree: Tree | None, sources: dict[str, list[str]]) -> Clip:
     number = subject_number(row.identifier("subject"))
     if number is None:
-        raise row.error(f"subject must be a number, got {row.text('subject')!r}")
+        raise row.error(f"subject must be a number, got {row.text('subject')!r}", "subject")
     name = row.identifier("clip")
     match = _CLIP.fullmatch(name)
     if match is None or int(match[1]) != number:
-        raise row.error(f"clip must be named like S{number:02d}-01-002, got {name!r}")
+        raise row.error(f"clip must be named like S{number:02d}-01-002, got {name!r}", "clip")
     emotion = row.identifier("emotion")  # a folder's name, too
     found = sources.get(alike(name), [])
     expected = join("Micro_Expression", emotion, name)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from apexflow.catalog import Catalog, Clip
+from apexflow.catalog import UNREAD_SUBJECT, Catalog, Clip
 from apexflow.datasets.emotions import canonical_emotion
 from apexflow.datasets.folders import Tree, find_annotations
 from apexflow.datasets.names import AMBIGUOUS
-from apexflow.datasets.tables import Row
+from apexflow.datasets.notes import Note, take_note
+from apexflow.datasets.tables import Row, RowError
 from apexflow.errors import ApexflowError
 
 if TYPE_CHECKING:
     from apexflow.datasets.corrections import CorrectionSource
+
+CLIP_KEY, CLIP_PATH = "key", "path"
+"""The fields of two problems: another row of the same clip, and a path out of the folder."""
 
 ApexChoice = Literal["annotated", "middle", "difference", "flow"]
 
@@ -122,6 +126,66 @@ def place(
     return Place(tree, table)
 
 
+def clips_of_rows(
+    rows: Iterable[Row], clips_of: Callable[[Row], Iterable[Clip]], *, dataset: str, title: str
+) -> list[Clip]:
+    """Return the clips of each row; one that cannot be read is a clip with problems.
+
+    ``clips_of`` raises `RowError` for a row whose subject or clip cannot be read, and gives
+    clips their ``problems`` where other columns cannot (`key_frames`).
+
+    Raises `ApexflowError` where one column can be read in no row: then the table is another.
+    """
+    clips: list[Clip] = []
+    for row in rows:
+        try:
+            clips += clips_of(row)
+        except RowError as error:
+            clips.append(unread_clip(row, error, dataset))
+    refuse_unread_column(clips, title)
+    return clips
+
+
+def unread_clip(row: Row, error: RowError, dataset: str) -> Clip:
+    """Return the clip of a row whose subject or clip cannot be read."""
+    problems = {**row.problems, error.column: error.text}
+    return Clip(
+        dataset=dataset,
+        subject=UNREAD_SUBJECT,
+        name=f"row {row.number}",
+        origin=row.origin,
+        problems=tuple(problems.items()),
+    )
+
+
+def refuse_unread_column(clips: Sequence[Clip], title: str) -> None:
+    """Refuse a table in which one column can be read in no row."""
+    columns = [dict(clip.problems) for clip in clips]
+    common = set(columns[0]).intersection(*columns) if columns else set()
+    if common:
+        told = next(what for column, what in clips[0].problems if column in common)
+        rows = f"; so are all {len(clips)} rows: is this {title}'s table?" if clips[1:] else ""
+        raise ApexflowError(f"{clips[0].origin}: {told}{rows}")
+
+
+def key_frames(row: Row, *, onset_known: bool = True, offset_known: bool = True) -> dict[str, Any]:
+    """Return onset, apex, offset and problems of a row, as `Clip` takes them.
+
+    A cell that is no frame number is one of the ``problems``, and so is an unknown onset or
+    offset that must be known.
+    """
+    found: dict[str, int | None] = {}
+    problems = dict(row.problems)
+    optional = {"onset": not onset_known, "apex": True, "offset": not offset_known}
+    for name, may_be_unknown in optional.items():
+        try:
+            found[name] = row.frame(name, optional=may_be_unknown)
+        except RowError as error:
+            found[name] = None
+            problems[name] = error.text
+    return {**found, "problems": tuple(problems.items())}
+
+
 def clip_of_row(
     row: Row,
     tree: Tree | None,
@@ -132,19 +196,14 @@ def clip_of_row(
     source: str,
     offset_known: bool = True,
 ) -> Clip:
-    """Return the clip of a row that has onset, apex, offset, emotion and action units.
-
-    Raises `ApexflowError` for a row without an onset, or without an offset that must be known.
-    """
+    """Return the clip of a row that has onset, apex, offset, emotion and action units."""
     clip = Clip(
         dataset=dataset,
         subject=subject,
         name=name,
         root=tree.root if tree else None,
         source=source,
-        onset=row.frame("onset"),
-        apex=row.frame("apex", optional=True),
-        offset=row.frame("offset", optional=not offset_known),
+        **key_frames(row, offset_known=offset_known),
         emotion=canonical_emotion(row.text("emotion")),
         emotion_text=row.text("emotion"),
         action_units=row.text("action_units"),
@@ -163,16 +222,51 @@ def with_choices(clip: Clip, tree: Tree | None) -> Clip:
 
 
 def finish(clips: Iterable[Clip], apex: str, corrections: CorrectionSource) -> Catalog:
-    """Correct the annotations, choose the apex, and give the catalog with its keys checked."""
+    """Correct the annotations, choose the apex, and give the catalog with its keys told apart."""
     from apexflow.datasets.corrections import apply_corrections
 
-    clips = list(clips)
-    for clip in clips:
-        if ".." in PurePosixPath(clip.source).parts:
-            raise ApexflowError(f"{clip.origin}: {clip.source!r} leaves the data set's folder")
+    clips = settled(clips)
     if corrections is not None:
         clips = apply_corrections(clips, corrections)
     return Catalog(choose_apex(clip, apex) for clip in clips)
+
+
+def settled(clips: Iterable[Clip]) -> list[Clip]:
+    """Return clips with unique keys, inside of the data set's folder.
+
+    A row that repeats another in everything is left out, with a note. Of rows that give one clip
+    different annotations none can be believed: each keeps that among its problems.
+    """
+    groups: dict[tuple[str, str, str], list[Clip]] = {}
+    for clip in map(_inside, clips):
+        groups.setdefault(clip.key, []).append(clip)
+    return [clip for group in groups.values() for clip in _of_one_key(group)]
+
+
+def _of_one_key(group: Sequence[Clip]) -> list[Clip]:
+    first = group[0]
+    others = []
+    for clip in group[1:]:
+        if replace(clip, origin=first.origin) == first:
+            said = f"the same row as {first.origin}; it is read once"
+            take_note(Note("warning", "duplicate-row", clip.origin, said, "delete one of the rows"))
+        else:
+            others.append(replace(clip, name=f"{clip.name} ({clip.origin})"))
+    if not others:
+        return [first]
+    return [_doubtful(first, others[0].origin), *(_doubtful(c, first.origin) for c in others)]
+
+
+def _doubtful(clip: Clip, other: str) -> Clip:
+    what = f"another row of the clip is {other}; rename or delete one of them"
+    return replace(clip, problems=(*clip.problems, (CLIP_KEY, what)))
+
+
+def _inside(clip: Clip) -> Clip:
+    if ".." not in PurePosixPath(clip.source).parts:
+        return clip
+    what = f"path {clip.source!r} leaves the data set's folder; correct the cell"
+    return replace(clip, source="", problems=(*clip.problems, (CLIP_PATH, what)))
 
 
 def choose_apex(clip: Clip, apex: str) -> Clip:

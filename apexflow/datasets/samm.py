@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from apexflow.catalog import Catalog, Clip
 from apexflow.datasets.folders import Tree, join, subject_number
-from apexflow.datasets.reader import ApexChoice, Reader, clip_of_row, finish, place
+from apexflow.datasets.reader import ApexChoice, Reader, clip_of_row, clips_of_rows, finish, place
 from apexflow.datasets.tables import Column, Row, read_rows
 
 if TYPE_CHECKING:
@@ -73,16 +73,19 @@ def read_samm(
 def samm_rows(root: str | Path | None, annotations: str | Path | None = None) -> list[Clip]:
     """Return a clip for every row of the table."""
     where = place(root, annotations, _NAMES, SAMM.title, "006/006_1_2/006_05562.jpg")
-    return [_clip(row, where.tree) for row in read_rows(where.table, _COLUMNS)]
+    return clips_of_rows(
+        read_rows(where.table, _COLUMNS, keep_problems=True),
+        lambda row: [_clip(row, where.tree)],
+        dataset=SAMM.name,
+        title=SAMM.title,
+    )
 
 
 def _clip(row: Row, tree: Tree | None) -> Clip:
     subject = _subject(row)
     name = _clip_name(row.identifier("clip"))
     if not name.startswith(f"{subject}_"):
-        raise row.error(
-            f"clip {name!r} does not begin with subject {subject!r}: is this SAMM's table?"
-        )
+        raise row.error(f"clip {name!r} does not begin with subject {subject!r}", "clip")
     return clip_of_row(
         row,
         tree,
@@ -97,7 +100,7 @@ def _subject(row: Row) -> str:
     text = row.identifier("subject")
     number = subject_number(text)
     if number is None:
-        raise row.error(f"subject must be a number like 006, got {text!r}")
+        raise row.error(f"subject must be a number like 006, got {text!r}", "subject")
     return f"{number:03d}"
 
 

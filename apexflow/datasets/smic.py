@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Literal
 from apexflow.catalog import Catalog, Clip
 from apexflow.datasets.emotions import canonical_emotion
 from apexflow.datasets.folders import Tree, join, subject_number
-from apexflow.datasets.reader import ApexChoice, Option, Reader, finish, place
+from apexflow.datasets.reader import (
+    ApexChoice,
+    Option,
+    Reader,
+    clips_of_rows,
+    finish,
+    key_frames,
+    place,
+    with_choices,
+)
 from apexflow.datasets.tables import Column, Row, plain, read_rows
 from apexflow.errors import ApexflowError
 
@@ -113,7 +122,7 @@ def smic_rows(
     folders = _clip_folders(tree, subset)
     if not folders:
         raise ApexflowError(f"{root}: no folder like s1_ne_01 of SMIC {subset} in it")
-    return [_folder_clip(tree.root, subset, folder, source) for folder, source in folders.items()]
+    return [_folder_clip(tree, subset, folder, source) for folder, source in folders.items()]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -138,16 +147,16 @@ def _dataset(subset: str) -> str:
     return SMIC.name if subset == "HS" else f"{SMIC.name}-{subset.lower()}"
 
 
-def _folder_clip(root: Path, subset: str, name: _Name, source: str) -> Clip:
+def _folder_clip(tree: Tree, subset: str, name: _Name, source: str) -> Clip:
     from apexflow.datasets.frame_names import choose_frames
 
-    with os.scandir(root / source) as entries:
+    with os.scandir(tree.root / source) as entries:
         known = choose_frames(entry.name for entry in entries).frames
-    return Clip(
+    clip = Clip(
         dataset=_dataset(subset),
         subject=f"{name.subject:02d}",
         name=name.text,
-        root=root,
+        root=tree.root,
         source=source,
         onset=min(known, default=None),
         offset=max(known, default=None),
@@ -155,6 +164,7 @@ def _folder_clip(root: Path, subset: str, name: _Name, source: str) -> Clip:
         emotion_text=name.emotion,
         origin=source,
     )
+    return with_choices(clip, tree)
 
 
 def _table_rows(
@@ -165,35 +175,38 @@ def _table_rows(
     where = place(root, annotations, names, SMIC.title, "HS_long/SMIC_HS_E/s20/s20_ne_01")
     folders = _clip_folders(where.tree, subset) if where.tree else {}
     sources = {name.text: source for name, source in folders.items()}
-    clips: list[Clip] = []
-    for row in _read(where.table, modality):
-        first, *more = _clips(row, subset, where.root, sources)
-        clips += [first, *(more if intervals == "all" else [])]
-    return clips
+    most = None if intervals == "all" else 1
+    return clips_of_rows(
+        _read(where.table, modality),
+        lambda row: _clips(row, subset, where.tree, sources)[:most],
+        dataset=_dataset(subset),
+        title=SMIC.title,
+    )
 
 
 def _read(table: Path, modality: str) -> list[Row]:
     sheet = modality if table.suffix.lower() in {".xlsx", ".xlsm"} else None
-    return read_rows(table, _COLUMNS, sheet=sheet)
+    return read_rows(table, _COLUMNS, sheet=sheet, keep_problems=True)
 
 
-def _clips(row: Row, subset: str, root: Path | None, sources: dict[str, str]) -> list[Clip]:
+def _clips(row: Row, subset: str, tree: Tree | None, sources: dict[str, str]) -> list[Clip]:
     name = _Name.parse(row.identifier("clip"))
     if name is None:
-        raise row.error(f"clip must be named like s1_ne_01, got {row.text('clip')!r}")
+        raise row.error(f"clip must be named like s1_ne_01, got {row.text('clip')!r}", "clip")
     if subject_number(row.identifier("subject")) != name.subject:
-        raise row.error(f"clip {name.text} is not of subject {row.text('subject')!r}")
-    written = [(row.frame("onset"), row.frame("offset"))]
+        raise row.error(f"clip {name.text} is not of subject {row.text('subject')!r}", "subject")
+    first = key_frames(row)
+    written: list[tuple[int | None, int | None]] = [(first["onset"], first["offset"])]
     for k in ("2", "3"):
         pair = row.helper("onset" + k), row.helper("offset" + k)
         if pair != (None, None):
             written.append(pair)
-    return [
+    clips = [
         Clip(
             dataset=_dataset(subset),
             subject=f"{name.subject:02d}",
             name=name.text if k == 1 else f"{name.text}#{k}",
-            root=root,
+            root=tree.root if tree else None,
             source=sources.get(name.text, join(f"s{name.subject}", name.text)),
             onset=onset,
             offset=offset,
@@ -201,9 +214,11 @@ def _clips(row: Row, subset: str, root: Path | None, sources: dict[str, str]) ->
             emotion_text=row.text("emotion") or name.emotion,
             origin=row.origin,
             extra=(("intervals", " ".join(f"{a}-{b}" for a, b in written)), *_span(row)),
+            problems=first["problems"] if k == 1 else (),
         )
         for k, (onset, offset) in _usable(row, written)
     ]
+    return [with_choices(clip, tree) for clip in clips]
 
 
 def _usable(
@@ -230,21 +245,28 @@ def _span(row: Row) -> tuple[tuple[str, str], ...]:
 
 
 def _clip_folders(tree: Tree, subset: str) -> dict[_Name, str]:
-    """Return the folder of each clip of a subset, wherever below the root it lies."""
-    found: dict[_Name, str] = {}
+    """Return the folder of each clip of a subset, wherever below the root it lies.
+
+    A clip that lies in several has the first, and the tree remembers that it may be any of them.
+    Raises `ApexflowError` where all do: then the root holds two subsets.
+    """
+    found: dict[_Name, list[str]] = {}
     # The root may itself lie in HS_long, whose long videos are not clips of HS.
     above = tree.root.resolve().parts[-3:]
     for source in _search(tree, "", 0):
         name = _Name.parse(source.rpartition("/")[2])
         if name is None or not _in_subset(above, source.split("/")[:-1], subset):
             continue
-        if name in found:
-            raise ApexflowError(
-                f"{tree.root}: clip {name.text} is in both {found[name]} and {source}; "
-                "give the folder of one subset as the root"
-            )
-        found[name] = source
-    return dict(sorted(found.items()))
+        found.setdefault(name, []).append(source)
+    for name, sources in found.items():
+        if len(sources) > 1:
+            tree.doubt(sources[0], sources)
+            if all(len(others) > 1 for others in found.values()):
+                raise ApexflowError(
+                    f"{tree.root}: clip {name.text} is in both {sources[0]} and {sources[1]}, and "
+                    "so are all others; give the folder of one subset as the root"
+                )
+    return {name: sources[0] for name, sources in sorted(found.items())}
 
 
 def _search(tree: Tree, folder: str, depth: int) -> list[str]:

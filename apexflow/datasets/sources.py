@@ -109,7 +109,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def open_frames(clip: Clip) -> FrameSource:
-    """Open the folder or video of a clip; `ClipError` when it holds no frame."""
+    """Open the folder or video of a clip.
+
+    Raises `ClipError` when it holds no frame, or when the clip's annotation cannot be read.
+    """
+    if clip.problems:
+        raise ClipError(clip.problem)
     choices = dict(clip.extra).get(AMBIGUOUS)
     if choices:
         raise ClipError(f"{clip.source} may be any of {choices}; rename or move the others")

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from apexflow.catalog import Catalog, Clip
 from apexflow.datasets.emotions import canonical_emotion
-from apexflow.datasets.reader import ApexChoice, Option, Reader, finish, place
+from apexflow.datasets.reader import (
+    ApexChoice,
+    Option,
+    Reader,
+    clips_of_rows,
+    finish,
+    key_frames,
+    place,
+)
 from apexflow.datasets.subjects import one_spelling
-from apexflow.datasets.tables import Column, Row, read_rows, whole_number
+from apexflow.datasets.tables import Column, Row, RowError, read_rows, whole_number
+from apexflow.errors import ApexflowError
 
 if TYPE_CHECKING:
     from apexflow.datasets.corrections import CorrectionSource
@@ -72,7 +82,8 @@ def read_table(
     Raises
     ------
     ApexflowError
-        The root or the table cannot be used, or a path leaves the root.
+        The root or the table cannot be used. A row that cannot be read is a clip with
+        ``problems``.
     """
     return finish(table_rows(root, annotations, dataset=dataset), apex, corrections)
 
@@ -82,9 +93,15 @@ def table_rows(
 ) -> list[Clip]:
     """Return a clip for every row of the table."""
     where = place(root, annotations, _NAMES, TABLE.title, "the folders that the table names")
-    rows = read_rows(where.table, _COLUMNS)
-    _refuse_mixed_labels(rows)
-    return _with_one_spelling([_clip(row, where.root, dataset) for row in rows], where.table.name)
+    rows = read_rows(where.table, _COLUMNS, keep_problems=True)
+    kind = _kind_of_labels(rows)
+    clips = clips_of_rows(
+        rows,
+        lambda row: [_clip(row, where.root, dataset, kind)],
+        dataset=dataset,
+        title="this data set",
+    )
+    return _with_one_spelling(clips, where.table.name)
 
 
 def map_rows(table: str | Path, *, dataset: str = "table") -> list[Clip]:
@@ -96,8 +113,12 @@ def map_rows(table: str | Path, *, dataset: str = "table") -> list[Clip]:
     optional = ("path", "onset", "offset")
     columns = [replace(one, required=one.required and one.name not in optional) for one in _COLUMNS]
     rows = read_rows(table, columns)
-    _refuse_mixed_labels(rows)
-    return [_clip(row, None, dataset, need_path=False) for row in rows]
+    kind = _kind_of_labels(rows)
+    clips = [_clip(row, None, dataset, kind, need_path=False) for row in rows]
+    for clip in clips:
+        if clip.problems:
+            raise ApexflowError(clip.problem)
+    return clips
 
 
 def _with_one_spelling(clips: list[Clip], table: str) -> list[Clip]:
@@ -116,35 +137,58 @@ def _respelled(clip: Clip, subject: str) -> Clip:
     return replace(clip, subject=subject, extra=(*clip.extra, written))
 
 
-def _refuse_mixed_labels(rows: list[Row]) -> None:
-    """Class numbers beside names would leave some clips without a class."""
-    labelled = [row for row in rows if _label(row)]
-    for row in labelled:
-        if (_class_number(row) is None) != (_class_number(labelled[0]) is None):
-            raise row.error(
-                f"label {row.text('label')!r}, but {labelled[0].text('label')!r} in row "
-                f"{labelled[0].number}: labels must be all numbers or all names"
-            )
+def _kind_of_labels(rows: Sequence[Row]) -> Literal["numbers", "names"]:
+    """Tell whether classes are numbers or names: mixed, they leave some clips without a class.
+
+    Raises `ApexflowError` where there are as many of both.
+    """
+    named: list[Row] = []
+    numbers: list[Row] = []
+    for row in rows:
+        if label := row.known("label"):
+            (named if _NAME.match(label) else numbers).append(row)
+    if numbers and len(named) == len(numbers):
+        first, other = sorted((named[0], numbers[0]), key=lambda row: row.number)
+        raise other.error(
+            f"label {other.text('label')!r}, but {first.text('label')!r} in row "
+            f"{first.number}; labels must be all numbers or all names",
+            "label",
+        )
+    return "names" if len(named) > len(numbers) else "numbers"
 
 
-def _label(row: Row) -> str:
-    """Return the label, empty where it is a mark for an unknown one."""
-    return row.known("label")
+def _label(row: Row, kind: str) -> tuple[int | None, str]:
+    """Return the number of a class, or its name.
 
-
-def _class_number(row: Row) -> int | None:
-    label = _label(row)
-    if not label or _NAME.match(label):
-        return None
+    Raises `RowError` for what is neither, or not what the other rows have.
+    """
+    label = row.known("label")
+    if not label:
+        return None, ""
+    if _NAME.match(label):
+        if kind == "numbers":
+            raise row.error(f"label {label!r} is a name, those of other rows are numbers", "label")
+        return None, label
     number = whole_number(label, most_digits=9)
     if number is None:
-        raise row.error(f"label must be a class number from 0, or a name. Got {label!r}.")
-    return number
+        raise row.error(f"label must be a class number from 0, or a name, got {label!r}", "label")
+    if kind == "names":
+        raise row.error(f"label {label!r} is a number, those of other rows are names", "label")
+    return number, ""
 
 
-def _clip(row: Row, root: Path | None, dataset: str, *, need_path: bool = True) -> Clip:
-    number = _class_number(row)
-    named = _label(row) if number is None else ""
+def _clip(row: Row, root: Path | None, dataset: str, kind: str, *, need_path: bool = True) -> Clip:
+    frames = key_frames(row, onset_known=False, offset_known=False)
+    problems = dict(frames.pop("problems"))
+    number, named, source = None, "", ""
+    try:
+        number, named = _label(row, kind)
+    except RowError as error:
+        problems[error.column] = error.text
+    try:
+        source = _source(row, root) if need_path or row.known("path") else ""
+    except RowError as error:
+        problems[error.column] = error.text
     emotion = row.known("emotion") or named
     # A named class that is not the emotion is kept as well.
     extra = (("label", named),) if named and named != emotion else ()
@@ -153,10 +197,8 @@ def _clip(row: Row, root: Path | None, dataset: str, *, need_path: bool = True) 
         subject=row.identifier("subject"),
         name=row.identifier("clip"),
         root=root,
-        source=_source(row, root) if need_path or row.known("path") else "",
-        onset=row.frame("onset", optional=True),
-        apex=row.frame("apex", optional=True),
-        offset=row.frame("offset", optional=True),
+        source=source,
+        **frames,
         emotion=canonical_emotion(emotion),
         emotion_text=row.text("emotion") or named,
         label=number,
@@ -164,16 +206,17 @@ def _clip(row: Row, root: Path | None, dataset: str, *, need_path: bool = True) 
         person=row.text("person"),
         origin=row.origin,
         extra=(*row.extra, *extra),
+        problems=tuple(problems.items()),
     )
 
 
 def _source(row: Row, root: Path | None) -> str:
     text = row.known("path")
     if not text:
-        raise row.error("no path; name the clip's folder or video, relative to the root")
+        raise row.error("no path; name the clip's folder or video, relative to the root", "path")
     windows = PureWindowsPath(text)
     if ".." in windows.parts:
-        raise row.error(f"path {text!r} must not contain '..'; it is relative to the root")
+        raise row.error(f"path {text!r} must not contain '..'; it is relative to the root", "path")
     if windows.drive or windows.root:
         return _below(row, text, root)
     return PurePosixPath(*windows.parts).as_posix()
@@ -184,7 +227,7 @@ def _below(row: Row, text: str, root: Path | None) -> str:
     path = Path(text)
     if root is not None and path.is_absolute() and path.is_relative_to(root.absolute()):
         return path.relative_to(root.absolute()).as_posix()
-    raise row.error(f"path {text!r} must be relative to the root")
+    raise row.error(f"path {text!r} must be relative to the root", "path")
 
 
 TABLE = Reader(

@@ -7,6 +7,7 @@ import datetime
 import io
 import re
 import warnings
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,23 +78,68 @@ class Column:
     helper: bool = False
 
 
+WHOLE_ROW = "row"
+"""The column of a problem that is no single column's."""
+
+
+class RowError(ApexflowError):
+    """A row that cannot be read: it costs its clip alone.
+
+    Attributes
+    ----------
+    column : str
+        The reader's name of the column that is wrong, or `WHOLE_ROW`.
+    text : str
+        What is wrong, without file and row.
+    """
+
+    def __init__(self, origin: str, column: str, text: str) -> None:
+        super().__init__(f"{origin}: {text}")
+        self.column = column
+        self.text = text
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a table: its cells by the reader's column names, as stripped text."""
+    """One row of a table: its cells by the reader's column names, as stripped text.
+
+    Attributes
+    ----------
+    file : str
+        The file's name, with the sheet where there are several.
+    number : int
+    cells : dict of column to str
+    extra : tuple of (heading, cell)
+        Further columns.
+    problems : dict of column to str
+        Cells that cannot be read: merged ones, formulas without a value.
+    headings : dict of column to str
+        What the table calls the columns.
+    """
 
     file: str
     number: int
     cells: Mapping[str, str]
     extra: tuple[tuple[str, str], ...] = ()
+    problems: Mapping[str, str] = field(default_factory=dict)
+    headings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def origin(self) -> str:
         """File and row, for messages."""
         return f"{self.file} row {self.number}"
 
-    def error(self, text: str) -> ApexflowError:
-        """Return the error that names this row."""
-        return ApexflowError(f"{self.origin}: {text}")
+    def error(self, text: str, column: str = WHOLE_ROW) -> RowError:
+        """Return the error that names this row, and the column as the table calls it."""
+        heading = self.headings.get(column, "")
+        told = f" (column {heading!r})" if heading and plain(heading) != plain(column) else ""
+        remedy = "" if ";" in text else "; correct the cell, or delete the row"
+        return RowError(self.origin, column, text + told + remedy)
+
+    def refuse_problems(self) -> None:
+        """Raise `RowError` for the first of the row's problems."""
+        for column, what in self.problems.items():
+            raise self.error(what, column)
 
     def text(self, name: str) -> str:
         """Return a cell, empty when the table lacks the column."""
@@ -106,26 +152,30 @@ class Row:
 
     def identifier(self, name: str) -> str:
         """Return a cell that names a subject or a clip: one plain path part."""
+        if name in self.problems:
+            raise self.error(self.problems[name], name)
         text = self.text(name)
         if is_unknown(text) and text.casefold() not in _NAMES:
             said = f", it says {text!r}" if text else ""
-            raise self.error(f"no {name}{said}; fill in the cell, or delete the row")
+            raise self.error(f"no {name}{said}; fill in the cell, or delete the row", name)
         if _DATE.fullmatch(text):
             raise self.error(
-                f"{name} {text!r} is a date, as spreadsheets make of names; type it as text"
+                f"{name} {text!r} is a date, as spreadsheets make of names; type it as text", name
             )
         if "/" in text or "\\" in text or text in {".", ".."} or _CONTROL.search(text):
-            raise self.error(f"{name} {text!r} must be a plain name, without path parts")
+            raise self.error(f"{name} {text!r} must be a plain name, without path parts", name)
         return text
 
     def frame(self, name: str, *, optional: bool = False) -> int | None:
         """Return a frame number; None for an unknown mark where it is optional."""
+        if name in self.problems:
+            raise self.error(self.problems[name], name)
         text = self.text(name)
         if optional and is_unknown(text):
             return None
         number = whole_number(text)
         if number is None:
-            raise self.error(f"{name} must be a whole frame number, got {text!r}")
+            raise self.error(f"{name} must be a whole frame number, got {text!r}", name)
         return number
 
     def helper(self, name: str) -> int | None:
@@ -166,6 +216,7 @@ def read_rows(
     *,
     sheet: str | None = None,
     may_be_empty: bool = False,
+    keep_problems: bool = False,
 ) -> list[Row]:
     """Return the rows below the header that names ``columns``.
 
@@ -181,6 +232,8 @@ def read_rows(
         The sheet of a workbook; by default the first that has the header.
     may_be_empty : bool
         Whether a header alone is a table.
+    keep_problems : bool
+        Return rows with ``problems``, which cost their own clip alone; else they are refused.
 
     Raises
     ------
@@ -201,10 +254,11 @@ def read_rows(
         )
     helpers = {column.name for column in columns if column.helper}
     _refuse_repeated(table, header, helpers)
-    cells = _refuse_doubtful_cells(table, header.at, header.names, helpers)
     _note_encoding(table)
     _note_hidden(table)
-    rows = list(_data_rows(table, header.at, header.names, cells))
+    rows = list(_data_rows(table, header.at, header.names, helpers))
+    for row in () if keep_problems else rows:
+        row.refuse_problems()
     if not rows and not may_be_empty:
         raise ApexflowError(f"{table.label}: no row below the header in row {header_number}")
     return rows
@@ -289,7 +343,8 @@ def read_bare_rows(path: str | Path, names: Sequence[str], required: int) -> lis
     """Return the rows of a table without header, cells named by their position.
 
     Of the sheets of a workbook, or the separators of a text, the one with the widest first
-    row counts. Raises `ApexflowError` when a row has fewer than ``required`` cells.
+    row counts. A row of fewer than ``required`` cells has that among its ``problems``. Raises
+    `ApexflowError` for a file that cannot be read as a table.
     """
     sheets = [sheet for sheet in _sheets(Path(path), None) if sheet.rows]
     if not sheets:
@@ -299,17 +354,17 @@ def read_bare_rows(path: str | Path, names: Sequence[str], required: int) -> lis
         raise ApexflowError(f"{table.label} {table.broken}")
     _note_encoding(table)
     _note_hidden(table)
-    _refuse_doubtful_cells(table, -1, dict(enumerate(names)), set())
+    problems = _cell_problems(table, -1, dict(enumerate(names)))
+    headings = {name: chr(ord("A") + at) for at, name in enumerate(names)}
+    rows = []
     for number, cells in table.rows:
+        found = problems.get(number, {})
         if len(cells) < required:
-            raise ApexflowError(
-                f"{table.label} row {number}: needs the columns {', '.join(names[:required])}, "
-                "in this order"
-            )
-    return [
-        Row(table.label, number, dict(zip(names, cells, strict=False)))
-        for number, cells in table.rows
-    ]
+            needs = f"needs the columns {', '.join(names[:required])}, in this order"
+            found = {**found, WHOLE_ROW: needs}
+        named = dict(zip(names, cells, strict=False))
+        rows.append(Row(table.label, number, named, problems=found, headings=headings))
+    return rows
 
 
 def sheet_rows(path: str | Path, sheet: int) -> list[tuple[str, ...]]:
@@ -492,48 +547,39 @@ def _at(cells: tuple[str, ...], i: int) -> str:
     return cells[i] if i < len(cells) else ""
 
 
-def _refuse_doubtful_cells(
-    sheet: _Sheet, header_at: int, names: Mapping[int, str], helpers: set[str]
-) -> frozenset[tuple[int, int]]:
-    """Refuse merged cells and formulas without a value, where they matter.
+def _cell_problems(
+    sheet: _Sheet, header_at: int, names: Mapping[int, str]
+) -> dict[int, dict[str, str]]:
+    """Return, by row and column, why a cell below the header does not say what it means.
 
-    Returns the places of those in helper columns, whose cells count as unknown.
+    That are merged cells and formulas without a value. Raises `ApexflowError` where the header
+    itself is merged with what lies below it: then the columns are in doubt.
     """
-    first = sheet.rows[header_at][0] if header_at >= 0 else 1
-    doubtful: set[tuple[int, int]] = set()
-    keys = {column for column, name in names.items() if name not in helpers}
+    header = sheet.rows[header_at][0] if header_at >= 0 else 0
+    found: dict[int, dict[str, str]] = {}
+    numbers = [number for number, _ in sheet.rows[header_at + 1 :]]
     for top, bottom, left, right, coordinates in sheet.merged:
-        if bottom >= first and any(left <= column <= right for column in keys):
-            raise ApexflowError(
-                f"{sheet.label} row {top}: cells {coordinates} are merged; unmerge them and "
-                "fill in every row"
-            )
+        why = f"cells {coordinates} are merged; unmerge them and fill in every row"
+        columns = [name for column, name in names.items() if left <= column <= right]
+        if columns and top <= header <= bottom:
+            raise ApexflowError(f"{sheet.label} row {top}: {why}")
+        for number in numbers[bisect_left(numbers, top) : bisect_right(numbers, bottom)]:
+            found.setdefault(number, {}).update(dict.fromkeys(columns, why))
     for number, column in sorted(sheet.formulas):
-        if number >= first and column in keys:
-            raise ApexflowError(
-                f"{sheet.label} row {number}: {names[column]} is a formula without a stored "
-                "value; open the workbook in a spreadsheet program and save it"
+        if number > header and column in names:
+            found.setdefault(number, {})[names[column]] = (
+                f"{names[column]} is a formula without a stored value; open the workbook in a "
+                "spreadsheet program and save it"
             )
-        if number >= first and column in names:
-            doubtful.add((number, column))
-            take_note(
-                Note(
-                    "warning",
-                    "helper-column",
-                    f"{sheet.label} row {number}",
-                    f"{names[column]} is a formula without a stored value; it is taken as unknown",
-                )
-            )
-    return frozenset(doubtful)
+    return found
 
 
 def _data_rows(
-    sheet: _Sheet,
-    header_at: int,
-    names: Mapping[int, str],
-    doubtful: frozenset[tuple[int, int]],
+    sheet: _Sheet, header_at: int, names: Mapping[int, str], helpers: set[str]
 ) -> Iterable[Row]:
     header_number, header = sheet.rows[header_at]
+    problems = _cell_problems(sheet, header_at, names)
+    headings = {name: header[i] for i, name in names.items()}
     others = {i: cell for i, cell in enumerate(header) if cell and i not in names}
     repeated = set(names.values())
     for at, heading in list(others.items()):
@@ -541,11 +587,6 @@ def _data_rows(
             others[at] = f"{heading}_{at + 1}"
         repeated.add(others[at])
     for number, cells in sheet.rows[header_at + 1 :]:
-        if any(cells[len(header) :]):
-            raise ApexflowError(
-                f"{sheet.label} row {number}: has {len(cells)} cells, the header (row "
-                f"{header_number}) {len(header)}; quote cells that hold the separator"
-            )
         if _is_header(cells, header, names):
             take_note(
                 Note(
@@ -556,13 +597,26 @@ def _data_rows(
                 )
             )
             continue
+        wrong = problems.get(number, {})
+        _note_helpers(f"{sheet.label} row {number}", wrong, helpers)
         found = {
-            name: "" if (number, i) in doubtful else cells[i]
-            for i, name in names.items()
-            if i < len(cells)
+            name: "" if name in wrong else cells[i] for i, name in names.items() if i < len(cells)
         }
+        wrong = {name: why for name, why in wrong.items() if name not in helpers}
+        if any(cells[len(header) :]):
+            wrong[WHOLE_ROW] = (
+                f"has {len(cells)} cells, the header (row {header_number}) {len(header)}; "
+                "quote cells that hold the separator"
+            )
         extra = tuple((h, cells[i]) for i, h in others.items() if i < len(cells) and cells[i])
-        yield Row(sheet.label, number, found, extra)
+        yield Row(sheet.label, number, found, extra, wrong, headings)
+
+
+def _note_helpers(origin: str, problems: Mapping[str, str], helpers: set[str]) -> None:
+    """Note what is wrong with cells that only help: they are taken as unknown."""
+    for name in helpers & set(problems):
+        why = problems[name].partition(";")[0]
+        take_note(Note("warning", "helper-column", origin, f"{why}; it is taken as unknown"))
 
 
 def _is_header(cells: tuple[str, ...], header: tuple[str, ...], names: Mapping[int, str]) -> bool:

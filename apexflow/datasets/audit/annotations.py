@@ -5,19 +5,22 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 
-from apexflow.catalog import Clip
+from apexflow.catalog import UNREAD_SUBJECT, Clip
 from apexflow.datasets import Reader
 from apexflow.datasets.action_units import parse_action_units
 from apexflow.datasets.audit.findings import Finding
 from apexflow.datasets.corrections import Correction, decided, proposals, published_corrections
 from apexflow.datasets.emotions import EMOTIONS, canonical_emotion, unknown_emotions
+from apexflow.datasets.reader import CLIP_KEY, CLIP_PATH
 from apexflow.datasets.subjects import subject_key
 
 
 def check_annotations(reader: Reader, clips: Sequence[Clip]) -> Iterator[Finding]:
-    """Yield what is wrong with the rows."""
+    """Yield what is wrong with the rows; of those that cannot be read, nothing else."""
     yield from _count(reader, clips)
-    yield from _duplicates(clips)
+    for clip in clips:
+        yield from _problems(clip)
+    clips = [clip for clip in clips if not clip.problems]
     yield from _alike(clips)
     published = published_corrections()
     apexes = any(clip.apex is not None for clip in clips)
@@ -31,7 +34,7 @@ def check_annotations(reader: Reader, clips: Sequence[Clip]) -> Iterator[Finding
 
 
 def _count(reader: Reader, clips: Sequence[Clip]) -> Iterator[Finding]:
-    found = len(clips), len({clip.subject for clip in clips})
+    found = len(clips), len({clip.subject for clip in clips} - {UNREAD_SUBJECT})
     dataset = clips[0].dataset if clips else reader.name
     expected = reader.published.get(dataset)
     if expected is not None and found != expected:
@@ -45,23 +48,11 @@ def _count(reader: Reader, clips: Sequence[Clip]) -> Iterator[Finding]:
         )
 
 
-def _duplicates(clips: Sequence[Clip]) -> Iterator[Finding]:
-    first: dict[tuple[str, str, str], Clip] = {}
-    for clip in clips:
-        before = first.setdefault(clip.key, clip)
-        if before is not clip:
-            same = (clip.onset, clip.apex, clip.offset) == (
-                before.onset,
-                before.apex,
-                before.offset,
-            )
-            yield Finding.of(
-                "error",
-                "duplicate-row",
-                clip,
-                f"{'the same row' if same else 'another row'} as {before.origin}",
-                proposal="delete one of the rows" if same else "rename or delete one of them",
-            )
+def _problems(clip: Clip) -> Iterator[Finding]:
+    rules = {CLIP_KEY: "duplicate-row", CLIP_PATH: "path-outside"}
+    for column, what in clip.problems:
+        said, _, proposal = what.partition("; ")
+        yield Finding.of("error", rules.get(column, "row-unread"), clip, said, proposal=proposal)
 
 
 def _alike(clips: Sequence[Clip]) -> Iterator[Finding]:

@@ -46,6 +46,8 @@ class DiskCheck:
             if plain(path.rpartition("/")[2]) not in self.reader.beside
         ]
         for clip in clips:
+            if clip.problems:  # said already, and read by nobody
+                continue
             source = self._open(clip)
             if isinstance(source, str):
                 yield self._unreadable(clip, source, surplus)
@@ -90,11 +92,7 @@ class DiskCheck:
     def _unreadable(self, clip: Clip, reason: str, surplus: list[str]) -> Finding:
         if AMBIGUOUS in dict(clip.extra):
             return Finding.of("error", "clip-ambiguous", clip, reason)
-        try:
-            path = clip.path
-        except ClipError as error:
-            return Finding.of("error", "path-outside", clip, str(error))
-        if _is_there(path):
+        if _is_there(clip.path):
             return Finding.of("error", "frames-unusable", clip, reason, where=clip.source)
         few = surplus if len(surplus) <= _COMPARED else []
         like = difflib.get_close_matches(clip.source, few, n=1, cutoff=0.8)

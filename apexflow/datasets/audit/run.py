@@ -13,7 +13,7 @@ from apexflow.datasets.audit.disk import DiskCheck
 from apexflow.datasets.audit.findings import Finding, Report, worst_first
 from apexflow.datasets.corrections import CorrectionSource, apply_corrections
 from apexflow.datasets.notes import collect_notes
-from apexflow.datasets.reader import choose_apex
+from apexflow.datasets.reader import choose_apex, settled
 from apexflow.errors import ApexflowError, ClipError
 
 
@@ -65,7 +65,7 @@ def audit(
         raise ApexflowError(f"data set must be one of {', '.join(AUDITED)}. Got {name!r}.")
     reader = AUDITED[name]
     with collect_notes() as notes:
-        rows = reader.rows(root, annotations, **options)
+        rows = settled(reader.rows(root, annotations, **options))
     clips = [choose_apex(clip, apex) for clip in apply_corrections(rows, corrections)]
     findings = [*map(Finding.from_note, notes), *check_annotations(reader, clips)]
     frames = 0
@@ -74,7 +74,7 @@ def audit(
         disk = DiskCheck(Path(root), reader, deep, workers)
         findings += disk.findings(clips)
         missing = sum(finding.rule == "clip-missing" for finding in findings)
-        if clips and missing == len(clips):
+        if missing and missing == sum(not clip.problems for clip in clips):
             findings.insert(0, _wrong_root(root, reader, missing))
         frames, decoded = disk.frames, disk.decoded
         if check is not None:

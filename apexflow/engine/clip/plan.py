@@ -81,9 +81,12 @@ def plan_clip(clip: Clip, recipe: Recipe) -> tuple[FrameSource, ClipPlan]:
 
     An onset or offset that is not annotated is the clip's first or last frame on disk.
 
-    Raises `ClipError` when an apex that the recipe needs is unknown, when a key frame is out of
-    order or not on disk, or when fewer than two frames are left.
+    Raises `ClipError` when the annotation cannot be read, when an apex that the recipe needs is
+    unknown, when a key frame is out of order or not on disk, or when fewer than two frames are
+    left.
     """
+    if clip.problems:
+        raise ClipError(clip.problem)
     windows = [Window.parse(name) for name in recipe.windows]
     key_frames = _key_frames(clip)
     pending = "apex" not in key_frames and clip.apex_source in ESTIMATES
