@@ -149,9 +149,15 @@ def _clip_damages(store: Store, index: int, name: str, record: ClipRecord) -> It
             yield Damage(f"{path} of clip {name}", what, index)
 
 
-def _shared_frames(store: Store, records: list[ClipRecord | None]) -> Iterator[Damage]:
-    """Yield the clips whose frames another person has too, of those that take part."""
-    names, people, gone = list(map("/".join, store.keys())), store.people(), store.gone()
+def rows_with_shared_frames(
+    store: Store, records: Iterable[ClipRecord | None]
+) -> list[tuple[int, int]]:
+    """Return the rows whose frames another person has too, with that one's row.
+
+    As the last run found before it decoded anything, and as the records tell: equal files and
+    equal pixels, whatever run and data set they are of. Rows that are gone are none of them.
+    """
+    people, gone = store.people(), store.gone()
     shared = store.shared()
     first: dict[str, int] = {}
     for row, record in enumerate(records):
@@ -160,7 +166,13 @@ def _shared_frames(store: Store, records: list[ClipRecord | None]) -> Iterator[D
         other = first.setdefault(record.identity, row)
         if people[other] != people[row]:
             shared.setdefault(row, other)
-    for row, other in sorted(shared.items()):
+    return sorted(shared.items())
+
+
+def _shared_frames(store: Store, records: list[ClipRecord | None]) -> Iterator[Damage]:
+    """Yield the clips whose frames another person has too."""
+    names, people = list(map("/".join, store.keys())), store.people()
+    for row, other in rows_with_shared_frames(store, records):
         yield Damage(
             f"clip {names[row]}",
             f"has the frames of {names[other]}, under another person ({people[row]}, "

@@ -39,7 +39,7 @@ from apexflow.engine.run.task import (
     pixel_versions,
     printable,
 )
-from apexflow.engine.run.todo import Todo, find_todo, matching_store
+from apexflow.engine.run.todo import Todo, find_todo, matching_store, shared_frames
 from apexflow.errors import ApexflowError
 from apexflow.failures import say_failures
 from apexflow.quality import count_flags
@@ -333,6 +333,7 @@ def process(
                 total=len(todo.clips), skipped=todo.skipped, show=progress, compiling=compiling
             )
             tally = _run(made, todo, run_tasks, shown)
+            shared = shared_frames(made, todo)
     order = todo.order
     failed = sorted(tally.failed, key=lambda failure: order[failure.clip])
     summary = RunSummary(
@@ -350,11 +351,11 @@ def process(
         dropped=todo.dropped,
         other_versions=_changed_versions(made),
         without_class=sum(clip.label is None and not clip.emotion for clip in catalog),
-        shared=tuple(map(str, todo.shared)),
+        shared=tuple(map(str, shared)),
     )
-    if todo.shared:
+    if shared:
         raise SharedFramesError(
-            f"{summed_up(todo.shared)}: correct the table, or name the person in a column of its "
+            f"{summed_up(shared)}: correct the table, or name the person in a column of its "
             f"own, and process again; all else is done, and no fold is made until then",
             summary,
         )

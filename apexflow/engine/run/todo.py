@@ -16,7 +16,7 @@ from apexflow.engine.clip.plan import ClipPlan, plan_clip
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.run.task import GOES_ON, Task, clip_row, layout, printable, storable
 from apexflow.errors import ApexflowError, DamagedError
-from apexflow.storage.checks import torn_clips
+from apexflow.storage.checks import rows_with_shared_frames, torn_clips
 from apexflow.storage.compact import expand
 from apexflow.storage.format import GONE, KEPT, ClipRecord, Layout, Slot
 from apexflow.storage.store import Key, Store
@@ -64,7 +64,9 @@ class Todo:
     damaged : tuple of int
         Rows whose commit record or pixels are not whole.
     shared : tuple of SharedFrames
-        Clips that have the frames of another person's clip.
+        Clips that have the frames of another person's clip of the catalog.
+    others : bool
+        Whether the store holds clips that are not the catalog's and take part.
     """
 
     clips: tuple[_ClipTodo, ...]
@@ -78,6 +80,7 @@ class Todo:
     table_changed: bool = False
     damaged: tuple[int, ...] = ()
     shared: tuple[SharedFrames, ...] = ()
+    others: bool = False
 
     @property
     def order(self) -> dict[str, int]:
@@ -152,7 +155,31 @@ def find_todo(
         table_changed=changed,
         damaged=tuple(sorted(damaged)),
         shared=shared,
+        others=len(keys) - sum(1 for found in standing.values() if found == GONE) > len(plans),
     )
+
+
+def shared_frames(store: Store, todo: Todo) -> tuple[SharedFrames, ...]:
+    """Return the clips that have the frames of another person's, whenever that was processed.
+
+    Those of the catalog are known before a frame is read; those that other runs have left in the
+    store, of other data sets or kept on purpose, by the commit records alone.
+    """
+    if not todo.others:
+        return todo.shared
+    keys, people = store.keys(), store.people()
+    sources = store.raw_column("source").tolist()
+
+    def clip(row: int) -> Clip:
+        dataset, subject, name = keys[row]
+        return Clip(
+            dataset=dataset, subject=subject, name=name, source=sources[row], person=people[row]
+        )
+
+    known = {found.clip.key for found in todo.shared}
+    rows = rows_with_shared_frames(store, store.sound_records())
+    later = (SharedFrames(clip(row), clip(other)) for row, other in rows if keys[row] not in known)
+    return (*todo.shared, *later)
 
 
 def _planned_safely(clip: Clip, recipe: Recipe) -> _Planned:

@@ -151,11 +151,31 @@ def test_the_same_frames_under_two_people(
     process(one, tmp_path / "one.zarr", recipe=small_recipe, **QUIET)
     assert verify(open_store(tmp_path / "one.zarr")) == []
     # A store that holds both because the old row was kept.
-    process(corrected(sound, subject="6"), path, recipe=small_recipe, keep=True, **QUIET)
+    with pytest.raises(SharedFramesError, match="have the same frames"):
+        process(corrected(sound, subject="6"), path, recipe=small_recipe, keep=True, **QUIET)
     (damage,) = verify(open_store(path))
     assert "has the frames of" in str(damage)
     with pytest.raises(ApexflowError, match="have the same frames, under two people"):
         list(af.loso(ClipDataset(path, maps="hsv")))
+
+
+def test_frames_of_another_run_under_another_person(
+    path: Path, tmp_path: Path, sound: Catalog, small_recipe: Recipe
+) -> None:
+    root = shutil.copytree(sound[0].root, tmp_path / "copied")
+    copied = Catalog([replace(sound[0], dataset="mine", subject="6", root=root, person="")])
+    with pytest.raises(SharedFramesError, match="have the same frames") as raised:
+        process(copied, path, recipe=small_recipe, **QUIET)
+    assert raised.value.summary.done == 1
+    (told,) = raised.value.summary.shared
+    assert str(sound[0]) in told
+    assert str(copied[0]) in told
+    # Whichever of the two the next run is about, it says so; and no more once it is settled.
+    with pytest.raises(SharedFramesError):
+        process(sound, path, recipe=small_recipe, **QUIET)
+    settled = Catalog([replace(copied[0], person=str(sound[0].person))])
+    assert process(settled, path, recipe=small_recipe, **QUIET).shared == ()
+    assert verify(path) == []
 
 
 def test_shared_frames_cost_the_folds_and_nothing_else(
