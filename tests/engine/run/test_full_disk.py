@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,11 +56,13 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def assert_one_line(ended: subprocess.CompletedProcess[str]) -> None:
+def assert_one_line(
+    ended: subprocess.CompletedProcess[str], reason: str = "No space left on device"
+) -> None:
     assert ended.returncode == 2, ended.stderr
     (line,) = ended.stderr.strip().splitlines()
     assert line.startswith("apexflow: error: cannot ")
-    assert "No space left on device" in line
+    assert reason in line
 
 
 # From where nothing fits, over each phase of a run, to where nearly all does.
@@ -140,6 +143,77 @@ def test_compact_expand_export_and_report(
     process(read_samm(root), path, recipe=small_recipe, workers=0, progress=False)
     assert verify(path) == []
     assert open_store(path).complete
+
+
+@pytest.mark.slow
+def test_a_quota_in_every_phase(
+    tmp_path: Path,
+    reference: Path,
+    samm_root: Path,
+    recipe_file: Callable[[], Path],
+    small_recipe: Recipe,
+) -> None:
+    """A real quota (EDQUOT) of a Btrfs file system, where one can be made."""
+    tools = {name: shutil.which(name) for name in ("mkfs.btrfs", "btrfs", "mount", "umount")}
+    if None in tools.values() or os.geteuid() != 0:
+        pytest.skip("a quota can be set by root alone, with btrfs-progs")
+    image, place = tmp_path / "disk.img", tmp_path / "disk"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(128 << 20)
+    tool = partial(subprocess.run, capture_output=True, check=True)
+    tool([tools["mkfs.btrfs"], "-q", image])
+    if subprocess.run([tools["mount"], "-o", "loop", image, place], check=False).returncode:
+        pytest.skip("no Btrfs file system can be mounted here")
+    try:
+        tool([tools["btrfs"], "quota", "enable", place])
+        options = ("process", "samm", samm_root, "--recipe", recipe_file(), "--quiet")
+        ends = []
+        for limit in ("64K", "300K", "700K"):
+            tool([tools["btrfs"], "qgroup", "limit", limit, place])
+            ends.append(run(*options, "--workers", "0", "-o", place / "s.zarr"))
+            os.sync()
+        full = [ended for ended in ends if ended.returncode == 2]
+        assert len(full) >= 2
+        for ended in full:
+            assert_one_line(ended, "Disk quota exceeded")
+        tool([tools["btrfs"], "qgroup", "limit", "none", place])
+        process(
+            read_samm(samm_root), place / "s.zarr", recipe=small_recipe, workers=0, progress=False
+        )
+        assert verify(place / "s.zarr") == []
+        assert_same_arrays(reference, place / "s.zarr")
+        os.sync()
+        tool([tools["btrfs"], "qgroup", "limit", "64K", place])  # nothing more fits in
+        for command in (
+            ("export", place / "s.zarr", "--normalized", place / "n"),
+            ("report", place / "s.zarr", "-o", place / "r.html"),
+            ("compact", place / "s.zarr"),
+        ):
+            assert_one_line(run(*command), "Disk quota exceeded")
+        assert verify(place / "s.zarr") == []
+    finally:
+        tool([tools["umount"], "-l", place])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of a process are POSIX's")
+def test_a_limit_on_the_size_of_files(
+    tmp_path: Path,
+    reference: Path,
+    samm_root: Path,
+    recipe_file: Callable[[], Path],
+    small_recipe: Recipe,
+) -> None:
+    """Another errno (EFBIG) than a full disk's, where no quota can be made."""
+    path = tmp_path / "s.zarr"
+    command = [sys.executable, "-m", "apexflow", "process", "samm", str(samm_root), "--quiet"]
+    command += ["--recipe", str(recipe_file()), "--workers", "0", "-o", str(path)]
+    limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "limited", *command]  # KiB
+    ended = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert_one_line(ended, "File too large")
+    process(read_samm(samm_root), path, recipe=small_recipe, workers=0, progress=False)
+    assert verify(path) == []
+    assert_same_arrays(reference, path)
 
 
 def test_training_on_a_full_disk(disk: Callable[[int], Path], tmp_path: Path) -> None:
