@@ -261,7 +261,7 @@ class Sample:
         _, plan = plan_clip(self.clip, recipe)
         images = normalize_frames(plan, self.align(recipe), recipe, CPU)
         (window,) = recipe.windows
-        return np.moveaxis(flow_of_windows(plan, images, recipe, CPU)[window], 0, -1)
+        return np.moveaxis(flow_of_windows(plan, images, recipe, CPU).vectors[window], 0, -1)
 
     def truth_flow(self) -> Flow:
         """Return the true flow between crops of a camera that is fixed to the head."""

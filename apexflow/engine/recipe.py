@@ -145,6 +145,21 @@ class Flow:
     farneback: Farneback
     tvl1: Tvl1
     clg: Clg = field(default_factory=Clg)
+    keep_confidence: bool = False
+
+    def __post_init__(self) -> None:
+        if self.keep_confidence and self.method != "clg":
+            raise ValueError(
+                f"keep_confidence: method {self.method!r} has no confidence; take 'clg'"
+            )
+
+    @property
+    def confidence_dtype(self) -> str:
+        """How the confidence is stored; empty where none is.
+
+        The step of float16 below 1 is 2 ** -11, at which the error that it stands for is .001 px.
+        """
+        return "float16" if self.keep_confidence else ""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -209,17 +224,20 @@ class Map:
     regions: bool = False
     remove_head: bool = False
     mask_eyes: bool = False
-    noise: Annotated[float, Field(ge=0)] | Literal["measured"] = 0.0
+    noise: Annotated[float, Field(ge=0)] | Literal["measured", "confidence"] = 0.0
     options: dict[str, bool | int | float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         from apexflow.kernels.encode import check_options
 
         check_options(self.encoding, self.options)
-        if self.regions and self.noise == "measured":
+        if self.regions and isinstance(self.noise, str):
+            why = {
+                "measured": "a part of the face that is still, and a region may have none",
+                "confidence": "that of the full face, and regions keep none",
+            }
             raise ValueError(
-                "noise = 'measured' needs a part of the face that is still, and a region may have "
-                "none; give the noise of regions in px"
+                f"noise = {self.noise!r} needs {why[self.noise]}; give the noise of regions in px"
             )
         if self.regions and (self.remove_head or self.mask_eyes):
             raise ValueError(
@@ -268,6 +286,10 @@ class Recipe:
             if wanted.window not in self.windows:
                 raise ValueError(
                     f"maps.{name}.window: {wanted.window!r} must be one of {list(self.windows)}"
+                )
+            if wanted.noise == "confidence" and not self.flow.keep_confidence:
+                raise ValueError(
+                    f"maps.{name}.noise: 'confidence' needs flow.keep_confidence = true"
                 )
             if wanted.regions and not self.regions.names:
                 raise ValueError(f"maps.{name}.regions: regions.names must name regions")
@@ -320,7 +342,7 @@ _BEFORE: dict[str, Any] = {
     "alignment": {"reach": "median", "follow": 0.0},
     "normalization": asdict(Normalization()),
     "temporal": asdict(Temporal()),
-    "flow": {"clg": asdict(Clg()), "tvl1": {"cubic": -0.75}},
+    "flow": {"clg": asdict(Clg()), "tvl1": {"cubic": -0.75}, "keep_confidence": False},
 }
 _LATER_KEYS = (
     ("face", "choice"),
@@ -331,6 +353,7 @@ _LATER_KEYS = (
     ("temporal",),
     ("flow", "clg"),
     ("flow", "tvl1", "cubic"),
+    ("flow", "keep_confidence"),
 )
 
 

@@ -20,6 +20,7 @@ _NAMES = {
     "Placement": "register",
     "Placements": "register",
     "Registration": "register",
+    "expected_error": "confidence",
     "farneback": "flow_farneback",
     "prepare_farneback": "flow_farneback",
     "CLGFrame": "flow_clg",
@@ -39,12 +40,14 @@ _NAMES = {
     "make_maps": "encode",
     "mask_region": "encode",
     "measure_noise": "encode",
+    "noise_of_confidence": "encode",
     "optical_strain": "encode",
     "remove_head_motion": "encode",
     "suppress_noise": "encode",
 }
 
 if TYPE_CHECKING:
+    from apexflow.kernels.confidence import expected_error as expected_error
     from apexflow.kernels.encode import encode_hsv as encode_hsv
     from apexflow.kernels.encode import encode_hsv_absolute as encode_hsv_absolute
     from apexflow.kernels.encode import encode_magnitude_angle as encode_magnitude_angle
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from apexflow.kernels.encode import make_maps as make_maps
     from apexflow.kernels.encode import mask_region as mask_region
     from apexflow.kernels.encode import measure_noise as measure_noise
+    from apexflow.kernels.encode import noise_of_confidence as noise_of_confidence
     from apexflow.kernels.encode import optical_strain as optical_strain
     from apexflow.kernels.encode import remove_head_motion as remove_head_motion
     from apexflow.kernels.encode import suppress_noise as suppress_noise

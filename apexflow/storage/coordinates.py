@@ -1,4 +1,4 @@
-"""The coordinates of flow, regions and maps: the same columns, beside the arrays they describe.
+"""The coordinates of flow, confidence, regions and maps: columns, beside the arrays they describe.
 
 xarray opens one group at a time, and needs its coordinates in it. They are copies of the files of
 ``clips`` and ``frames``, byte for byte, made whenever those are written; `differing` finds one that
@@ -25,7 +25,7 @@ def coordinates_of(layout: Layout) -> dict[str, dict[str, str]]:
         group: {name: f"{group}/{name}" for name in COORDINATES} for group in ("clips", "frames")
     }
     groups["frames"]["frame_number"] = "frames/frame_number"
-    for group in ("flow", "roi", "maps"):
+    for group in ("flow", "confidence", "roi", "maps"):
         axes = _axes(layout, group)
         for number, axis in enumerate(axes):
             prefix = f"{axis.removesuffix('s')}_" if number else ""

@@ -117,6 +117,8 @@ def _make_flow_arrays(group: zarr.Group, layout: Layout) -> None:
             fill_value=np.nan,
             units=FLOW_UNITS,
         )
+    if layout.confidence_dtype:
+        _make_confidence_arrays(group, layout)
     if not layout.regions:
         return
     attributes = {"units": layout.region_units, "regions": list(layout.regions)}
@@ -130,6 +132,18 @@ def _make_flow_arrays(group: zarr.Group, layout: Layout) -> None:
             window=window,
             fill_value=np.nan,
             units=layout.region_units,
+        )
+
+
+def _make_confidence_arrays(group: zarr.Group, layout: Layout) -> None:
+    confidence = group.create_group("confidence", attributes={"units": "1"})
+    for window in layout.windows:
+        _make_of_pairs(
+            *(confidence, window, layout.confidence_dtype, layout.crop, ("y", "x")),
+            layout=layout,
+            window=window,
+            fill_value=np.nan,
+            units="1",
         )
 
 

@@ -7,18 +7,19 @@ A store is a Zarr v3 group, plain enough to open without apexflow::
       frames/           image, frame_number, shift, rotation, scale, score: clip after clip
                         along axis 0
       flow/<window>     (clip, 2, y, x), pixels of the crop
+      confidence/<window>  (clip, y, x), 0 to 1: how sure that flow is; where the recipe keeps it
       roi/<window>      (clip, region, 2, y, x), the same of each region of the face
       maps/<name>       (clip, y, x, 3), uint8 RGB; of regions (clip, region, y, x, 3)
       clips.csv         the table again: the one chunk of this array is a plain CSV file
 
 A window is one or more frame pairs, each with its flow. How many decides the
-first axes of its arrays in ``flow``, ``roi`` and ``maps``:
+first axes of its arrays in ``flow``, ``confidence``, ``roi`` and ``maps``:
 
 - one pair: ``(clip, …)``, as above;
 - a fixed number of pairs: ``(clip, step, …)``;
 - as many pairs as the clip is long: ``(frame, …)``. The axis is that of ``frames``: the flow
   of a pair stands in the row of the frame at which it ends. All other rows hold the
-  fill value (NaN in flow, 0 in maps).
+  fill value (NaN in flow and confidence, 0 in maps).
 
 ``clips/roi_box`` holds the boxes of all regions that were placed, in pixels of the template
 frame. Its attribute ``regions`` names them; those that have flow of their own come first, in
@@ -177,6 +178,8 @@ class Layout:
         What it is measured in.
     region_boxes : tuple of str
         All regions that are placed, those of ``regions`` first.
+    confidence_dtype : "float16" or ""
+        Of the confidence in each flow of the face; "" where none is stored.
     """
 
     crop: tuple[int, int]
@@ -189,6 +192,7 @@ class Layout:
     region_size: tuple[int, int] = (0, 0)
     region_units: str = "pixels of the crop"
     region_boxes: tuple[str, ...] = ()
+    confidence_dtype: str = ""
 
     def pairs(self, window: str) -> int | None:
         """Return the number of frame pairs of a window; 1 for maps of no window."""
@@ -215,6 +219,7 @@ class Layout:
             region_size=_pair(values["region_size"]),
             region_units=values["region_units"],
             region_boxes=tuple(values["region_boxes"]),
+            confidence_dtype=values.get("confidence_dtype", ""),
         )
 
 
@@ -233,14 +238,29 @@ def float_columns(layout: Layout) -> dict[str, tuple[tuple[int, ...], tuple[str,
 
 def picture_paths(layout: Layout) -> tuple[str, ...]:
     """Return the paths of all arrays of pixels: flow, regions, maps, frames."""
-    groups = ("flow", "roi") if layout.regions else ("flow",)
+    groups = ["flow"]
+    if layout.confidence_dtype:
+        groups.append("confidence")
+    if layout.regions:
+        groups.append("roi")
     flows = (f"{group}/{window}" for group in groups for window in layout.windows)
     kept = ("frames/image",) if layout.keep_frames else ()
     return (*flows, *(f"maps/{name}" for name in layout.maps), *kept)
 
 
+def picture_dtype(layout: Layout, path: str) -> str:
+    """Return the dtype of an array of pixels."""
+    group = path.partition("/")[0]
+    dtypes = {
+        "flow": layout.flow_dtype,
+        "roi": layout.flow_dtype,
+        "confidence": layout.confidence_dtype,
+    }
+    return dtypes.get(group, "uint8")
+
+
 def window_of(layout: Layout, path: str) -> str:
-    """Return the window whose flow an array of ``flow``, ``roi`` or ``maps`` holds."""
+    """Return the window of an array of ``flow``, ``confidence``, ``roi`` or ``maps``."""
     group, _, name = path.partition("/")
     return layout.maps[name].window if group == "maps" else name
 

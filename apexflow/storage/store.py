@@ -461,7 +461,7 @@ class Store:
         return picture_paths(self.layout)
 
     def window_of(self, path: str) -> str:
-        """Return the window whose flow an array of ``flow``, ``roi`` or ``maps`` holds."""
+        """Return the window of an array of ``flow``, ``confidence``, ``roi`` or ``maps``."""
         return window_of(self.layout, path)
 
     def _rewritten(self) -> bool:

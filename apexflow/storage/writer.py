@@ -33,6 +33,7 @@ from apexflow.storage.format import (
     Layout,
     Slot,
     float_columns,
+    picture_dtype,
     picture_paths,
     sealed,
     window_of,
@@ -56,6 +57,8 @@ class ClipArrays:
     flow : dict of window to float ([pair,] 2, height, width)
     maps : dict of name to uint8 ([pair,] [region,] height, width, 3)
     roi : dict of window to float ([pair,] region, 2, height, width)
+    confidence : dict of window to float ([pair,] height, width)
+        Of the flow; empty when the recipe keeps none.
 
     Windows of one frame pair have no axis of pairs.
     """
@@ -64,11 +67,12 @@ class ClipArrays:
     flow: Mapping[str, NDArray[np.floating[Any]]]
     maps: Mapping[str, NDArray[np.uint8]]
     roi: Mapping[str, NDArray[np.floating[Any]]] = field(default_factory=dict)
+    confidence: Mapping[str, NDArray[np.floating[Any]]] = field(default_factory=dict)
 
     def by_path(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """Yield the path and the values of each array but the frames."""
-        for group, arrays in (("flow", self.flow), ("roi", self.roi), ("maps", self.maps)):
-            for name, values in arrays.items():
+        for group in ("flow", "confidence", "roi", "maps"):
+            for name, values in getattr(self, group).items():
                 yield f"{group}/{name}", values
 
 
@@ -275,7 +279,7 @@ class StoreWriter(Store):
             batch.files += self._write_rows("frames/image", start, rows)
             digests["frames/image"] = crc32c(crops)
         for path, given in arrays.by_path():
-            values = given if path.startswith("maps/") else given.astype(layout.flow_dtype)
+            values = given.astype(picture_dtype(layout, path), copy=False)
             batch.files += self._write_part(path, slot, record, values)
             digests[path] = crc32c(values)
         return digests

@@ -64,10 +64,10 @@ def process_clip(
     with clock("flow"):
         plan = with_apex(plan, aligned.crops, recipe)
         images = steps.run(normalize_frames, plan, aligned, recipe)
-        flow = steps.run(flow_of_windows, plan, images, recipe)
+        flow, confidence = steps.run(flow_of_windows, plan, images, recipe)
         roi = steps.run(flow_of_regions, plan, images, flow, located, recipe)
     with clock("encode"):
-        maps = steps.run(make_all_maps, flow, roi, located, recipe)
+        maps = steps.run(make_all_maps, flow, roi, confidence, located, recipe)
     with clock("quality"):
         quality = judge_clip(plan, located, aligned, flow, wanted=wanted)
     return ClipResult(
@@ -84,4 +84,5 @@ def process_clip(
         device=steps.device,
         quality=quality,
         sample_bits=source.sample_bits,
+        confidence=confidence,
     )

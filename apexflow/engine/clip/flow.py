@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +30,24 @@ Vectors = NDArray[np.float32]
 _COPIES_OF_A_FLOW = 6
 
 
+class FaceFlow(NamedTuple):
+    """The flow of the face of each window, and how sure it is; both as in `ClipResult`."""
+
+    vectors: dict[str, Vectors]
+    confidence: dict[str, Vectors]
+
+
 def flow_of_windows(
     plan: ClipPlan, images: FlowImages, recipe: Recipe, backend: Backend
-) -> dict[str, Vectors]:
-    """Return the flow of the face of each window, as in `ClipResult`; each pair computed once."""
-    pairs = flow_frames(plan, recipe)
-    vectors = _flow_of_pairs(images.crops, images.numbers, pairs, plan.reach, recipe, backend)
-    return _by_window(plan, pairs, vectors)
+) -> FaceFlow:
+    """Return the flow of the face of each window; each pair computed once."""
+    pairs, sure = flow_frames(plan, recipe), recipe.flow.keep_confidence
+    vectors, confidence = _flow_of_pairs(
+        images.crops, images.numbers, pairs, plan.reach, recipe, backend, sure=sure
+    )
+    return FaceFlow(
+        _by_window(plan, pairs, vectors), _by_window(plan, pairs, confidence) if sure else {}
+    )
 
 
 def flow_of_regions(
@@ -57,7 +68,7 @@ def flow_of_regions(
         return _cut_regions(flow, located, recipe)
     pairs = flow_frames(plan, recipe)
     vectors = [
-        _flow_of_pairs(region, images.numbers, pairs, plan.reach, recipe, backend)
+        _flow_of_pairs(region, images.numbers, pairs, plan.reach, recipe, backend)[0]
         for region in np.moveaxis(images.regions, 1, 0)
     ]
     return _by_window(plan, pairs, np.stack(vectors, axis=1))
@@ -70,20 +81,30 @@ def _flow_of_pairs(
     reach: int,
     recipe: Recipe,
     backend: Backend,
-) -> Vectors:
-    """Return the flow (n, 2, height, width) of n pairs among the images of numbered frames."""
+    *,
+    sure: bool = False,
+) -> tuple[Vectors, Vectors]:
+    """Return the flow (n, 2, height, width) of n pairs among the images of numbered frames.
+
+    And, where it is to be ``sure``, the confidence (n, height, width); empty elsewhere.
+    """
     vectors = np.empty((len(pairs), 2, *images.shape[1:]), np.float32)
+    confidence = np.empty((len(pairs) if sure else 0, *images.shape[1:]), np.float32)
     row = {number: i for i, number in enumerate(numbers)}
     many = [i for i, pair in enumerate(pairs) if pair.sequence]
     two = [i for i, pair in enumerate(pairs) if not pair.sequence]
     if two:
         means, rows = _means(images, row, [pairs[i] for i in two])
-        vectors[two] = flow_between(means, rows, recipe.flow, backend)
+        vectors[two], found = _flow_between(means, rows, recipe.flow, backend, sure=sure)
+        if sure:
+            confidence[two] = found
 
     for i in many:
         frames = backend.put(images[[row[number] for number in pairs[i].sequence]])
-        vectors[i] = _flow_of_sequence(frames, pairs[i], reach, recipe.flow)
-    return vectors
+        vectors[i], found = _flow_of_sequence(frames, pairs[i], reach, recipe.flow, sure=sure)
+        if sure:
+            confidence[i] = found
+    return vectors, confidence
 
 
 def _means(
@@ -99,21 +120,29 @@ def _means(
     return np.stack(means), np.array([[place[end] for end in both] for both in ends], np.int64)
 
 
-def _flow_of_sequence(frames: Array, pair: PairFrames, reach: int, recipe: Flow) -> Vectors:
-    """Return the flow (2, height, width) of a pair from all frames within reach."""
+def _flow_of_sequence(
+    frames: Array, pair: PairFrames, reach: int, recipe: Flow, *, sure: bool
+) -> tuple[Vectors, Vectors | None]:
+    """Return the flow (2, height, width) of a pair from all frames within reach, and how sure."""
     first, second = (pair.sequence.index(number) for number in pair.pair)
     # Its first flow has twice the smoothness of the corrections: that of a pair.
     options = recipe.options | {"alpha": recipe.clg.alpha / 2}
-    flow = kernels.clg_sequence(
-        frames, first, second, numbers=pair.sequence, reach=reach, **options
-    ).flow
-    return _stored(to_host(flow)[None], recipe)[0]
+    flow, _, confidence = kernels.clg_sequence(
+        frames, first, second, numbers=pair.sequence, reach=reach, confidence=sure, **options
+    )
+    (vectors,) = _stored(to_host(flow)[None], recipe)
+    return vectors, _stored_confidence(to_host(confidence), recipe) if sure else None
 
 
 def _stored(flow: Vectors, recipe: Flow) -> Vectors:
     """Return flow (n, height, width, 2) components first, rounded as a store holds it."""
     components_first = np.ascontiguousarray(np.moveaxis(flow, -1, 1))
     return components_first.astype(recipe.dtype).astype(np.float32)
+
+
+def _stored_confidence(confidence: Vectors, recipe: Flow) -> Vectors:
+    """Return confidence rounded as a store holds it."""
+    return confidence.astype(recipe.confidence_dtype).astype(np.float32)
 
 
 def flow_between(
@@ -134,27 +163,41 @@ def flow_between(
     (n, 2, height, width) float32
         Rounded to the recipe's dtype, as a store holds it.
     """
+    return _flow_between(images, rows, recipe, backend, sure=False)[0]
+
+
+def _flow_between(
+    images: Images, rows: NDArray[np.int64], recipe: Flow, backend: Backend, *, sure: bool
+) -> tuple[Vectors, Vectors | None]:
+    """Return the flow, and the confidence (n, height, width) where it is to be ``sure``."""
     if not len(rows):
-        return np.zeros((0, 2, *images.shape[1:]), np.float32)
+        return np.zeros((0, 2, *images.shape[1:]), np.float32), None
     if recipe.method == "tvl1" and images.dtype != np.uint8:
         images = images * np.float32(1 / 255)  # of its float images 1 is white
     there = backend.put(images)
     take = _Batches(there) if is_device_array(there) else _PreparedOnce(images, rows, recipe)
     compute = getattr(kernels, recipe.method)
+    options = recipe.options | ({"confidence": True} if sure else {})
+    size = images.shape[1:]
 
-    def flow_batch(part: slice) -> Vectors:
+    def flow_batch(part: slice) -> tuple[Vectors, Vectors | None]:
         first, second = (take(row) for row in rows[part].T)
-        flow = compute(first, second, **recipe.options)
-        flow = flow.reshape(-1, *flow.shape[-3:])
-        return _stored(to_host(flow), recipe)
+        found = compute(first, second, **options)
+        flow, confidence = found if sure else (found, None)
+        vectors = _stored(to_host(flow).reshape(-1, *size, 2), recipe)
+        if not sure:
+            return vectors, None
+        return vectors, _stored_confidence(to_host(confidence).reshape(-1, *size), recipe)
 
-    each = _COPIES_OF_A_FLOW * 8 * images.shape[1] * images.shape[2]
-    return np.concatenate(backend.batches(flow_batch, len(rows), each))
+    each = _COPIES_OF_A_FLOW * 8 * size[0] * size[1]
+    flows, confidences = zip(*backend.batches(flow_batch, len(rows), each), strict=True)
+    return np.concatenate(flows), np.concatenate(confidences) if sure else None
 
 
 def make_all_maps(
     flow: Mapping[str, Vectors],
     roi: Mapping[str, Vectors],
+    confidence: Mapping[str, Vectors],
     located: LocatedFace,
     recipe: Recipe,
     backend: Backend,
@@ -170,8 +213,13 @@ def make_all_maps(
         if not len(flat):
             return np.zeros((*lead, *wanted.size, 3), np.uint8)
 
+        sure = None
+        if wanted.noise == "confidence":
+            sure = confidence[wanted.window].reshape(-1, *flat.shape[-2:])
+
         def map_batch(part: slice) -> NDArray[np.uint8]:
-            return to_host(make_map(wanted, backend.put(flat[part]), boxes))
+            told = None if sure is None else backend.put(sure[part])
+            return to_host(make_map(wanted, backend.put(flat[part]), boxes, told))
 
         batches = backend.batches(map_batch, len(flat), _COPIES_OF_A_FLOW * flat[0].nbytes)
         return np.concatenate(batches).reshape(*lead, *wanted.size, 3)
@@ -183,10 +231,12 @@ def make_map(
     wanted: Map,
     flow: NDArray[np.float32],
     boxes: Mapping[str, RegionBox] = MappingProxyType({}),
+    confidence: NDArray[np.float32] | None = None,
 ) -> NDArray[np.uint8]:
     """Return the maps that a recipe's table asks for, of flow (…, 2, height, width).
 
-    ``boxes`` gives the regions in pixels of the flow, for maps without head motion or eyes.
+    ``boxes`` gives the regions in pixels of the flow, for maps without head motion or eyes;
+    ``confidence`` (…, height, width) how sure the flow is, for maps that take noise off by it.
     """
     return make_maps(
         flow,
@@ -195,6 +245,7 @@ def make_map(
         head=boxes["nose"] if wanted.remove_head else None,
         mask=boxes["eyes"] if wanted.mask_eyes else None,
         noise=wanted.noise,
+        confidence=confidence if wanted.noise == "confidence" else None,
         options=wanted.options,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,9 @@ class ClipResult:
         dtype. Windows of one frame pair have no axis of pairs.
     roi : dict of window to float32 ([pair,] region, 2, height, width)
         The same of each region: cut from the flow, or in pixels of the enlarged region.
+    confidence : dict of window to float32 ([pair,] height, width)
+        How sure the flow is, 0 to 1 (`apexflow.kernels.clg`), rounded as a store holds it; empty
+        where the recipe does not keep it.
     maps : dict of name to uint8 ([pair,] [region,] height, width, 3)
     seconds : dict of stage to float
     quality : ClipQuality
@@ -103,6 +106,7 @@ class ClipResult:
     quality: ClipQuality
     device: str = CPU.name
     sample_bits: int = 8
+    confidence: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def flags(self) -> tuple[Flag, ...]:

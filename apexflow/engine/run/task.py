@@ -234,6 +234,7 @@ def layout(recipe: Recipe) -> Layout:
         region_units="pixels of the "
         + ("crop" if recipe.regions.source == "flow" else "enlarged region"),
         region_boxes=recipe.regions.placed,
+        confidence_dtype=recipe.flow.confidence_dtype,
     )
 
 
@@ -349,7 +350,7 @@ def _rounded(value: float) -> float | None:
 
 def _arrays(recipe: Recipe, result: ClipResult) -> ClipArrays:
     frames = result.aligned.crops if recipe.frames.keep else None
-    return ClipArrays(frames, result.flow, result.maps, result.roi)
+    return ClipArrays(frames, result.flow, result.maps, result.roi, result.confidence)
 
 
 def worker_versions() -> dict[str, str]:

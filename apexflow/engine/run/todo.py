@@ -360,6 +360,8 @@ def _array_bytes(plan: ClipPlan, shapes: Layout) -> Iterator[int]:
     for window in shapes.windows:
         pairs = _pairs(plan, shapes, window)
         yield pairs * 2 * prod(shapes.crop) * value
+        if shapes.confidence_dtype:
+            yield pairs * prod(shapes.crop) * np.dtype(shapes.confidence_dtype).itemsize
         yield pairs * len(shapes.regions) * 2 * prod(shapes.region_size) * value
     for wanted in shapes.maps.values():
         pictures = len(shapes.regions) if wanted.regions else 1

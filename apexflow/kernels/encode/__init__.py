@@ -12,6 +12,7 @@ from __future__ import annotations
 from apexflow.kernels.encode.head import (
     mask_region,
     measure_noise,
+    noise_of_confidence,
     remove_head_motion,
     suppress_noise,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "make_maps",
     "mask_region",
     "measure_noise",
+    "noise_of_confidence",
     "optical_strain",
     "remove_head_motion",
     "suppress_noise",

@@ -15,6 +15,7 @@ from apexflow.kernels._validate import check_choice
 from apexflow.kernels.encode.head import (
     mask_region,
     measure_noise,
+    noise_of_confidence,
     remove_head_motion,
     suppress_noise,
 )
@@ -49,7 +50,8 @@ def make_maps(
     size: tuple[int, int] | None = (28, 28),
     head: Sequence[float] | None = None,
     mask: Sequence[float] | None = None,
-    noise: float | Literal["measured"] = 0.0,
+    noise: float | Literal["measured", "confidence"] = 0.0,
+    confidence: NDArray[np.floating[Any]] | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> NDArray[np.uint8]:
     """Return maps of flows as a store holds them, components first.
@@ -69,10 +71,13 @@ def make_maps(
         A region in pixels of the flow whose motion is the head's, see `remove_head_motion`.
     mask : (x0, y0, x1, y1), optional
         A region whose flow is set to zero, after the head's motion is removed.
-    noise : float or "measured"
+    noise : float, "measured" or "confidence"
         Length in pixels that is taken off every vector at last, see `suppress_noise`; "measured"
-        is that of each flow by `measure_noise`, before the mask. Maps that are stretched then
-        stretch no range shorter than five times that length, unless the options say ``least``.
+        is that of each flow by `measure_noise`, before the mask, "confidence" that of each pixel
+        by `noise_of_confidence`. Maps that are stretched then stretch no range shorter than five
+        times that length (of pixels its median), unless the options say ``least``.
+    confidence : (…, H, W) float32 or float16, optional
+        That of each flow, for ``noise = "confidence"``.
     options : dict
         Further options of the encoding.
 
@@ -87,7 +92,7 @@ def make_maps(
     """
     check_options(encoding, options)
     if isinstance(noise, str):
-        check_choice("noise", noise, ("measured",))
+        check_choice("noise", noise, ("measured", "confidence"))
     lead, (height, width) = flow.shape[:-3], flow.shape[-2:]
     batch = np.moveaxis(flow.reshape(-1, 2, height, width), 1, -1).astype(np.float32, order="C")
     target = (height, width) if size is None else size
@@ -95,12 +100,36 @@ def make_maps(
         return np.zeros_like(flow, np.uint8, shape=(*lead, *target, 3))
     if head is not None:
         batch = remove_head_motion(batch, head)
-    level = measure_noise(batch) if isinstance(noise, str) else noise
+    level = _noise_of(batch, noise, confidence)
     if mask is not None:
         batch = mask_region(batch, mask)
     if noise:
         batch = suppress_noise(batch, level)
+    if np.ndim(level) == 3:
+        level = np.minimum(np.median(level.reshape(len(batch), -1), axis=-1), _LONGEST)
     return _encoded(batch, encoding, size, level, options).reshape(*lead, *target, 3)
+
+
+_LONGEST = np.float32(1e6)  # px; of flow in which nothing is sure
+
+
+def _noise_of(
+    batch: NDArray[np.float32],
+    noise: float | Literal["measured", "confidence"],
+    confidence: NDArray[np.floating[Any]] | None,
+) -> Any:
+    """Return the length of noise: of all flows, of each, or of each pixel."""
+    if noise == "measured":
+        return measure_noise(batch)
+    if noise != "confidence":
+        return noise
+    if confidence is None:
+        raise ValueError("noise = 'confidence' needs the confidence of the flow")
+    if confidence.size != batch[..., 0].size or confidence.shape[-2:] != batch.shape[1:3]:
+        raise ValueError(
+            f"confidence must be that of each pixel of the flow. Got shape {confidence.shape}."
+        )
+    return noise_of_confidence(confidence.reshape(batch.shape[:-1]))
 
 
 def _encoded(

@@ -26,7 +26,12 @@ from apexflow.kernels.flow_clg.arguments import (
     check_levels,
     check_solver,
 )
-from apexflow.kernels.flow_clg.pair import flow_of_pair, interleaved, prepare
+from apexflow.kernels.flow_clg.pair import (
+    confidence_of_pair,
+    flow_of_pair,
+    interleaved,
+    prepare,
+)
 from apexflow.kernels.flow_clg.sequence import clg_sequence
 from apexflow.kernels.light.gaussian import Floats
 
@@ -166,9 +171,15 @@ def clg(
         (H, W, 2), or (N, H, W, 2) for a batch, float32: displacement (x, y) in px, such that
         ``prev[y, x]`` is found at ``next[y + flow[y, x, 1], x + flow[y, x, 0]]``.
     confidence : ndarray
-        Only if asked for: (H, W) or (N, H, W) float32, s / (s + alpha) with s the smaller
-        eigenvalue of J. Near 1 the flow was measured; near 0 the images say nothing about it in
-        at least one direction, and it was filled in from around.
+        Only if asked for: (H, W) or (N, H, W) float32, 1 / (1 + (e / .05)²) with e the error that
+        is to be expected of the flow, in px: `expected_error` gives it back. It comes from the
+        energy that is left at the pixel [3]_,
+
+            e² = .72 / rho (G * (W - A)² + alpha |grad f|²) / (s + alpha) + .05² alpha / (1000 s)
+
+        with s the smaller eigenvalue of J: what the images did not come to agree on, how much
+        the flow bends, and how little there is to see. 0 where the images say nothing about the
+        flow in at least one direction, so that it was filled in from around.
 
     Raises
     ------
@@ -186,6 +197,9 @@ def clg(
     .. [2] R. Keys, "Cubic convolution interpolation for digital image processing", IEEE
        Transactions on Acoustics, Speech, and Signal Processing 29, 1981.
        https://doi.org/10.1109/TASSP.1981.1163711
+    .. [3] A. Bruhn, J. Weickert, "A confidence measure for variational optic flow methods", in
+       Geometric Properties for Incomplete Data, 2006.
+       https://doi.org/10.1007/1-4020-3858-8_15
 
     Examples
     --------
@@ -213,9 +227,10 @@ def clg(
     flows, sures = [], []
     pairs = zip(_prepared(prev, levels), _prepared(next_, levels), strict=False)
     for first, second in islice(pairs, count or 1):
-        flows.append(interleaved(flow_of_pair(first, second, solver, room)))
+        found = flow_of_pair(first, second, solver, room)
+        flows.append(interleaved(found))
         if confidence:
-            sures.append(cpu.confidence(room, *first.shape, np.float32(1)))
+            sures.append(confidence_of_pair(first, second, found, solver, room))
     flow = np.stack(flows) if count else flows[0]
     if not confidence:
         return flow

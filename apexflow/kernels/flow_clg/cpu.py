@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from apexflow.kernels.confidence import HALF_SURE, ROUNDING, UNSEEN
 from apexflow.kernels.light.gaussian import (
     GAP,
     blur_across,
@@ -56,6 +57,8 @@ LEFT, RIGHT = 16, 32
 _F = np.float32
 _CUBIC = _F(-0.5)  # Catmull and Rom's: the one cubic of Keys' that is exact for parabolas
 _FAR = _F(1e9)
+_UNSEEN, _HALF_LESS = _F(UNSEEN), _F(0.5 - ROUNDING)
+_HALF_SURE_SQUARED = _F(HALF_SURE**2)
 
 
 @njit(nogil=True, cache=True)
@@ -185,22 +188,89 @@ def fit(  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def confidence(room, height, width, share):  # type: ignore[no-untyped-def]
-    """Return the confidence (H, W) in the flow that `refine` or `fit` left in the room.
-
-    ``share`` is the alpha that it is told for, in parts of the one that they were given.
-    """
+def compare(first, second, flow, room):  # type: ignore[no-untyped-def]
+    """Return what `fit` takes, mean and change, of two images (H, W) and a flow (2, H, W)."""
+    height, width = first.shape
+    fields_end = fields_size(height, width)
+    first_end = fields_end + bordered_size(height, width)
+    room[:fields_end] = 0
+    fields = pointer(room)
+    images = pointer(room[fields_end:]), pointer(room[first_end:])
+    add_border(first, images[0])
+    add_border(second, images[1])
+    copy_in(flow, fields)
+    _compare(images, fields, height, width)
     size, pitch = plane_size(height, width), pitch_of(width)
-    result = np.empty((height, width), np.float32)
+    mean, change = np.empty((2, height, width), np.float32)
     for y in range(height):
         at = GAP + y * pitch
         for x in range(width):
-            a, b = room[J11 * size + at + x], room[J12 * size + at + x]
-            c = room[J22 * size + at + x]
+            mean[y, x] = fields[MEAN * size + at + x]
+            change[y, x] = fields[CHANGE * size + at + x]
+    return mean, change
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def confidence(mean, change, step, flow, room, alpha, taps, share):  # type: ignore[no-untyped-def]
+    """Return the confidence (H, W) in a flow (2, H, W).
+
+    ``mean`` and ``change`` are as in `fit`, of a warp by the flow less ``step``; ``share`` is what
+    the mean square error is of the energy over the stiffness.
+    """
+    _, height, width = flow.shape
+    room[: fields_size(height, width)] = 0
+    fields = pointer(room)
+    offsets, row = _averaging(height, width, taps)
+    copy_in(step, fields)
+    size, pitch = plane_size(height, width), pitch_of(width)
+    for y in range(height):
+        at = GAP + y * pitch
+        for x in range(width):
+            fields[MEAN * size + at + x] = mean[y, x]
+            fields[CHANGE * size + at + x] = change[y, x]
+    mirror_ends(fields, MEAN * size, height, width)
+    for y in range(height):
+        _multiply(fields, y, height, width)
+        _square(fields, y, height, width)
+    one, reach = splat(_F(1)), len(taps) - 1
+    for source, target in ((XX, J11), (XY, J12), (YY, J22), (XT, R1)):
+        _average(
+            fields, source, target, height, width, pointer(taps), reach, offsets, pointer(row), one
+        )
+    result = np.empty((height, width), np.float32)
+    for y in range(height):
+        at = GAP + y * pitch
+        above, below = max(y - 1, 0), min(y + 1, height - 1)
+        for x in range(width):
+            a, b = fields[J11 * size + at + x], fields[J12 * size + at + x]
+            c = fields[J22 * size + at + x]
             half = _F(0.5) * (a - c)
-            least = max(_F(0.5) * (a + c) - np.sqrt(half * half + b * b), _F(0))
-            result[y, x] = least / (least + share)
+            least = _HALF_LESS * (a + c) - np.sqrt(half * half + b * b)
+            left, right = max(x - 1, 0), min(x + 1, width - 1)
+            energy = _F(0)
+            for part in range(2):
+                across = flow[part, y, right] - flow[part, y, left]
+                down = flow[part, below, x] - flow[part, above, x]
+                energy += _F(0.25) * (across * across + down * down)
+            energy = fields[R1 * size + at + x] + alpha * energy
+            error = share * energy / (least + alpha)
+            ratio = error / _HALF_SURE_SQUARED + _UNSEEN * alpha / least
+            result[y, x] = _F(1) / (_F(1) + ratio) if least > _F(0) else _F(0)
+    keep(row)
     return result
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _square(fields, y, height, width):  # type: ignore[no-untyped-def]
+    """Fill a row of XT with the square of the change that is left after the step in U, V."""
+    size, pitch = plane_size(height, width), pitch_of(width)
+    at = GAP + y * pitch
+    for x in range(0, width, LANES):
+        slope_x, slope_y = slopes(fields, MEAN * size, x, y, height, pitch)
+        rest = load(fields, CHANGE * size + at + x)
+        rest = rest + slope_x * load(fields, U * size + at + x)
+        rest = rest + slope_y * load(fields, V * size + at + x)
+        store(fields, XT * size + at + x, rest * rest)
 
 
 @njit(nogil=True, cache=True)

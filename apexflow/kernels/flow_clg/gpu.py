@@ -9,11 +9,13 @@ measured.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from apexflow.kernels.confidence import ERROR_OF_ENERGY, HALF_SURE, ROUNDING, UNSEEN
 from apexflow.kernels.flow_clg.arguments import (
     FIRST_SMOOTHNESS,
     OUTLIER_LEVELS,
@@ -81,7 +83,7 @@ def clg(
     def part(of: slice) -> tuple[Array, Array]:
         first, second = (_levels(frames, of, levels, device) for frames in (prev, next_))
         level = _flow(first, second, of.stop - of.start, solver, device)
-        sure = level.confidence(1.0) if confidence else None
+        sure = level.confidence(first[0], second[0]) if confidence else None
         return device.xp.ascontiguousarray(device.xp.moveaxis(level.flow, 1, -1)), sure
 
     height, width = prev.shape[-2:]
@@ -129,23 +131,32 @@ class _Level:
 
     def refine(self, first: Array, second: Array) -> None:
         """Improve the flow from the images of this level, each (N, h, w) or (1, h, w)."""
+        for _ in range(self._solver.warps):
+            self.fit(*self._compare(first, second))
+
+    def _compare(self, first: Array, second: Array) -> tuple[Array, Array]:
+        """Return mean and change of the images warped by the flow, see `cpu.compare`."""
         shape = self._count, *self.flow.shape[2:]
         mean, change = (self._device.xp.empty(shape, np.float32) for _ in range(2))
         images = np.int32(len(first)), np.int32(len(second))
-        for _ in range(self._solver.warps):
-            self._launch(
-                "compare_pair", first, second, self.flow, mean, change, *images, *self._sizes
-            )
-            self.fit(mean, change)
+        self._launch("compare_pair", first, second, self.flow, mean, change, *images, *self._sizes)
+        return mean, change
 
     def fit(self, mean: Array, change: Array) -> None:
         """Improve the flow from what a warp by it leaves, see `cpu.fit`."""
+        self._averaged = self._average(self._products(mean, change))
+        self._solve()
+
+    def _products(self, mean: Array, change: Array) -> Array:
+        """Return the products (N, 5, h, w) of the slopes with each other and with the change."""
         shape = self._count, 5, *self.flow.shape[2:]
         products = self._device.xp.empty(shape, np.float32)
         self._launch("multiply_slopes", mean, change, products, *self._sizes)
-        planes = products.reshape(-1, *shape[2:])
-        self._averaged = blur(planes, self._taps, device=self._device).reshape(shape)
-        self._solve()
+        return products
+
+    def _average(self, planes: Array) -> Array:
+        flat = planes.reshape(-1, *planes.shape[2:])
+        return blur(flat, self._taps, device=self._device).reshape(planes.shape)
 
     def _solve(self) -> None:
         xp, (height, width) = self._device.xp, self.flow.shape[2:]
@@ -177,14 +188,39 @@ class _Level:
             self._launch("step_along", *fields, curvatures, sums, after, *sizes)
             before, after = after, before
 
-    def confidence(self, share: float) -> Array:
+    def confidence(self, first: Array, second: Array) -> Array:
+        """Return the confidence (N, h, w) in the flow between two images."""
+        mean, change = self._compare(first, second)
+        return self.confidence_of_fit(mean, change, self._device.xp.zeros_like(self.flow))
+
+    def confidence_of_fit(self, mean: Array, change: Array, step: Array) -> Array:
         """Return the confidence (N, h, w), see `cpu.confidence`."""
-        xp = self._device.xp
-        a, b, c = (self._averaged[:, k] * self._scale for k in range(3))
+        xp, alpha = self._device.xp, np.float32(self._solver.alpha)
+        products = self._products(mean, change)
+        xx, xy, yy, xt, yt = (products[:, k] for k in range(5))
+        u, v = step[:, 0], step[:, 1]
+        two = np.float32(2)
+        squared = change * change + two * (xt * u + yt * v)
+        squared = squared + xx * u * u + two * xy * u * v + yy * v * v
+        planes = xp.ascontiguousarray(xp.stack([xx, xy, yy, xp.maximum(squared, 0)], axis=1))
+        averaged = self._average(planes)
+        a, b, c, energy = (averaged[:, k] for k in range(4))
         half = np.float32(0.5) * (a - c)
-        least = np.float32(0.5) * (a + c) - xp.sqrt(half * half + b * b)
+        least = np.float32(0.5 - ROUNDING) * (a + c) - xp.sqrt(half * half + b * b)
         least = xp.maximum(least, np.float32(0))
-        return least / (least + np.float32(share))
+        energy = energy + alpha * self._bending()
+        share = np.float32(ERROR_OF_ENERGY / self._solver.rho)
+        ratio = share * energy / (least + alpha) / np.float32(HALF_SURE**2)
+        ratio = ratio + np.float32(UNSEEN) * alpha / xp.maximum(least, _TINY)
+        return xp.where(least > 0, np.float32(1) / (np.float32(1) + ratio), np.float32(0))
+
+    def _bending(self) -> Array:
+        """Return the square of the flow's gradient (N, h, w)."""
+        xp = self._device.xp
+        wide = xp.pad(self.flow, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+        across = wide[:, :, 1:-1, 2:] - wide[:, :, 1:-1, :-2]
+        down = wide[:, :, 2:, 1:-1] - wide[:, :, :-2, 1:-1]
+        return np.float32(0.25) * (across * across + down * down).sum(axis=1)
 
     def _launch(self, name: str, *args: Any) -> None:
         kernel = self._device.kernel(SOURCE, name)
@@ -264,8 +300,8 @@ class DeviceSteps:
         first, second = (self._mean(numbers) for numbers in (still, moved))
         solver = self._solver.smoother(FIRST_SMOOTHNESS)
         before, after = (_pyramid(image, self._levels, self._device) for image in (first, second))
-        self._level = _flow(before, after, 1, solver, self._device)
-        self._share = 1 / FIRST_SMOOTHNESS
+        self._level = level = _flow(before, after, 1, solver, self._device)
+        self._sure = partial(level.confidence, before[0], after[0])
         self._reference = first[0]
 
     def _mean(self, numbers: NDArray[np.intp]) -> Array:
@@ -309,9 +345,11 @@ class DeviceSteps:
         self._reference = xp.ascontiguousarray(reference, dtype=np.float32)
         change = xp.ascontiguousarray(change, dtype=np.float32)
         mean = self._reference + np.float32(0.5) * change
-        self._level = _Level(flow, self._solver.rho, self._solver, self._device)
-        self._level.fit(mean[None], change[None])
-        self._share = 1.0
+        fitted = mean[None], change[None]
+        self._level = level = _Level(flow, self._solver.rho, self._solver, self._device)
+        before = flow.copy()
+        level.fit(*fitted)
+        self._sure = partial(level.confidence_of_fit, *fitted, level.flow - before)
 
     def _weights(self, warped: Array) -> Array:
         xp = self._device.xp
@@ -325,5 +363,5 @@ class DeviceSteps:
     def result(self, amplitudes: Floats, confidence: bool) -> CLGSequence:
         xp = self._device.xp
         flow = xp.ascontiguousarray(xp.moveaxis(self._level.flow[0], 0, -1))
-        sure = self._level.confidence(self._share)[0] if confidence else None
+        sure = self._sure()[0] if confidence else None
         return CLGSequence(flow, xp.asarray(amplitudes), sure)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,7 +42,13 @@ from apexflow.kernels.flow_clg.arguments import (
     check_solver,
     check_stack,
 )
-from apexflow.kernels.flow_clg.pair import flow_of_pair, interleaved, prepare
+from apexflow.kernels.flow_clg.pair import (
+    confidence_of_fit,
+    confidence_of_pair,
+    flow_of_pair,
+    interleaved,
+    prepare,
+)
 from apexflow.kernels.light.gaussian import Floats, gaussian_taps, plane_size
 
 
@@ -165,7 +172,8 @@ def clg_sequence(
     rounds : int
         How often amplitudes and flow are corrected; 0 leaves the flow between means.
     confidence : bool
-        Whether to return the confidence as well, s / (s + alpha).
+        Whether to return the confidence as well, as that of `clg`: of the change that the mean
+        of all frames leaves.
 
     Returns
     -------
@@ -261,7 +269,6 @@ class _CpuSteps:
         size = plane_size(height, width)
         self._planes = np.zeros(stack.PLANES * size, np.float32)
         self._warped, self._weights = np.zeros((2, self._count * size), np.float32)
-        self._share = np.float32(1)
 
     def _image(self, number: int) -> Floats:
         start = number * self._bordered_size
@@ -270,9 +277,9 @@ class _CpuSteps:
     def begin(self, still: NDArray[np.intp], moved: NDArray[np.intp]) -> None:
         first, second = (self._frames[numbers].mean(axis=0) for numbers in (still, moved))
         solver = self._solver.smoother(FIRST_SMOOTHNESS)
-        self._share = np.float32(1 / FIRST_SMOOTHNESS)
         pair = prepare(first, self._levels), prepare(second, self._levels)
         self._flow = flow_of_pair(*pair, solver, self._room)
+        self._sure = partial(confidence_of_pair, *pair, self._flow, solver, self._room)
         stack.fill_plane(first, self._planes, stack.REFERENCE)
         self._fill_flow()
 
@@ -307,7 +314,7 @@ class _CpuSteps:
             mean,
             change,
         )
-        solver = self._solver
+        solver, before = self._solver, self._flow.copy()
         cpu.fit(
             mean,
             change,
@@ -318,11 +325,12 @@ class _CpuSteps:
             solver.max_iterations,
             solver.tolerance,
         )
-        self._share = np.float32(1)
         self._fill_flow()
+        step = self._flow - before
+        self._sure = partial(confidence_of_fit, mean, change, step, self._flow, solver, self._room)
 
     def result(self, amplitudes: Floats, confidence: bool) -> CLGSequence:
-        sure = cpu.confidence(self._room, *self._shape, self._share) if confidence else None
+        sure = self._sure() if confidence else None
         return CLGSequence(interleaved(self._flow), amplitudes, sure)
 
 

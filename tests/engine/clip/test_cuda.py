@@ -94,14 +94,14 @@ def assert_agrees(found: ClipResult, clip: Clip, recipe: Recipe, name: str) -> N
     assert levels(found.aligned.crops, wanted.aligned.crops) <= 1
     located = LocatedFace(found.face, found.box, found.regions)
     images = normalize_frames(found.plan, found.aligned, recipe, CPU)
-    flow = flow_of_windows(found.plan, images, recipe, CPU)
+    flow, confidence = flow_of_windows(found.plan, images, recipe, CPU)
     roi = flow_of_regions(found.plan, images, found.flow, located, recipe, CPU)
     for one, two in ((found.flow, flow), (found.roi, roi)):
         assert one.keys() == two.keys()
         for window in one:
             assert (one[window].dtype, one[window].shape) == (np.float32, two[window].shape)
             np.testing.assert_allclose(one[window], two[window], atol=1e-3)
-    maps = make_all_maps(found.flow, found.roi, located, recipe, CPU)
+    maps = make_all_maps(found.flow, found.roi, confidence, located, recipe, CPU)
     assert found.maps.keys() == maps.keys()
     for key in maps:
         assert (found.maps[key].dtype, found.maps[key].shape) == (np.uint8, maps[key].shape)
