@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.synthetic import sampling
-from apexflow.synthetic.expressions import EXPRESSIONS, bumps, lids
+from apexflow.synthetic.expressions import EXPRESSIONS, bumps, eyelids
 from apexflow.synthetic.light import Light
 from apexflow.synthetic.motion import Motion
 from apexflow.synthetic.portrait import Subject, paint
@@ -57,8 +57,8 @@ class ClipTruth:
         For which part of the time from frame to frame the shutter is open, 0 to 1: motion
         blur. A frame's truth is that of the middle of its exposure.
     blinks : tuple of int
-        The frames in which the lids are lowest. They fall and rise within `BLINK` frames, by
-        what keeps neighbours in place: a fiftieth of the face's height.
+        The frames in which the eyes are closed. The upper lids fall over them and rise within
+        `BLINK` frames; where one covers the eye the truth is undefined, NaN.
     lag : float
         Frames from the first part of the expression to the last: action units out of step. The
         parts follow one another evenly, so that the apex is that of the one in the middle.
@@ -94,8 +94,7 @@ class ClipTruth:
             raise ValueError(f"shutter must be from 0 to 1, got {self.shutter}")
         strongest = int(np.abs(self.motion.intensity).argmax())
         steep = max(
-            *(sampling.face_steepness(self._bumps(f)) for f in (strongest, *self.blinks)),
-            0.0,
+            sampling.face_steepness(self._bumps(strongest)),
             *(sampling.head_steepness(_pose(self, frame)) for frame in range(len(self))),
         )
         if steep > sampling.STEEPEST:
@@ -175,7 +174,8 @@ class ClipTruth:
     def flow_at(self, points: Points, start: int | None = None, end: int | None = None) -> Points:
         """Return the true displacement (…, 2) of what lies at points (…, 2) of frame ``start``.
 
-        From the onset to the apex unless other frames are named. float64, pixels.
+        From the onset to the apex unless other frames are named. float64, pixels; NaN where an
+        eyelid covers it in frame ``end``.
         """
         start = self.onset if start is None else start
         end = self.apex if end is None else end
@@ -209,6 +209,7 @@ class ClipTruth:
         Returns
         -------
         (height, width, 2) float32
+            NaN where an eyelid covers in ``end`` what is seen in ``start``.
         """
         grid = _grid(size)
         seen = _apply(first, grid)
@@ -223,7 +224,7 @@ class ClipTruth:
         flat = np.ascontiguousarray(points, np.float64).reshape(-1, 2)
         material = self._trace(flat, frame)
         at_rest = (*_pose(self, frame)[:4], 1.0, 0.0, 0.0, 0.0)
-        moved = sampling.forward(material, at_rest, self._expression(self.apex))
+        moved = sampling.forward(material, at_rest, self._bumps(self.apex), sampling.NO_LIDS)
         return (moved - material).reshape(np.shape(points))
 
     def still(
@@ -246,23 +247,25 @@ class ClipTruth:
         return head & (np.hypot(*np.moveaxis(self.expression_at(points), -1, 0)) < below)
 
     def _see(self, material: Points, frame: int) -> Points:
-        return np.asarray(sampling.forward(material, _pose(self, frame), self._bumps(frame)))
+        place = _pose(self, frame), self._bumps(frame), self._lids(frame)
+        return np.asarray(sampling.forward(material, *place))
 
     def _trace(self, seen: Points, frame: int) -> Points:
-        return np.asarray(sampling.inverse(seen, _pose(self, frame), self._bumps(frame)))
+        place = _pose(self, frame), self._bumps(frame), self._lids(frame)
+        return np.asarray(sampling.inverse(seen, *place))
 
     def _bumps(self, time: float) -> Points:
-        """Return all that moves the face at a time, counted in frames."""
-        closed = max((_lid(time - frame) for frame in self.blinks), default=0.0)
-        expression = self._expression(time)
-        return np.vstack([expression, lids(self.subject, closed)]) if closed else expression
-
-    def _expression(self, time: float) -> Points:
+        """Return what moves the face at a time, counted in frames."""
         parts = len(EXPRESSIONS[self.expression].parts)
         behind = self.lag * (np.arange(parts) / max(parts - 1, 1) - 0.5)
         times = np.clip(time - behind, 0, len(self) - 1)
         strengths = [float(_at(self.motion.intensity, float(t))) for t in times]
         return bumps(self.subject, self.expression, self.amplitude * np.array(strengths))
+
+    def _lids(self, time: float) -> Points:
+        """Return the eyelids at a time; none where they are open."""
+        closed = max((_lid(time - frame) for frame in self.blinks), default=0.0)
+        return eyelids(self.subject, closed) if closed else sampling.NO_LIDS
 
 
 _LARGEST_STILL = HEAD[0] - 0.05
@@ -312,7 +315,9 @@ def expose(truth: ClipTruth, frame: int, face: NDArray[np.float32]) -> NDArray[n
         moments = truth.shutter * ((np.arange(_MOMENTS) + 0.5) / _MOMENTS - 0.5)
         times = np.clip(frame + moments, 0, len(truth) - 1).tolist()
     seen = [
-        sampling.expose(face, _pose(truth, time), truth._bumps(time), *truth.subject.size)
+        sampling.expose(
+            face, _pose(truth, time), truth._bumps(time), truth._lids(time), *truth.subject.size
+        )
         for time in times
     ]
     return np.asarray(seen[0]) if len(seen) == 1 else np.mean(seen, axis=0, dtype=np.float32)
@@ -322,11 +327,11 @@ _MOMENTS = 5  # of an exposure; the motion between two of them is hundredths of 
 _EVEN = Light()
 
 BLINK = 8
-"""Frames from where the lids begin to fall to where they are lowest: 40 ms at 200 frames/s."""
+"""Frames from where the lids begin to fall to where they are closed: 40 ms at 200 frames/s."""
 
 
 def _lid(after: float) -> float:
-    """Return how low the lids are some frames after they are lowest: 1 there."""
+    """Return how far the lids are closed some frames after they are closed most: 1 there."""
     return 0.5 + 0.5 * float(np.cos(np.pi * min(abs(after) / BLINK, 1.0)))
 
 

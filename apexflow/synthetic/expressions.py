@@ -161,6 +161,17 @@ def lids(subject: Subject, closed: float) -> NDArray[np.float64]:
     return np.hstack([middles, np.tile(one, (2, 1))])
 
 
+# Of an eye: half width and half height of its opening, and height of the lid above it.
+_EYE = (0.09, 0.032, 0.05)
+
+
+def eyelids(subject: Subject, closed: float) -> NDArray[np.float64]:
+    """Return the upper eyelids, closed by a part of the way, as `sampling.expose` takes them."""
+    middles = subject.locate(np.array(subject.portrait.five[:2]))
+    one = np.array([*(subject.face_height * np.array(_EYE)), closed])
+    return np.hstack([middles, np.tile(one, (2, 1))])
+
+
 def bumps(
     subject: Subject, expression: str, amplitude: float | NDArray[np.float64]
 ) -> NDArray[np.float64]:

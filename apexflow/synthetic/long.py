@@ -203,7 +203,9 @@ class LongTruth:
         other = None
         if self.beside is not None:
             pose = (*self.beside.centre, 1.0, 2.0, 1.0, 0.0, 0.0, 0.0)
-            other = sampling.expose(paint(self.beside), pose, _NO_BUMPS, *self.beside.size)
+            other = sampling.expose(
+                paint(self.beside), pose, _NO_BUMPS, sampling.NO_LIDS, *self.beside.size
+            )
         for frame in range(len(self)) if chosen is None else chosen:
             yield self._take(frame, face, other)
 
@@ -211,7 +213,8 @@ class LongTruth:
         self, frame: int, face: NDArray[np.float32], other: NDArray[np.float32] | None
     ) -> Image:
         subject = self.subject
-        lit = sampling.expose(face, self._pose(frame), self._bumps(frame), *subject.size)
+        moved = self._pose(frame), self._bumps(frame), sampling.NO_LIDS
+        lit = sampling.expose(face, *moved, *subject.size)
         if other is not None:
             lit = np.concatenate([other, lit], axis=2)
         course = round(_LIGHT_MS * self.fps / 1000)

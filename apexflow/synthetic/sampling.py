@@ -7,6 +7,12 @@ read at the exact inverse of its pixels: no resampled picture is ever resampled,
 motion holds to the accuracy of the arithmetic.
 
 Bumps are the rows of an array (N, 6): centre x, y; radius x, y; displacement x, y.
+
+Eyelids are the rows of an array (N, 6): centre x, y of the eye; half width and half height of its
+opening; height of the lid above it; how far the lid is closed, 0 to 1. The lid's lower edge falls
+from the opening's upper rim to its lower one, and what lies on the lid is stretched between its
+upper end, which stays, and its edge, as after the expression and before the head moves. What it
+has come to lie over is not seen.
 """
 
 from __future__ import annotations
@@ -60,13 +66,17 @@ def sample(coefficients: Image, points: Points) -> Image:
     return out
 
 
+NO_LIDS = np.empty((0, 6))
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
-def forward(points: Points, pose: Pose, bumps: Points) -> Points:
-    """Move material points (N, 2) to where they are seen."""
+def forward(points: Points, pose: Pose, bumps: Points, lids: Points) -> Points:
+    """Move material points (N, 2) to where they are seen; NaN where a lid covers them."""
     x, y = points[:, 0].copy(), points[:, 1].copy()
     dx, dy = np.empty_like(x), np.empty_like(y)
     _bend(x, y, bumps, dx, dy)
     x, y = x + dx, y + dy
+    _cover(x, y, lids)
     _carry(x, y, pose, dx, dy)
     return np.stack((x + dx, y + dy), axis=1)
 
@@ -91,26 +101,28 @@ def face_steepness(bumps: Points) -> float:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def inverse(points: Points, pose: Pose, bumps: Points) -> Points:
+def inverse(points: Points, pose: Pose, bumps: Points, lids: Points) -> Points:
     """Find the material points (N, 2) that are seen at given points."""
     x, y = points[:, 0].copy(), points[:, 1].copy()
     dx, dy = np.empty_like(x), np.empty_like(y)
     # In pieces, so that one slow point does not make all of them iterate.
     for start in range(0, len(x), _PIECE):
         piece = slice(start, start + _PIECE)
-        _trace(x[piece], y[piece], pose, bumps, dx[piece], dy[piece])
+        _trace(x[piece], y[piece], pose, bumps, lids, dx[piece], dy[piece])
     return np.stack((x, y), axis=1)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def expose(coefficients: Image, pose: Pose, bumps: Points, height: int, width: int) -> Image:
+def expose(
+    coefficients: Image, pose: Pose, bumps: Points, lids: Points, height: int, width: int
+) -> Image:
     """Take one frame (channels, height, width) of a painted face."""
     out = np.empty((coefficients.shape[0], height, width), np.float32)
     x, y, dx, dy = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
     for i in range(height):
         for j in range(width):
             x[j], y[j] = j, i
-        _trace(x, y, pose, bumps, dx, dy)
+        _trace(x, y, pose, bumps, lids, dx, dy)
         for c in range(coefficients.shape[0]):
             plane, line = coefficients[c], out[c, i]
             for j in range(width):
@@ -156,7 +168,7 @@ def develop(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _trace(x: Line, y: Line, pose: Pose, bumps: Points, dx: Line, dy: Line) -> None:
+def _trace(x: Line, y: Line, pose: Pose, bumps: Points, lids: Points, dx: Line, dy: Line) -> None:
     """Replace points by the material points seen there.
 
     Fixed-point iteration of all points at once, whose plain loops the compiler turns into
@@ -167,6 +179,7 @@ def _trace(x: Line, y: Line, pose: Pose, bumps: Points, dx: Line, dy: Line) -> N
         _carry(x, y, pose, dx, dy)
         if _step(x, y, seen_x, seen_y, dx, dy) == 0:
             break
+    _uncover(x, y, lids)
     x0, y0, x1, y1 = _bounds(bumps)
     # A bump maps its own ellipse onto itself: there is nothing to undo outside of them.
     inside = 0
@@ -219,6 +232,37 @@ def _carry(x: Line, y: Line, pose: Pose, dx: Line, dy: Line) -> None:
         weight = 1.0 - t * t * t * (10.0 - 15.0 * t + 6.0 * t * t)
         dx[n] = weight * (cosine * u - sine * v - u + tx)
         dy[n] = weight * (sine * u + cosine * v - v + ty)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _lid_at(lid: Line, x: float) -> tuple[float, float, float]:
+    """Return where a lid ends at x: its upper end, the rim it began at, the edge it fell to."""
+    u = (x - lid[0]) / lid[2]
+    opening = lid[3] * max(1.0 - u * u, 0.0)
+    rim = lid[1] - opening
+    return rim - lid[4], rim, rim + 2.0 * lid[5] * opening
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _cover(x: Line, y: Line, lids: Points) -> None:
+    """Stretch what lies on the lids, and lose what they cover."""
+    for k in range(len(lids)):
+        for n in range(len(x)):
+            top, rim, edge = _lid_at(lids[k], x[n])
+            if edge > rim and top < y[n] <= rim:
+                y[n] = top + (y[n] - top) * (edge - top) / (rim - top)
+            elif rim < y[n] < edge:
+                x[n] = y[n] = np.nan
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _uncover(x: Line, y: Line, lids: Points) -> None:
+    """Replace places by those on the open eye that are seen there."""
+    for k in range(len(lids)):
+        for n in range(len(x)):
+            top, rim, edge = _lid_at(lids[k], x[n])
+            if edge > rim and top < y[n] < edge:
+                y[n] = top + (y[n] - top) * (rim - top) / (edge - top)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

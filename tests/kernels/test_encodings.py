@@ -22,6 +22,7 @@ from apexflow.kernels.encode import (
     make_maps,
     mask_region,
     measure_noise,
+    noise_of_confidence,
     optical_strain,
     remove_head_motion,
     suppress_noise,
@@ -283,3 +284,24 @@ def test_no_range_below_the_least_is_stretched(seed: int, least: float) -> None:
     third = encode_uv_strain(flow, None, least=least)[..., 2]
     spread = max(np.ptp(strain), least / 8)
     assert_rounded(third, (strain - strain.min()) * 255 / spread)
+
+
+@pytest.mark.parametrize("encoding", ["hsv", "uv-strain"])
+def test_noise_by_confidence_is_that_of_each_pixel(encoding: str) -> None:
+    flow = np.stack([noisy_flow(0.0), noisy_flow(0.5)])
+    sure = np.random.default_rng(0).uniform(0.5, 1, (2, 112, 112)).astype(np.float16)
+    level = noise_of_confidence(sure)
+    np.testing.assert_allclose(level, 1.7 * 0.05 * np.sqrt(1 / sure.astype(float) - 1), rtol=1e-5)
+    left = np.moveaxis(suppress_noise(np.moveaxis(flow, 1, -1), level), -1, 1)
+    found = make_maps(flow, encoding, noise="confidence", confidence=sure)
+    for number in range(2):
+        least = {"least": 5 * float(np.median(level[number]))}
+        expected = make_maps(left[number], encoding, options=least)
+        np.testing.assert_array_equal(found[number], expected)
+    still = make_maps(np.zeros_like(flow), encoding)
+    nothing = make_maps(flow, encoding, noise="confidence", confidence=np.zeros_like(sure))
+    np.testing.assert_array_equal(nothing, still)
+    with pytest.raises(ValueError, match="needs the confidence of the flow"):
+        make_maps(flow, encoding, noise="confidence")
+    with pytest.raises(ValueError, match="confidence must be that of each pixel"):
+        make_maps(flow, encoding, noise="confidence", confidence=sure[:1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -108,21 +109,50 @@ def test_an_open_shutter_is_the_mean_of_what_passes(truth: synthetic.ClipTruth) 
     np.testing.assert_allclose(replace(truth, shutter=shutter).flow(), truth.flow())
 
 
-def test_a_blink_moves_the_lids_around_its_frame_alone(truth: synthetic.ClipTruth) -> None:
+def test_a_blink_covers_the_eyes_and_nothing_else(truth: synthetic.ClipTruth) -> None:
     blinking = replace(truth, blinks=(12,))
-    eyes = truth.subject.landmarks[:2]
-    still = truth.flow_at(eyes, 0, 12)
-    moved = blinking.flow_at(eyes, 0, 12) - still
-    assert (moved[:, 1] > 0.015 * truth.subject.face_height).all()
+    height, eyes = truth.subject.face_height, truth.subject.landmarks[:2]
+    seen = blinking.flow_at(eyes, 0, 12)
+    assert np.isnan(seen).all()  # under the lid
+    assert np.isfinite(blinking.flow_at(eyes, 12, 0)).all()  # what is seen then is the lid
+    assert (blinking.flow_at(eyes, 12, 0)[:, 1] < -0.02 * height).all()
+    lids = eyes - [0, 0.04 * height]
+    moved = blinking.flow_at(lids, 0, 12) - truth.flow_at(lids, 0, 12)
+    assert (moved[:, 1] > 0.03 * height).all()
     np.testing.assert_allclose(moved[:, 0], 0, atol=0.05)
-    mouth = truth.subject.landmarks[3:]
-    np.testing.assert_allclose(blinking.flow_at(mouth, 0, 12), truth.flow_at(mouth, 0, 12))
+    elsewhere = np.vstack([truth.subject.landmarks[2:], eyes - [0, 0.2 * height]])
+    np.testing.assert_allclose(blinking.flow_at(elsewhere, 0, 12), truth.flow_at(elsewhere, 0, 12))
     for frame in (12 - BLINK, 12 + BLINK):
         np.testing.assert_allclose(blinking.flow(0, frame), truth.flow(0, frame))
     at_apex = replace(truth, blinks=(truth.apex,))
     np.testing.assert_allclose(
         at_apex.expression_at(eyes), truth.expression_at(eyes)
     )  # no expression, and no place that is not still
+
+
+def test_the_truth_of_a_blink_is_where_its_pixels_come_from(truth: synthetic.ClipTruth) -> None:
+    """Half closed: each pixel shows what its truth says, and what is covered is nowhere."""
+    blinking = replace(truth, blinks=(12 + BLINK // 2,))
+    before, after = (
+        synthetic.render(blinking, [frame], noisy=False)[0].astype(float) for frame in (0, 12)
+    )
+    (left, _), (_, low) = blinking.subject.landmarks[0], blinking.subject.landmarks[1]
+    x, y = np.meshgrid(np.arange(left - 20, left + 21), np.arange(low - 30, low + 31))
+    points = np.stack([x, y], axis=-1)
+    back = points + blinking.flow_at(points, 12, 0)
+    shown, seen = (
+        cv2.remap(image, *np.float32(np.moveaxis(at, -1, 0)), cv2.INTER_CUBIC)
+        for image, at in ((before, back), (after, points))
+    )
+    rest = seen - shown
+    inside = np.abs(x - left) < 15
+    assert np.median(np.abs(rest[inside])) < 1.5
+    hidden = np.isnan(blinking.flow_at(points, 0, 12)).any(axis=-1)
+    assert 0 < hidden.mean() < 0.5
+    again = back + blinking.flow_at(back, 0, 12)
+    found = np.isfinite(again).all(axis=-1)
+    assert found.mean() > 0.95  # at the lid's edge rounding decides
+    np.testing.assert_allclose(again[found], points[found], atol=1e-3)
 
 
 def test_frames_are_the_face_read_where_it_lies_and_nothing_else(

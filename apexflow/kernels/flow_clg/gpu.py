@@ -196,14 +196,8 @@ class _Level:
     def confidence_of_fit(self, mean: Array, change: Array, step: Array) -> Array:
         """Return the confidence (N, h, w), see `cpu.confidence`."""
         xp, alpha = self._device.xp, np.float32(self._solver.alpha)
-        products = self._products(mean, change)
-        xx, xy, yy, xt, yt = (products[:, k] for k in range(5))
-        u, v = step[:, 0], step[:, 1]
-        two = np.float32(2)
-        squared = change * change + two * (xt * u + yt * v)
-        squared = squared + xx * u * u + two * xy * u * v + yy * v * v
-        planes = xp.ascontiguousarray(xp.stack([xx, xy, yy, xp.maximum(squared, 0)], axis=1))
-        averaged = self._average(planes)
+        self._averaged = None  # its memory is needed
+        averaged = self._average(self._squares(self._products(mean, change), change, step))
         a, b, c, energy = (averaged[:, k] for k in range(4))
         half = np.float32(0.5) * (a - c)
         least = np.float32(0.5 - ROUNDING) * (a + c) - xp.sqrt(half * half + b * b)
@@ -213,6 +207,15 @@ class _Level:
         ratio = share * energy / (least + alpha) / np.float32(HALF_SURE**2)
         ratio = ratio + np.float32(UNSEEN) * alpha / xp.maximum(least, _TINY)
         return xp.where(least > 0, np.float32(1) / (np.float32(1) + ratio), np.float32(0))
+
+    def _squares(self, products: Array, change: Array, step: Array) -> Array:
+        """Return the squares (N, 4, h, w) of the slopes, and of the change left after a step."""
+        xp, two = self._device.xp, np.float32(2)
+        xx, xy, yy, xt, yt = (products[:, k] for k in range(5))
+        u, v = step[:, 0], step[:, 1]
+        squared = change * change + two * (xt * u + yt * v)
+        squared += xx * u * u + two * xy * u * v + yy * v * v
+        return xp.stack([xx, xy, yy, xp.maximum(squared, np.float32(0))], axis=1)
 
     def _bending(self) -> Array:
         """Return the square of the flow's gradient (N, h, w)."""
