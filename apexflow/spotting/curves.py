@@ -20,7 +20,12 @@ from apexflow.spotting.recipe import Curve as CurveOptions
 Values = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-_LEAST_NOISE = 0.01  # px of the crop: half of what noise of 2 gray levels gives at 50 samples/s
+_LEAST_NOISE = 0.002  # px of the crop
+# Of the samples: how many are taken for noise at least, and up to which they follow its law.
+_QUIET, _LEVEL, _STEPS = 0.5, 0.3, 4
+_BOTH = 0.3  # of how far a peak comes down on one side, it does on the other, at least
+_SYLLABLE_S = 0.03  # standard deviation of the Gaussian that the mouth's opening is smoothed with
+_SYLLABLE_NOISE = 6.0  # standard deviations of its noise that a syllable is, at least
 _CHUNK = 4096  # samples whose fields are in memory at a time
 _HALF, _LOW = 0.5, 0.15
 # Of a rise like half a cosine: from its low level to the half it takes .5 - acos(.7) / pi of its
@@ -291,10 +296,8 @@ class _Bumps:
     nothing, and an expression one peak, at its apex.
     """
 
-    smooth: Values
-    bumps: Values
-    noise: Values
-    blocks: Values
+    smooth: Values  # (n, block, feature), of unit noise
+    blocks: Values  # (n, block)
     names: NDArray[Any]
     lag: int
 
@@ -307,11 +310,18 @@ class _Bumps:
         sigma = options.smooth_ms * rate / 1000
         smooth = gaussian_filter1d(features, sigma, axis=0, mode="nearest") if sigma else features
         lag = max(1, round(options.lag_ms * rate / 1000))
-        bumps = smooth - 0.5 * (_shifted(smooth, -lag) + _shifted(smooth, lag))
-        noise = np.maximum(1.4826 * np.median(np.abs(bumps), axis=0), _LEAST_NOISE)
-        blocks = np.sqrt(np.mean((bumps / noise) ** 2, axis=2))
+        bumps = _bumps(smooth, lag)
+        silent = ~speech if not speech.all() else speech
+        white = np.stack(
+            [
+                smooth[:, at] @ _whitening(bumps[silent if name == "mouth" else slice(None), at])
+                for at, name in enumerate(names)
+            ],
+            axis=1,
+        )
+        blocks = np.sqrt(np.mean(_bumps(white, lag) ** 2, axis=2))
         blocks[np.ix_(speech, names == "mouth")] = 0
-        return cls(smooth, bumps, noise.astype(np.float32), blocks, names, lag)
+        return cls(white, blocks, names, lag)
 
     @property
     def values(self) -> Values:
@@ -332,36 +342,80 @@ class _Bumps:
     def _interval(
         self, peak: int, threshold: float, rate: float, options: CurveOptions
     ) -> _Candidate | None:
-        """Follow the motion from the apex down to both sides, along its own direction."""
+        """Follow the motion from the apex down to both sides, along its own direction.
+
+        None where it comes down on one side alone: behind an expression, k later, the curve
+        has a lower peak, and so it has at a step.
+        """
         moving = self.blocks[peak] >= 0.5 * self.blocks[peak].max()
-        way = (self.bumps[peak] / self.noise**2)[moving]
-        first = max(0, peak - round(options.most_ms * rate / 1000))
-        last = min(len(self.smooth), peak + round(options.most_ms * rate / 1000) + 1)
+        way = _bumps(self.smooth[:, moving], self.lag, at=peak)
+        reach = max(2 * self.lag, round(options.most_ms * rate / 1000))
+        first, last = max(0, peak - reach), min(len(self.smooth), peak + reach + 1)
         along = np.einsum("tbf,bf->t", self.smooth[first:last, moving], way)
         at = peak - first
-        left = _down(along[: at + 1][::-1], self.lag)
-        right = _down(along[at:], self.lag)
-        if left is None or right is None:
-            half = options.mean_ms * rate / 2000
-            left, right = left or half, right or half
+        before, behind = along[: at + 1][::-1], along[at:]
+        falls = [side[0] - side[min(self.lag, len(side) - 1)] for side in (before, behind)]
+        if min(falls) < _BOTH * max(falls):
+            return None
+        half = options.mean_ms * rate / 2000
+        left, right = (_down(side, self.lag) or half for side in (before, behind))
         onset, offset = max(0, round(peak - left)), min(len(self.smooth) - 1, round(peak + right))
         region = str(self.names[int(self.blocks[peak].argmax())])
         score = float(self.blocks[peak].max() / threshold) if threshold else 1.0
         return _Candidate(onset, peak, offset, score, region)
 
 
+def _bumps(values: Values, lag: int, at: int | None = None) -> Values:
+    """Return values (n, …) less the mean of those ``lag`` before and behind; at one of them."""
+    rows = np.arange(len(values)) if at is None else np.array(at)
+    last = len(values) - 1
+    around = values[np.clip(rows - lag, 0, last)] + values[np.clip(rows + lag, 0, last)]
+    return np.asarray(values[rows] - 0.5 * around)
+
+
+def _whitening(values: Values) -> Values:
+    """Return the matrix (feature, feature) after which noise is white, of variance 1.
+
+    The noise is the covariance of the part of the samples that move least: the minimum
+    covariance determinant, by the concentration steps of Rousseeuw and Van Driessen 1999, DOI
+    10.1080/00401706.1999.10485670, from the robust standard deviations on. Expressions that
+    take a good part of a video do not count as its noise.
+    """
+    from scipy.stats import chi2
+
+    features = values.shape[1]
+    least = np.eye(features) * _LEAST_NOISE**2
+    covariance = np.diag((1.4826 * np.median(np.abs(values), axis=0)) ** 2) + least
+    for _ in range(_STEPS):
+        away = np.einsum("ti,ij,tj->t", values, np.linalg.inv(covariance), values)
+        quiet = values[away <= np.quantile(away, _QUIET)]
+        covariance = quiet.T @ quiet / max(len(quiet), 1) + least
+    away = np.einsum("ti,ij,tj->t", values, np.linalg.inv(covariance), values)
+    # By what the quiet part is quieter than all.
+    scale = np.quantile(away, _LEVEL) / chi2.ppf(_LEVEL, features)
+    lengths, axes = np.linalg.eigh(covariance)
+    return np.asarray(axes / np.sqrt(np.maximum(scale, 1.0) * lengths), np.float32)
+
+
 def _down(along: Values, lag: int) -> float | None:
     """Return after how many samples a motion has come down from its first value.
 
-    From where it crosses its half and its low level, over the valley behind it, as a rise like
-    half a cosine would go on. None where it does not come down.
+    From where it crosses its half and its low level, as a rise like half a cosine would go on:
+    over the valley behind it, or over where the face mostly is, if another expression leads
+    from there the other way. None where it does not come down.
     """
-    reach = min(len(along), 2 * lag + 1)
-    valley = int(along[:reach].argmin())
-    low, high = float(along[valley]), float(along[0])
-    if valley == 0 or high <= low:
+    valley = float(along[: 2 * lag + 1].min())
+    low, high = max(valley, float(np.median(along))), float(along[0])
+    if high <= low:
         return None
-    part = (along[: valley + 1] - low) / (high - low)
+    part = (along - low) / (high - low)
+    if part.min() > _HALF:
+        return None
+    first = int(np.argmax(part <= _HALF))
+    again = part[first:] > _HALF
+    part = part[: first + int(np.argmax(again))] if again.any() else part
+    if part.min() > _LOW:  # the next expression begins before this one has ended
+        return float(part.argmin())
     half, start = _crossing(part, _HALF), _crossing(part, _LOW)
     return half + _TO_START * (start - half)
 
@@ -439,19 +493,20 @@ def find_blinks(eyes: Values, rate: float, options: Apart) -> Mask:
 
 def find_speech(features: Values, names: Sequence[str], rate: float, options: Apart) -> Mask:
     """Return where the mouth opens and closes as often as in speech."""
-    from scipy.ndimage import uniform_filter1d
+    from scipy.ndimage import binary_dilation, gaussian_filter1d, uniform_filter1d
     from scipy.signal import find_peaks
 
     mouth = np.flatnonzero(np.array(names) == "mouth")
     upper, lower = mouth[: len(mouth) // 2], mouth[len(mouth) // 2 :]
     opening = features[:, lower, 1].mean(axis=1) - features[:, upper, 1].mean(axis=1)
-    opened, _ = find_peaks(opening, prominence=options.syllable)
+    # Noise, by its second differences, opens and closes, too.
+    noise = 1.4826 * np.median(np.abs(np.diff(opening, 2))) / np.sqrt(6)
+    opening = gaussian_filter1d(opening, _SYLLABLE_S * rate, mode="nearest")
+    opened, _ = find_peaks(opening, prominence=max(options.syllable, _SYLLABLE_NOISE * noise))
     times = np.zeros(len(opening))
     times[opened] = rate
     window = max(1, round(1.5 * rate))
     often = uniform_filter1d(times, window, mode="constant") >= options.syllables - 1e-9
-    from scipy.ndimage import binary_dilation
-
     return np.asarray(binary_dilation(often, iterations=max(1, round(0.5 * rate))))
 
 
@@ -477,9 +532,3 @@ def _lengths(features: Values, names: Sequence[str]) -> dict[str, Values]:
         name: lengths[:, regions == name].mean(axis=1).astype(np.float32)
         for name in dict.fromkeys(names)
     }
-
-
-def _shifted(values: Values, by: int) -> Values:
-    """Return values (n, …) as they are ``by`` samples later; at the ends they stay."""
-    index = np.clip(np.arange(len(values)) + by, 0, len(values) - 1)
-    return values[index]
