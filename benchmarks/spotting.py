@@ -1,25 +1,27 @@
 """How well spotting finds known expressions, and how fast.
 
-Long videos are rendered (faces of some 144 px, heads that sway by up to 4 px, 1 degree and 1%,
-15 blinks a minute, speech in a tenth of the time, light that drifts over the face, noise of 2
-gray levels) and taken the whole way of a recipe. F1 is that of `apexflow.spotting.score` with
-its published rule.
+Long videos are rendered (faces of some 144 px, each video another one, heads that sway by up to
+4 px, 1 degree and 1%, 15 blinks a minute, speech in a tenth of the time, light that drifts over
+the face by 2%, noise of 2 gray levels) and taken the whole way of a recipe. F1 is that of
+`apexflow.spotting.score` with its published rule.
 
     python benchmarks/spotting.py                    # the tables of docs/spotting.md
     python benchmarks/spotting.py --parts speed      # one of them
     python benchmarks/spotting.py --tiny             # a minute, for a look
 
-Frames are rendered once and what was measured of them is kept in --folder, where one is given.
+All of it takes some 25 minutes of one core. What was measured of the videos is kept in --folder,
+where one is given: several processes may fill it, each with some of the --rates.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,8 @@ from apexflow.synthetic import Light, LongTruth, Subject
 AMPLITUDES = (0.2, 0.5, 1.0, 2.0, 3.0)
 RATES = (30, 100, 200)
 METHODS = ("regions", "mdmd")
-SECONDS = {30: 40, 100: 24, 200: 16}
+KINDS = ("micro", "macro")
+SECONDS = {30: 30, 100: 20, 200: 16}  # of each video; rendering takes the longer the more frames
 STILL: dict[str, dict[str, Any]] = {
     "a still head": {"blinks_a_minute": 0, "shift": 0, "rotation": 0, "scale": 0},
     "a head that sways": {"blinks_a_minute": 0},
@@ -59,54 +62,47 @@ def main() -> None:
     parts = ("speed", "found", "false")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--folder", type=Path, help="keep what was measured here")
-    parser.add_argument(
-        "--videos", type=int, default=2, help="a cell of a table, at 30/s; half of that beyond"
-    )
+    parser.add_argument("--videos", type=int, default=4, help="a cell of a table")
+    parser.add_argument("--rates", nargs="+", type=int, choices=RATES, default=RATES)
     parser.add_argument("--minutes", type=float, default=10, help="of the video that is timed")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     if options.folder:
         options.folder.mkdir(parents=True, exist_ok=True)
+    videos, rates = (1, RATES[:1]) if options.tiny else (options.videos, options.rates)
     if "speed" in options.parts:
         print_speed(minutes=0.05 if options.tiny else options.minutes)
     if "found" in options.parts:
-        print_found(options.videos, options.folder, tiny=options.tiny)
+        print_found(videos, rates, AMPLITUDES[2:3] if options.tiny else AMPLITUDES, options.folder)
     if "false" in options.parts:
-        print_false(options.videos, options.folder, tiny=options.tiny)
+        print_false(videos, rates, options.folder)
 
 
-def print_found(videos: int, folder: Path | None, *, tiny: bool) -> None:
-    amplitudes, rates = (AMPLITUDES[2:3], RATES[:1]) if tiny else (AMPLITUDES, RATES)
-    print("\nF1 (micro / macro / together) of spotted expressions by amplitude in px of the frame")
-    print(f"{'method':8s} {'frames/s':>8s}  " + "  ".join(f"{a:>17.1f}" for a in amplitudes))
+def print_found(
+    videos: int, rates: Sequence[int], amplitudes: Sequence[float], folder: Path | None
+) -> None:
+    print("\nF1 micro / macro / together by amplitude in px of the frame (true expressions)\n")
+    print("| method, frames/s |" + "".join(f" {amplitude:g} |" for amplitude in amplitudes))
+    print("|---|" + "---|" * len(amplitudes))
     missed: list[str] = []
-    for rate, method in itertools.product(rates, METHODS):
-        cells = []
+    for rate in rates:
+        cells: dict[str, list[str]] = {method: [] for method in METHODS}
         for amplitude in amplitudes:
-            pairs = [
-                spotted(truth, method, folder)
-                for truth in videos_of(
-                    _fewer(videos, rate), rate, amplitude=amplitude, seconds=SECONDS[rate]
-                )
-            ]
-            whole = scored(pairs)
-            parts = [whole.kinds[kind].f1 if kind in whole.kinds else 0.0 for kind in KINDS]
-            cells.append(" / ".join(f"{f1:.2f}" for f1 in (*parts, whole.f1)).rjust(17))
-            if method == "regions" and amplitude >= 0.5:
-                missed += misses(pairs)
-        print(f"{method:8s} {rate:8d}  " + "  ".join(cells), flush=True)
-    print("\nwhat regions misses from .5 px on, by expression and why:")
-    for what in sorted(set(missed)):
+            pairs = spotted(videos_of(videos, rate, SECONDS[rate], amplitude=amplitude), folder)
+            for method in METHODS:
+                whole = scored(pairs[method])
+                parts = [whole.kinds[kind].f1 if kind in whole.kinds else 0.0 for kind in KINDS]
+                cells[method].append(" / ".join(f"{f1:.2f}" for f1 in (*parts, whole.f1)))
+            missed += [f"{amplitude:g} px, {rate}/s, {what}" for what in misses(pairs["regions"])]
+        for method in METHODS:
+            count = whole.n_true
+            print(f"| {method}, {rate} ({count}) | " + " | ".join(cells[method]) + " |", flush=True)
+    print("\nwhat regions misses, and why:")
+    for what in dict.fromkeys(missed):
         print(f"  {missed.count(what):3d}  {what}")
 
 
-def _fewer(videos: int, rate: int) -> int:
-    """Rendering a second takes as many times as long."""
-    return videos if rate < 100 else max(1, videos // 2)
-
-
-KINDS = ("micro", "macro")
 Pair = tuple[LongTruth, MotionCurves]
 
 
@@ -142,67 +138,71 @@ def overlap(spot: Any, event: Any) -> float:
     return inside / (max(spot.offset, event.offset) - min(spot.onset, event.onset) + 1)
 
 
-def print_false(videos: int, folder: Path | None, *, tiny: bool) -> None:
-    rate = RATES[0]
-    print("\nfalse alarms a minute on videos without any expression")
-    print(f"{'':48s}" + "".join(f"{f'{m}, {rate}/s':>16s}" for m in METHODS))
+def print_false(videos: int, rates: Sequence[int], folder: Path | None) -> None:
+    minutes = {rate: videos * SECONDS[rate] / 60 for rate in rates}
+    heads = [f"{method}, {rate}/s" for rate in rates for method in METHODS]
+    said = ", ".join(f"{minutes[rate]:.1f} minutes at {rate}/s" for rate in rates)
+    print(f"\nfalse alarms a minute on videos without any expression ({said})\n")
+    print("| | " + " | ".join(heads) + " |")
+    print("|---|" + "---|" * len(heads))
     for name, changed in STILL.items():
+        options = {"micro": 0, "macro": 0, "speech": 0.0, "light": Light(), **changed}
         cells = []
-        for method in METHODS:
-            options = {"micro": 0, "macro": 0, "speech": 0.0, "light": Light(), **changed}
-            pairs = [
-                spotted(truth, method, folder)
-                for truth in videos_of(1 if tiny else videos, rate, seconds=60, **options)
-            ]
-            minutes = sum(len(truth) / truth.fps for truth, _ in pairs) / 60
-            cells.append(sum(len(motion.spots) for _, motion in pairs) / minutes)
-        print(f"{name:48s}" + "".join(f"{cell:16.1f}" for cell in cells), flush=True)
+        for rate in rates:
+            pairs = spotted(videos_of(videos, rate, SECONDS[rate], **options), folder)
+            for method in METHODS:
+                count = sum(len(motion.spots) for _, motion in pairs[method])
+                cells.append(f"{count / minutes[rate]:.1f}")
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
-def videos_of(count: int, rate: int, **options: Any) -> Iterator[LongTruth]:
+def videos_of(count: int, rate: int, seconds: int, **options: Any) -> Iterator[LongTruth]:
     for number in range(count):
         seed = 4000 + number
         defaults: dict[str, Any] = {
-            "micro": 8,  # as many as there is time for
-            "macro": 5,
+            "micro": seconds // 5,
+            "macro": seconds // 8,
             "speech": 0.1,
             "light": Light(drift=0.02, seed=seed),
         }
         yield LongTruth.random(
             Subject.random(seed, size=(192, 176), face=0.75),
             seed=seed,
+            seconds=seconds,
             fps=rate,
             name=f"video{number}",
             **defaults | options,
         )
 
 
-def spotted(truth: LongTruth, method: str, folder: Path | None) -> Pair:
-    recipe = SpotRecipe.load(method)
-    return truth, curves_of(measured(truth, recipe, folder), recipe)
-
-
-_KNOWN: dict[str, Measured] = {}
+def spotted(truths: Iterable[LongTruth], folder: Path | None) -> dict[str, list[Pair]]:
+    """Measure each video once, and spot in it by each method."""
+    recipes = {method: SpotRecipe.load(method) for method in METHODS}
+    found: dict[str, list[Pair]] = {method: [] for method in METHODS}
+    for truth in truths:
+        known = measured(truth, recipes[METHODS[0]], folder)
+        for method, recipe in recipes.items():
+            found[method].append((truth, curves_of(known, recipe)))
+    return found
 
 
 def measured(truth: LongTruth, recipe: SpotRecipe, folder: Path | None) -> Measured:
-    """Measure a video; both methods measure the same."""
-    import hashlib
-
-    arrays = b"".join(getattr(truth, n).tobytes() for n in ("shift", "rotation", "scale"))
-    said = repr((truth.events, truth.blinks, truth.speech, truth.light, truth.noise, truth.fps))
-    key = hashlib.sha256(arrays + said.encode() + recipe.measuring_hash.encode()).hexdigest()[:16]
     step, face = step_of(truth.fps, recipe), face_of(truth)
-    path = folder / f"{key}.npy" if folder else None
+    path = folder / f"{key_of(truth, recipe)}.npy" if folder else None
     if path is not None and path.exists():
         return measured_of(np.load(path), truth.fps, step, face, recipe)
-    if key not in _KNOWN:
-        records = np.array(list(records_of(truth.frames(), step, face, recipe)))
-        if path is not None:
-            np.save(path, records)
-        _KNOWN.clear()  # the other method's comes next
-        _KNOWN[key] = measured_of(records, truth.fps, step, face, recipe)
-    return _KNOWN[key]
+    records = np.array(list(records_of(truth.frames(), step, face, recipe)))
+    if path is not None:
+        np.save(path, records)
+    return measured_of(records, truth.fps, step, face, recipe)
+
+
+def key_of(truth: LongTruth, recipe: SpotRecipe) -> str:
+    """Return what a video and how it is measured are known by."""
+    arrays = [getattr(truth, name).tobytes() for name in ("shift", "rotation", "scale")]
+    names = ("seed", "fps", "events", "blinks", "speech", "light", "noise")
+    said = repr([getattr(truth, name) for name in names]) + recipe.measuring_hash
+    return hashlib.sha256(b"".join(arrays) + said.encode()).hexdigest()[:16]
 
 
 def face_of(truth: LongTruth) -> FaceBox:

@@ -25,6 +25,7 @@ _LEAST_NOISE = 0.002  # px of the crop
 _QUIET, _LEVEL, _STEPS = 0.5, 0.3, 4
 _BOTH = 0.3  # of how far a peak comes down on one side, it does on the other, at least
 _SYLLABLE_S = 0.03  # standard deviation of the Gaussian that the mouth's opening is smoothed with
+_SYLLABLES = 3  # in a row that are speech
 _SYLLABLE_NOISE = 6.0  # standard deviations of its noise that a syllable is, at least
 _CHUNK = 4096  # samples whose fields are in memory at a time
 _HALF, _LOW = 0.5, 0.15
@@ -235,7 +236,8 @@ def curves_of(measured: Measured, recipe: SpotRecipe) -> MotionCurves:
     blinks = find_blinks(measured.eyes, measured.rate, recipe.apart)
     speech = find_speech(features, measured.regions.names, measured.rate, recipe.apart)
     names = np.array(measured.regions.names)
-    seen = _bridged(_bridged(features, blinks, names != "mouth"), speech, names == "mouth")
+    # Falling lids move what lies around them, the nose and the face's place, too: a mouth as well.
+    seen = _bridged(_bridged(features, blinks, names != ""), speech, names == "mouth")
     curves: dict[Kind, Curve] = {}
     found: dict[Kind, list[_Candidate]] = {}
     for kind in KINDS:
@@ -487,13 +489,14 @@ def find_blinks(eyes: Values, rate: float, options: Apart) -> Mask:
     window = min(len(eyes), 2 * round(0.6 * rate) + 1)
     rest = eyes - median_filter(eyes, window, mode="nearest")
     beyond = round(options.blink_ms * rate / 1000)
-    shut = rest > options.blink
+    # Less than usual, too: the template's eyes may be shut.
+    shut = np.abs(rest) > options.blink
     return np.asarray(binary_dilation(shut, iterations=beyond) if beyond else shut)
 
 
 def find_speech(features: Values, names: Sequence[str], rate: float, options: Apart) -> Mask:
     """Return where the mouth opens and closes as often as in speech."""
-    from scipy.ndimage import binary_dilation, gaussian_filter1d, uniform_filter1d
+    from scipy.ndimage import gaussian_filter1d
     from scipy.signal import find_peaks
 
     mouth = np.flatnonzero(np.array(names) == "mouth")
@@ -503,11 +506,12 @@ def find_speech(features: Values, names: Sequence[str], rate: float, options: Ap
     noise = 1.4826 * np.median(np.abs(np.diff(opening, 2))) / np.sqrt(6)
     opening = gaussian_filter1d(opening, _SYLLABLE_S * rate, mode="nearest")
     opened, _ = find_peaks(opening, prominence=max(options.syllable, _SYLLABLE_NOISE * noise))
-    times = np.zeros(len(opening))
-    times[opened] = rate
-    window = max(1, round(1.5 * rate))
-    often = uniform_filter1d(times, window, mode="constant") >= options.syllables - 1e-9
-    return np.asarray(binary_dilation(often, iterations=max(1, round(0.5 * rate))))
+    apart = rate / options.syllables
+    speech = np.zeros(len(opening), bool)
+    for run in np.split(opened, np.flatnonzero(np.diff(opened) > apart) + 1):
+        if len(run) >= _SYLLABLES:
+            speech[max(0, round(run[0] - apart / 2)) : round(run[-1] + apart / 2) + 1] = True
+    return speech
 
 
 def _bridged(features: Values, gaps: Mask, blocks: Mask) -> Values:

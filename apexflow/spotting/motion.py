@@ -143,7 +143,7 @@ class FaceRegions:
             blocks=(*((name, half) for name, *halves in brows for half in halves), *mouth),
             nose=(middle - 0.2 * apart, eye_level + 0.1 * apart, middle + 0.2 * apart, nose[1]),
             eyes=tuple(
-                (x - 0.3 * apart, y - 0.15 * apart, x + 0.3 * apart, y + 0.15 * apart)
+                (x - 0.25 * apart, y - 0.1 * apart, x + 0.25 * apart, y + 0.1 * apart)
                 for x, y in (left, right)
             ),
         )

@@ -121,8 +121,8 @@ class Apart:
     syllable : float
         In pixels of the crop: how far the mouth opens for a syllable, at least.
     syllables : float
-        The mouth speaks where it opens so many times a second, over a second and a half: what
-        it does then is not seen, either.
+        The mouth speaks where it opens so many times a second or more, three times in a row:
+        what it does then is not seen, either.
     """
 
     blink: _Positive

@@ -317,12 +317,14 @@ def _draw_speech(
     edges = [0, *(n for event in events for n in (event.onset - gap, event.offset + gap)), frames]
     pauses = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a > 2 * fps]
     rng.shuffle(pauses)
-    for start, end in pauses:
+    for start, end in pauses:  # grows by what a piece leaves of its pause
         if sum(last - first for first, last in found) >= wanted:
             break
         length = min(round(rng.uniform(2, 4) * fps), end - start)
         first = int(rng.integers(start, end - length + 1))
         found.append((first, first + length - 1))
+        left = (start, first - gap), (first + length + gap, end)
+        pauses += [(a, b) for a, b in left if b - a > 2 * fps]
     return tuple(sorted(found))
 
 
