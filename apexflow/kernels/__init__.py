@@ -28,6 +28,11 @@ _NAMES = {
     "clg": "flow_clg",
     "clg_sequence": "flow_clg",
     "prepare_clg": "flow_clg",
+    "interpolate_frames": "tim",
+    "EulerianMagnified": "magnification",
+    "FlowMagnified": "magnification",
+    "magnify_eulerian": "magnification",
+    "magnify_flow": "magnification",
     "normalize_light": "light",
     "tvl1": "flow_tvl1",
     "prepare_tvl1": "flow_tvl1",
@@ -71,6 +76,10 @@ if TYPE_CHECKING:
     from apexflow.kernels.flow_tvl1 import prepare_tvl1 as prepare_tvl1
     from apexflow.kernels.flow_tvl1 import tvl1 as tvl1
     from apexflow.kernels.light import normalize_light as normalize_light
+    from apexflow.kernels.magnification import EulerianMagnified as EulerianMagnified
+    from apexflow.kernels.magnification import FlowMagnified as FlowMagnified
+    from apexflow.kernels.magnification import magnify_eulerian as magnify_eulerian
+    from apexflow.kernels.magnification import magnify_flow as magnify_flow
     from apexflow.kernels.register import Placement as Placement
     from apexflow.kernels.register import Placements as Placements
     from apexflow.kernels.register import Registration as Registration
@@ -78,6 +87,7 @@ if TYPE_CHECKING:
     from apexflow.kernels.template import Matches as Matches
     from apexflow.kernels.template import TemplateMatcher as TemplateMatcher
     from apexflow.kernels.template import match_template as match_template
+    from apexflow.kernels.tim import interpolate_frames as interpolate_frames
 
 
 def __getattr__(name: str) -> Any:

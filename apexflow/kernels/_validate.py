@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -132,6 +132,22 @@ def check_pairs(prev: Any, next_: Any) -> int | None:
             f"next must have as many frames as prev, {prev.shape[0]}. Got {next_.shape[0]}."
         )
     return counts.pop() if counts else None
+
+
+def check_numbers(
+    numbers: Sequence[int] | NDArray[np.integer[Any]] | None, count: int
+) -> NDArray[np.int64]:
+    """Return the numbers of a stack's frames, rising; 0, 1, … unless given."""
+    if numbers is None:
+        return np.arange(count, dtype=np.int64)
+    taken = np.asarray(numbers)
+    if taken.shape != (count,) or taken.dtype.kind not in "iu":
+        raise ValueError(
+            f"numbers must be {count} integers, one a frame. Got {taken.dtype} {taken.shape}."
+        )
+    if (taken[1:] <= taken[:-1]).any():
+        raise ValueError("numbers must rise from frame to frame.")
+    return taken.astype(np.int64)
 
 
 def check_integer(

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.errors import ApexflowError
+from apexflow.kernels.spline import sample, spline
 from apexflow.synthetic import sampling
 
 Points = NDArray[np.float64]
@@ -248,14 +249,14 @@ def paint(subject: Subject, *, color: bool = False) -> NDArray[np.float32]:
     Returns
     -------
     (channels, height, width) float32
-        Coefficients of a cubic spline (see `sampling.spline`) in gray levels, one channel or
+        Coefficients of a cubic spline (`apexflow.kernels.spline`) in gray levels, one channel or
         RGB, `sampling.MARGIN` pixels larger than the frame on each side.
     """
     points = _canvas_points(subject)
-    planes = [sampling.sample(plane, points) for plane in _portrait(subject, color=color)]
+    planes = [sample(plane, points) for plane in _portrait(subject, color=color)]
     texture = _texture(subject, planes[0].shape)
     levels = (128 + subject.contrast * (p - 128) + subject.brightness + texture for p in planes)
-    return np.stack([sampling.spline(np.clip(p, 6, 249)) for p in levels])
+    return np.stack([spline(np.clip(p, 6, 249)) for p in levels])
 
 
 def _portrait(subject: Subject, *, color: bool) -> list[NDArray[np.float32]]:
@@ -267,7 +268,7 @@ def _portrait(subject: Subject, *, color: bool) -> list[NDArray[np.float32]]:
     if sigma > _OWN_BLUR:
         sigma = float(np.sqrt(sigma**2 - _OWN_BLUR**2))
         planes = [cv2.GaussianBlur(p, (0, 0), sigma) for p in planes]
-    return [sampling.spline(plane) for plane in planes]
+    return [spline(plane) for plane in planes]
 
 
 _LENS = 0.9  # blur of the frames in pixels: what their sampling cannot hold falls under 2%

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from apexflow import synthetic
 from apexflow.errors import ApexflowError
-from apexflow.synthetic import ClipTruth, Motion, Subject, sampling
+from apexflow.synthetic import ClipTruth, Motion, Subject
 
 SIZE = (160, 200)
 NAMES = sorted(synthetic.EXPRESSIONS)
@@ -260,21 +260,6 @@ def test_mirrored_subjects_move_mirrored():
         truth = ClipTruth.random(subject, "contempt", seed=1, frames=9, amplitude=2.0, shift=0.0)
         flows.append(truth.flow())
     np.testing.assert_allclose(flows[1], flows[0][:, ::-1] * [-1, 1], atol=1e-5)
-
-
-@settings(deadline=None, max_examples=20)
-@given(height=st.integers(24, 60), width=st.integers(24, 60), seed=st.integers(0, 1000))
-def test_spline_goes_through_the_image(height, width, seed):
-    image = np.random.default_rng(seed).uniform(0, 255, (height, width)).astype(np.float32)
-    read = sampling.sample(sampling.spline(image), pixels(image.shape))
-    np.testing.assert_allclose(read[1:-2, 1:-2], image[1:-2, 1:-2], atol=5e-3)
-    between = pixels(image.shape)[12:-12, 12:-12] + [0.3, 0.6]
-    expected = ndimage.map_coordinates(
-        image.astype(np.float64), [between[..., 1], between[..., 0]], order=3, mode="mirror"
-    )
-    np.testing.assert_allclose(
-        sampling.sample(sampling.spline(image), between), expected, atol=5e-3
-    )
 
 
 def test_noise_is_white_gaussian_and_fresh_in_every_frame():

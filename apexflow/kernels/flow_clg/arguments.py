@@ -131,22 +131,6 @@ def check_stack(frames: Array) -> Array:
     return frames
 
 
-def check_numbers(
-    numbers: Sequence[int] | NDArray[np.integer[Any]] | None, count: int
-) -> NDArray[np.int64]:
-    """Return the numbers of a stack's frames, rising; 0, 1, … unless given."""
-    if numbers is None:
-        return np.arange(count, dtype=np.int64)
-    taken = np.asarray(numbers)
-    if taken.shape != (count,) or taken.dtype.kind not in "iu":
-        raise ValueError(
-            f"numbers must be {count} integers, one a frame. Got {taken.dtype} {taken.shape}."
-        )
-    if (taken[1:] <= taken[:-1]).any():
-        raise ValueError("numbers must rise from frame to frame.")
-    return taken.astype(np.int64)
-
-
 def check_image(image: Array) -> Array:
     """Return a single image."""
     image = check_gray_levels("image", image)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.kernels import gpu as devices
-from apexflow.kernels._validate import check_integer
+from apexflow.kernels._validate import check_integer, check_numbers
 from apexflow.kernels.flow_clg import cpu, stack
 from apexflow.kernels.flow_clg.arguments import (
     DEVIATION,
@@ -38,7 +38,6 @@ from apexflow.kernels.flow_clg.arguments import (
     Doubles,
     Solver,
     check_levels,
-    check_numbers,
     check_solver,
     check_stack,
 )
