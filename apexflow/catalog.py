@@ -186,13 +186,34 @@ class Catalog(Sequence[Clip]):
         return tuple(dict.fromkeys((clip.dataset, clip.subject) for clip in known))
 
     def select(self, keep: Callable[[Clip], bool]) -> Catalog:
-        """Return the catalog of the clips for which ``keep(clip)`` is true."""
+        """Return the catalog of the clips for which ``keep(clip)`` is true.
+
+        Parameters
+        ----------
+        keep : callable
+            Called with a `Clip`.
+
+        Returns
+        -------
+        Catalog
+        """
         return Catalog(clip for clip in self.clips if keep(clip))
 
     def without(self, exclude: Exclusions) -> Catalog:
         """Return the catalog less the clips that a file of marks calls bad, or of these keys.
 
-        Raises `ApexflowError` as `apexflow.marks.excluded` does.
+        Parameters
+        ----------
+        exclude : path, or collection of (data set, subject, name)
+
+        Returns
+        -------
+        Catalog
+
+        Raises
+        ------
+        ApexflowError
+            As `apexflow.marks.excluded` does: the file is not one of marks, or names what is not there.
         """
         left_out = excluded(exclude, (clip.key for clip in self.clips))
         return self.select(lambda clip: clip.key not in left_out)
@@ -228,7 +249,12 @@ class Catalog(Sequence[Clip]):
         )
 
     def to_csv(self, path: str | Path) -> None:
-        """Write one row a clip; `from_csv` reads it back unchanged."""
+        """Write one row a clip; `from_csv` reads it back unchanged.
+
+        Parameters
+        ----------
+        path : path
+        """
         extra = tuple(dict.fromkeys(name for clip in self.clips for name, _ in clip.extra))
         with Path(path).open("w", newline="", **_ENCODING) as file:
             writer = csv.writer(file)
@@ -240,6 +266,14 @@ class Catalog(Sequence[Clip]):
     @classmethod
     def from_csv(cls, path: str | Path) -> Catalog:
         """Read a catalog that `to_csv` wrote.
+
+        Parameters
+        ----------
+        path : path
+
+        Returns
+        -------
+        Catalog
 
         Raises
         ------

@@ -199,6 +199,15 @@ def megc2019(
     negative, without sadness, fear, others and the clips 04/EP12_01f and 05/EP09_05f; SMIC
     from its HS folders [1]_.
 
+    Parameters
+    ----------
+    samm, casme2, smic : Catalog, optional
+
+    Returns
+    -------
+    Catalog
+        The labelled clips of those that are given.
+
     Raises
     ------
     ApexflowError
@@ -224,12 +233,40 @@ def megc2019(
 
 
 def samm5(catalog: Catalog) -> Catalog:
-    """Return SAMM in five classes: anger, contempt, happiness, surprise, other (136 clips)."""
+    """Return SAMM in five classes: anger, contempt, happiness, surprise, other (136 clips).
+
+    Parameters
+    ----------
+    catalog : Catalog
+
+    Returns
+    -------
+    Catalog
+
+    Raises
+    ------
+    ApexflowError
+        It is of another data set, or no clip is left.
+    """
     return _SAMM_5.apply(catalog)
 
 
 def casme2_5(catalog: Catalog) -> Catalog:
-    """Return CASME II in five classes: disgust, happiness, repression, surprise, other (246)."""
+    """Return CASME II in five classes: disgust, happiness, repression, surprise, other (246).
+
+    Parameters
+    ----------
+    catalog : Catalog
+
+    Returns
+    -------
+    Catalog
+
+    Raises
+    ------
+    ApexflowError
+        It is of another data set, or no clip is left.
+    """
     return _CASME2_5.apply(catalog)
 
 
@@ -237,6 +274,19 @@ def casme2_4(catalog: Catalog) -> Catalog:
     """Return CASME II in four classes: negative, positive, surprise, other (255 clips).
 
     Negative is disgust, fear, repression and sadness; positive is happiness.
+
+    Parameters
+    ----------
+    catalog : Catalog
+
+    Returns
+    -------
+    Catalog
+
+    Raises
+    ------
+    ApexflowError
+        It is of another data set, or no clip is left.
     """
     return _CASME2_4.apply(catalog)
 
@@ -289,7 +339,21 @@ def from_toml(path: str | Path) -> Protocol:
 
 
 def find(name: str | Path) -> Protocol:
-    """Return the protocol of that name, or the one in that TOML file."""
+    """Return the protocol of that name, or the one in that TOML file.
+
+    Parameters
+    ----------
+    name : str or path
+
+    Returns
+    -------
+    Protocol
+
+    Raises
+    ------
+    ApexflowError
+        There is none of that name, or the file is not a protocol.
+    """
     if str(name) in PROTOCOLS:
         return PROTOCOLS[str(name)]
     if Path(name).suffix.lower() == ".toml":

@@ -7,7 +7,16 @@ from typing import Any
 
 
 def as_text(results: dict[str, Any]) -> str:
-    """Return the results of `run` as text."""
+    """Return the results of `run` as text.
+
+    Parameters
+    ----------
+    results : dict
+
+    Returns
+    -------
+    str
+    """
     machine, versions = results["machine"], results["versions"]
     names = ", ".join(f"{name} {number}" for name, number in versions.items())
     return "\n\n".join(

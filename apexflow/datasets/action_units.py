@@ -84,6 +84,14 @@ def parse_action_units(text: str) -> ActionUnits:
 
     A cell that is empty, or says "nan", "/" or "n/a", has no units. What cannot be parsed
     ("?", "soft focus") is kept in ``unparsed``; nothing is guessed.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    ActionUnits
     """
     groups: list[tuple[ActionUnit, ...]] = []
     unparsed: list[str] = []
@@ -174,6 +182,17 @@ def action_unit_targets(catalog: Catalog, units: Sequence[int] = CD6ME_UNITS) ->
     - A clip with a term that is no unit ("?", "soft focus") shows what it names; of the other
       units it is unknown.
     - Of a clip without any text nothing is known.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    units : sequence of int
+        The action units, those of CD6ME by default.
+
+    Returns
+    -------
+    ActionUnitTargets
+        One of 1, 0 and -1 (unknown) for each clip and unit.
 
     Raises
     ------

@@ -298,8 +298,19 @@ class Recipe:
     def load(cls, name: str | Path | Recipe) -> Recipe:
         """Return the recipe of that name, or the one in that TOML file.
 
-        Raises `ApexflowError` for an unknown name, a file that is not TOML, an unknown key
-        or a value outside its rule.
+        Parameters
+        ----------
+        name : str, path or Recipe
+            A recipe that is shipped, a TOML file, or a recipe as it is.
+
+        Returns
+        -------
+        Recipe
+
+        Raises
+        ------
+        ApexflowError
+            An unknown name, a file that is not TOML, an unknown key or a value outside its rule.
         """
         if isinstance(name, Recipe):
             return name
@@ -307,14 +318,35 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], *, origin: str = "recipe") -> Recipe:
-        """Validate plain values, as in a recipe's TOML file or `to_dict`."""
+        """Validate plain values, as in a recipe's TOML file or `to_dict`.
+
+        Parameters
+        ----------
+        values : dict
+        origin : str
+            What an error calls them.
+
+        Returns
+        -------
+        Recipe
+
+        Raises
+        ------
+        ApexflowError
+            An unknown key or a value outside its rule.
+        """
         try:
             return TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
         except ValidationError as error:
             raise ApexflowError(f"{origin}: {_reason(error)}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as plain JSON values."""
+        """Return the recipe as plain JSON values.
+
+        Returns
+        -------
+        dict
+        """
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return values
 

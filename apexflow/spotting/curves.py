@@ -231,7 +231,17 @@ def _square(crop: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def curves_of(measured: Measured, recipe: SpotRecipe) -> MotionCurves:
-    """Return the curves of what was measured, and the intervals of their peaks."""
+    """Return the curves of what was measured, and the intervals of their peaks.
+
+    Parameters
+    ----------
+    measured : Measured
+    recipe : SpotRecipe
+
+    Returns
+    -------
+    MotionCurves
+    """
     features = measured.features()
     blinks = find_blinks(measured.eyes, measured.rate, recipe.apart)
     speech = find_speech(features, measured.regions.names, measured.rate, recipe.apart)

@@ -202,6 +202,10 @@ def measure_video(
     report : callable, optional
         Told how many frames of how many are done.
 
+    Returns
+    -------
+    Measured
+
     Raises
     ------
     ClipError

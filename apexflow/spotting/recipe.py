@@ -182,7 +182,12 @@ class SpotRecipe:
 
 
 def spot_recipe_names() -> list[str]:
-    """Return the names of the spotting recipes that ship with apexflow."""
+    """Return the names of the spotting recipes that ship with apexflow.
+
+    Returns
+    -------
+    list of str
+    """
     found = (path.name for path in _shipped().iterdir())
     return sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
 

@@ -78,6 +78,20 @@ _FIGURES = ("tp", "n_predicted", "n_true", "precision", "recall", "f1")
 def strs(spotting_f1: float, analysis_f1: float) -> float:
     """Return the spot-then-recognise score: the product of both F1 [1]_.
 
+    Parameters
+    ----------
+    spotting_f1, analysis_f1 : float
+        0 to 1.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ApexflowError
+        One lies outside of 0 to 1.
+
     References
     ----------
     .. [1] W.-B. Liong, J. See, C.-S. Chan, "Spot-then-recognize: a micro-expression analysis

@@ -61,6 +61,10 @@ def verify(store: Store | Target) -> list[Damage]:
     ----------
     store : Store, or the path, URL or Zarr store of one
 
+    Returns
+    -------
+    list of Damage
+
     Raises
     ------
     ApexflowError

@@ -81,6 +81,11 @@ def compact(target: Target, *, chunk_bytes: int = CHUNK_BYTES, shard_bytes: int 
     shard_bytes : int, default 0
         Uncompressed size of a shard, one file of many chunks; 0 makes no shards.
 
+    Returns
+    -------
+    Compaction
+        Which arrays, how many chunks before and after.
+
     Raises
     ------
     ApexflowError

@@ -523,7 +523,18 @@ def open_store(target: Target) -> Store:
 
     While it is held, a compaction leaves the chunks that it replaces where they are.
 
-    Raises `ApexflowError` when there is none, or one of another format.
+    Parameters
+    ----------
+    target : path, URL or Zarr store
+
+    Returns
+    -------
+    Store
+
+    Raises
+    ------
+    ApexflowError
+        There is none, or one of another format.
     """
     # Held before it is opened: what the opened metadata says stays on disk.
     handle = hold(target)

@@ -79,7 +79,8 @@ def write_frame(
     image = take(truth, frame, face)
     picture = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == _COLOR else image
     # Encoded in memory: `cv2.imwrite` answers False where `write_bytes` says what is wrong.
-    _, data = cv2.imencode(path.suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix in (".jpg", ".jpeg") else []
+    _, data = cv2.imencode(path.suffix, picture, options)
     path.write_bytes(data)
 
 

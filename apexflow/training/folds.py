@@ -195,6 +195,17 @@ def folds(dataset: ClipDataset, by: By = "subject") -> Iterator[DatasetFold]:
 
     ``by`` and what is refused are those of `make_folds`.
 
+    Parameters
+    ----------
+    dataset : ClipDataset
+    by : str, int, path, splitter or sequence
+        As in `make_folds`: "subject", "dataset", a number of groups of people, a CSV file, …
+
+    Yields
+    ------
+    DatasetFold
+        Its name, and its ``train`` and ``test`` as subsets of ``dataset``.
+
     Examples
     --------
     >>> for fold in folds(dataset, 10):  # doctest: +SKIP
@@ -210,8 +221,20 @@ def loso(dataset: ClipDataset) -> Iterator[tuple[Subset[Sample], Subset[Sample]]
     """Yield (train, test) for each person, test holding all of the person's clips and no other.
 
     A person is a (data set, subject) pair, unless data sets show the same people or a table
-    names them. Folds come in sorted order. Raises `ApexflowError` where there is one person
-    only, or the same frames stand under two people.
+    names them. Folds come in sorted order.
+
+    Parameters
+    ----------
+    dataset : ClipDataset
+
+    Yields
+    ------
+    (train, test) : Subset, Subset
+
+    Raises
+    ------
+    ApexflowError
+        There is one person only, or the same frames stand under two people.
     """
     return ((fold.train, fold.test) for fold in folds(dataset, "subject"))
 
@@ -219,7 +242,18 @@ def loso(dataset: ClipDataset) -> Iterator[tuple[Subset[Sample], Subset[Sample]]
 def subject_kfold(
     dataset: ClipDataset, groups: int
 ) -> Iterator[tuple[Subset[Sample], Subset[Sample]]]:
-    """Yield (train, test) for each of so many groups of people, all of about as many clips."""
+    """Yield (train, test) for each of so many groups of people, all of about as many clips.
+
+    Parameters
+    ----------
+    dataset : ClipDataset
+    groups : int
+        Of people; as many as there are people at most.
+
+    Yields
+    ------
+    (train, test) : Subset, Subset
+    """
     return ((fold.train, fold.test) for fold in folds(dataset, groups))
 
 
@@ -229,6 +263,14 @@ def leave_one_dataset_out(
     """Yield (train, test) for each data set, test holding all of its clips and no other.
 
     Who is tested is not learnt from in another data set either.
+
+    Parameters
+    ----------
+    dataset : ClipDataset
+
+    Yields
+    ------
+    (train, test) : Subset, Subset
     """
     return ((fold.train, fold.test) for fold in folds(dataset, "dataset"))
 
@@ -241,6 +283,20 @@ def inner_split(
     All clips of a person move to validation, in an order drawn from ``seed``, until it holds
     ``fraction`` of the clips; a subject who is the last one to show a class stays. First
     come those who show a class that validation lacks.
+
+    Parameters
+    ----------
+    samples : sequence of Clip
+    train : sequence of int
+        Positions in ``samples`` of the training clips.
+    fraction : float
+        Of the training clips that go to validation.
+    seed : int
+
+    Returns
+    -------
+    fit, validation : tuple of int
+        Positions in ``samples``.
 
     Raises
     ------

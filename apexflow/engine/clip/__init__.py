@@ -46,6 +46,11 @@ def process_clip(
     detector : FaceDetector, optional
         In place of the one that the recipe names.
 
+    Returns
+    -------
+    ClipResult
+        Crops, poses, flow, maps, flags and seconds.
+
     Raises
     ------
     ClipError

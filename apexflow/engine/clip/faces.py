@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
@@ -316,7 +317,13 @@ def slow_modules(options: FaceOptions) -> tuple[str, ...]:
 
 @cache
 def _mtcnn(min_face_size: int) -> Any:
-    from facenet_pytorch import MTCNN
+    try:
+        from facenet_pytorch import MTCNN
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ClipError(
+            f"the face detector does not load ({type(error).__name__}: {error}); take torch and "
+            f"torchvision from one index, here are {version('torch')} and {version('torchvision')}"
+        ) from None
 
     return MTCNN(
         image_size=224,

@@ -273,6 +273,11 @@ def process(
     dask_level : int
         The least level of Dask's own log messages that are shown, as in `logging`.
 
+    Returns
+    -------
+    RunSummary
+        What was done, skipped, failed and flagged, with reasons.
+
     Raises
     ------
     ApexflowError

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -109,8 +109,9 @@ class WorkerSetup(WorkerPlugin):  # type: ignore[misc]
         threading.Thread(target=self._import, daemon=True).start()
 
     def _import(self) -> None:
-        for name in self._modules:
-            importlib.import_module(name)
+        with suppress(Exception):  # the first clip that needs it says what does not load
+            for name in self._modules:
+                importlib.import_module(name)
 
     @property
     def backend(self) -> Backend:
