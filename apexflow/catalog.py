@@ -213,7 +213,7 @@ class Catalog(Sequence[Clip]):
         Raises
         ------
         ApexflowError
-            As `apexflow.marks.excluded` does: the file is not one of marks, or names what is not there.
+            As `apexflow.marks.excluded` does: not a file of marks, or a name that is not there.
         """
         left_out = excluded(exclude, (clip.key for clip in self.clips))
         return self.select(lambda clip: clip.key not in left_out)

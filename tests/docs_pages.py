@@ -83,11 +83,13 @@ def _commands(lines: list[str], number: int, reason: str) -> Iterator[Piece]:
         if begun.endswith("\\"):
             begun = begun[:-1]
             continue
-        command = begun.removeprefix("machine1$ ")
-        words = shlex.split(command, comments=True)
-        if words:
-            yield Piece("command", command.strip(), first, reason, words)
+        command = begun.removeprefix("machine1$ ").removesuffix("&").strip()
         begun = ""
+        # A script that is not run has lines of other programs, too.
+        if reason and not command.startswith("apexflow "):
+            continue
+        if words := shlex.split(command, comments=True):
+            yield Piece("command", command, first, reason, words)
 
 
 def _mentions(line: str, number: int, reason: str) -> Iterator[Piece]:
