@@ -116,6 +116,14 @@ def test_a_click_opens_a_clip_that_plays(page: Any) -> None:
     assert not page.locator("#viewer").is_visible()
 
 
+def test_paper_has_the_columns_names_and_every_picture(page: Any, tmp_path: Path) -> None:
+    page.pdf(path=tmp_path / "page.pdf")  # what printing does first
+    assert page.evaluate("document.querySelectorAll('img[loading=lazy]').length") == 0
+    page.emulate_media(media="print")
+    assert page.locator("[data-sort=score]").is_visible()
+    assert not page.locator("#export").is_visible()
+
+
 def test_every_picture_has_a_text_and_nothing_is_too_wide_for_a_phone(page: Any) -> None:
     without = "[...document.images].filter((image) => !image.alt).length"
     assert page.evaluate(without) == 0

@@ -123,6 +123,11 @@
     return made;
   }
 
+  // Paper has all pictures, those that were not scrolled to as well.
+  addEventListener("beforeprint", () => {
+    for (const image of body.querySelectorAll("img")) image.loading = "eager";
+  });
+
   function compare(a, b) {
     const [x, y] = [a[order.by], b[order.by]];
     // What is unknown or empty comes last, whatever the direction.
