@@ -11,7 +11,8 @@ import numpy as np
 from apexflow.errors import ApexflowError
 from apexflow.storage.format import GONE, NO_NUMBER, ClipRecord
 from apexflow.storage.labels import class_map, stored_clips
-from apexflow.storage.store import Key, Store
+from apexflow.storage.opened import Key
+from apexflow.storage.store import Store
 
 DONE, FAILED, TODO = "done", "failed", "to do"
 

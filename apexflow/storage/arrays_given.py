@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from apexflow.catalog import Catalog, Clip
 from apexflow.errors import ApexflowError
 from apexflow.protocols import Protocol
+from apexflow.storage.digests import crc32c
 from apexflow.storage.labels import ClassMap, class_map
 from apexflow.storage.packed import Packed
 from apexflow.storage.samples import RowInfo
-from apexflow.storage.store import crc32c
 
 
 @dataclass(frozen=True, slots=True)

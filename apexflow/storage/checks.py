@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from apexflow.storage.chunks import ChunkWriter
 from apexflow.storage.coordinates import differing, has_coordinates
+from apexflow.storage.digests import first_line
 from apexflow.storage.format import (
     ADDED_FLOAT_COLUMNS,
     COORDINATES,
@@ -24,7 +25,7 @@ from apexflow.storage.format import (
     TEXT_COLUMNS,
     ClipRecord,
 )
-from apexflow.storage.store import Store, first_line, open_store
+from apexflow.storage.store import Store, open_store
 from apexflow.storage.target import Target
 
 

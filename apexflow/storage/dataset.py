@@ -29,6 +29,7 @@ from apexflow.storage.collate import (
     collate,
 )
 from apexflow.storage.labels import Labels, class_map, stored_clips
+from apexflow.storage.opened import Key
 from apexflow.storage.packed import Packed, join
 from apexflow.storage.samples import (
     Encode,
@@ -41,7 +42,7 @@ from apexflow.storage.samples import (
     maps_part,
     windows_part,
 )
-from apexflow.storage.store import HeldStore, Key, Store
+from apexflow.storage.store import HeldStore, Store
 from apexflow.storage.target import Target, target_name
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from apexflow import protocols
 from apexflow.catalog import Catalog, Clip
 from apexflow.errors import ApexflowError
 from apexflow.storage.format import NO_NUMBER
-from apexflow.storage.store import Key, Store
+from apexflow.storage.opened import Key
+from apexflow.storage.store import Store
 
 # Labels that give every clip no class: what is to be predicted.
 UNLABELLED = "none"

@@ -13,8 +13,9 @@ import zarr
 from numpy.typing import NDArray
 
 from apexflow.errors import ApexflowError, DamagedError, NotStoredError
+from apexflow.storage.digests import crc32c
 from apexflow.storage.format import NO_NUMBER, ClipRecord
-from apexflow.storage.store import Store, crc32c
+from apexflow.storage.store import Store
 
 Encode = Callable[[NDArray[Any]], NDArray[Any]]
 Columns = Mapping[str, NDArray[Any]]

@@ -1,7 +1,8 @@
 """One store, as it is read: the table, the records, the arrays of each clip.
 
 Whoever reads holds the store, so that a compaction leaves the chunks in place, and checks what
-was read against the clip's commit record. An array that was rewritten meanwhile is opened again.
+was read against the clip's commit record. `opened` has the group and the table, `records` the
+commit records; here is what a clip's part of the arrays is, and how a store is opened.
 """
 
 from __future__ import annotations
@@ -9,33 +10,27 @@ from __future__ import annotations
 import html
 import os
 from collections import Counter
-from collections.abc import Iterator
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.errors import GroupNotFoundError
 
-from apexflow.catalog import person_of
 from apexflow.errors import ApexflowError, DamagedError, NotStoredError
 from apexflow.names import find_clip
+from apexflow.storage.digests import crc32c, first_line
 from apexflow.storage.format import (
-    ADDED_COLUMNS,
     DONE,
     FAILED,
     FORMAT,
-    GONE,
-    NO_NUMBER,
-    RESULT_NUMBER_COLUMNS,
     ClipRecord,
-    Layout,
     picture_paths,
     window_of,
 )
 from apexflow.storage.holds import hold
+from apexflow.storage.opened import Key
+from apexflow.storage.records import RecordedStore
 from apexflow.storage.table import ClipTable, read_table
 from apexflow.storage.target import (
     Target,
@@ -46,85 +41,17 @@ from apexflow.storage.target import (
     zarr_target,
 )
 
-RECORD_BLOCK = 1024  # rows; of clips of 75 frames some 10 MB parsed
 
-Key = tuple[str, str, str]
-
-
-class Store:
+class Store(RecordedStore):
     """A store of format 1, opened for reading; see `open_store`. `StoreWriter` is one to write.
 
     It holds the store until it is closed: by `close`, at the end of a ``with`` block, or when
     nobody refers to it any more.
     """
 
-    _checks = True
-    """Whether records are checked against the table: a writer may find it half-written."""
-
-    def __init__(self, group: zarr.Group, name: str, *, handle: int | None = None) -> None:
-        self.group = group
-        self.name = name
-        self._handle = handle
-        self._arrays: dict[str, zarr.Array[Any]] = {}
-        self._layout: Layout | None = None
-        self._generation: Any = None
-
-    def close(self) -> None:
-        """Let go of the store: a compaction may then delete the chunks that it replaced."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            os.close(handle)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_handle", None) is not None:
-            self.close()
-
     def __reduce__(self) -> tuple[Any, ...]:
         """Let a copy in another process open, and hold, the store for itself."""
         return _open_held, (self.group.store, self.name)
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        return dict(self.group.attrs)
-
-    @property
-    def layout(self) -> Layout:
-        if self._layout is None:
-            try:
-                self._layout = Layout.from_dict(self.attributes["layout"])
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise self._damaged(
-                    "the layout in the store's attributes", first_line(error)
-                ) from None
-        return self._layout
-
-    @property
-    def recipe_hash(self) -> str:
-        return str(self.attributes["recipe_hash"])
-
-    @property
-    def clip_count(self) -> int:
-        """Number of clips in the table: rows beyond it were never committed."""
-        count = self._attrs_now("clips").get("count")
-        if not isinstance(count, int) or count < 0:
-            raise self._damaged("clips/zarr.json", f"count is {count!r}")
-        return count
-
-    @property
-    def complete(self) -> bool:
-        """Whether the last run reached its end, so that the columns hold every result."""
-        return bool(self._attrs_now("clips").get("complete"))
 
     @property
     def clips(self) -> ClipTable:
@@ -213,202 +140,6 @@ class Store:
             raise ApexflowError(f"{self.name}: clip {name} {why}")
         return record
 
-    def array(self, path: str) -> zarr.Array[Any]:
-        """Return an array of the store by its path, such as ``maps/hsv``.
-
-        It is Zarr's own, unchecked: a chunk that is missing reads as the fill value (black, NaN,
-        an empty text), without a word. What is checked: `read` and `frames` for a clip's part,
-        `column` for a column of the table, `record` for a commit record.
-        """
-        if path not in self._arrays:
-            try:
-                found = self.group.get(path)
-            except Exception as error:  # whatever damaged metadata makes Zarr raise
-                raise self._damaged(f"the metadata of {path}", first_line(error)) from None
-            if not isinstance(found, zarr.Array):
-                raise ApexflowError(f"{self.name}: no array {path} in this store")
-            self._arrays[path] = found
-        return self._arrays[path]
-
-    def refresh(self) -> None:
-        """Open the arrays again: their chunks may have been rewritten."""
-        self._arrays.clear()
-
-    def column(self, name: str) -> NDArray[Any]:
-        """Return one column of the table, a row a clip.
-
-        Raises `DamagedError` when it cannot be read or is not what was written.
-        """
-        reason = ""
-        for _ in range(2):
-            attributes = self._attrs_now("clips")
-            wanted = attributes.get("column_digests", {}).get(name)
-            try:
-                values = self.raw_column(name)
-            except (DamagedError, NotStoredError):
-                raise
-            except Exception as error:  # whatever a damaged chunk makes Zarr raise
-                reason = first_line(error)
-            else:
-                if wanted is None or column_digest(values) == wanted:
-                    return values
-                reason = "it is not what was written"
-            self.refresh()
-        raise self._damaged(f"column clips/{name}", reason)
-
-    def raw_column(self, name: str) -> NDArray[Any]:
-        """Return one column of the table as it is, unchecked."""
-        count = self.clip_count
-        if name in ADDED_COLUMNS and not self.has_column(name):
-            return self._made_up(name, count)
-        return np.asarray(self.array(f"clips/{name}")[:count])
-
-    def has_column(self, name: str) -> bool:
-        """Whether the store has a column, or had one when it was last written."""
-        digests = self._attrs_now("clips").get("column_digests", {})
-        return self.has_array(f"clips/{name}") or name in digests
-
-    def has_array(self, path: str) -> bool:
-        """Whether the store has an array, be it a damaged one."""
-        try:
-            return path in self.group
-        except Exception:  # whatever damaged metadata makes Zarr raise
-            return True
-
-    def _made_up(self, name: str, count: int) -> NDArray[Any]:
-        """Return a column that stores of earlier versions lack."""
-        if name in RESULT_NUMBER_COLUMNS:
-            return np.full(count, NO_NUMBER)
-        people = (person_of(dataset, subject) for dataset, subject, _ in self.keys())
-        texts = list(people) if name == "person" else [""] * count
-        return np.asarray(texts, np.dtypes.StringDType())
-
-    def keys(self) -> list[Key]:
-        """Return (data set, subject, clip) of each row."""
-        columns = (self.column(name).tolist() for name in ("dataset", "subject", "clip"))
-        return list(zip(*columns, strict=True))
-
-    def people(self) -> list[str]:
-        """Return the person of each row: the same in several data sets where that is known."""
-        stored = self.column("person").tolist()
-        return [
-            person or person_of(dataset, subject)
-            for person, (dataset, subject, _) in zip(stored, self.keys(), strict=True)
-        ]
-
-    def gone(self) -> list[bool]:
-        """Say of each row whether the last run's catalog no longer had its clip.
-
-        Such clips take no part in data sets and folds; `apexflow process` drops them with
-        ``--prune`` and keeps them with ``--keep``.
-        """
-        return [standing == GONE for standing in self.column("catalog").tolist()]
-
-    def shared(self) -> dict[int, int]:
-        """Return the rows that have the frames of another person's clip, with that one's row.
-
-        As the last run found before it decoded anything, of clips that take part. Equal frames
-        in different folders show in `ClipRecord.identity` as well.
-        """
-        names, people, gone = self.column("shared").tolist(), self.people(), self.gone()
-        rows = {"/".join(key): row for row, key in enumerate(self.keys())} if any(names) else {}
-        found = {row: rows[name] for row, name in enumerate(names) if name in rows}
-        return {
-            row: other
-            for row, other in found.items()
-            if people[row] != people[other] and not (gone[row] or gone[other])
-        }
-
-    def record(self, index: int) -> ClipRecord | None:
-        """Return the commit record of a row; None when the clip was never finished.
-
-        Raises `DamagedError` when it is damaged.
-        """
-        (found,) = self._read_records(index, index + 1)
-        return found
-
-    def records(self) -> list[ClipRecord | None]:
-        """Return the commit record of every row."""
-        return list(self.iter_records())
-
-    def iter_records(self, *, matching: bool = True) -> Iterator[ClipRecord | None]:
-        """Yield the commit record of every row, a block of rows in memory at a time.
-
-        Each must be of its row's clip, unless ``matching`` is false.
-
-        Raises `DamagedError` when one is damaged, or another clip's.
-        """
-        matching = matching and self._checks
-        keys = self.keys() if matching else []
-        count = self.clip_count
-        for start in range(0, count, RECORD_BLOCK):
-            records = self._read_records(start, min(start + RECORD_BLOCK, count))
-            for row, record in enumerate(records, start):
-                if matching and record is not None and record.key != keys[row]:
-                    raise DamagedError(
-                        f"{self.name}: row {row} is {'/'.join(keys[row])}, its commit record is "
-                        f"of {'/'.join(map(str, record.key))}; the process command does it again"
-                    )
-                yield record
-
-    def finished(self) -> Iterator[tuple[int, ClipRecord]]:
-        """Yield (row, record) of each clip that is done; raises as `iter_records` does."""
-        for index, record in enumerate(self.iter_records()):
-            if record is not None and record.done:
-                yield index, record
-
-    def sound_records(self, damaged: set[int] | None = None) -> Iterator[ClipRecord | None]:
-        """Yield the commit record of every row, None in the place of one that is damaged.
-
-        The rows of these are added to ``damaged``.
-        """
-        count = self.clip_count
-        for start in range(0, count, RECORD_BLOCK):
-            stop = min(start + RECORD_BLOCK, count)
-            try:
-                yield from self._read_records(start, stop)
-            except DamagedError:
-                for index in range(start, stop):
-                    yield self._sound_record(index, set() if damaged is None else damaged)
-
-    def _sound_record(self, index: int, damaged: set[int]) -> ClipRecord | None:
-        try:
-            return self.record(index)
-        except DamagedError:
-            damaged.add(index)
-            return None
-
-    def _read_records(self, start: int, stop: int) -> list[ClipRecord | None]:
-        try:
-            texts = self._record_texts(start, stop)
-            if "" in texts and self._rewritten():
-                texts = self._record_texts(start, stop)
-            if "" in texts and self._checks and self.complete:
-                self._check_unrecorded(texts, start)
-            return [ClipRecord.from_json(text) if text else None for text in texts]
-        except ApexflowError:
-            raise
-        except Exception as error:  # whatever a damaged chunk makes Zarr or the parser raise
-            raise DamagedError(
-                f"{self.name}: a commit record is damaged ({first_line(error)}); `apexflow verify` "
-                f"says which, and the process command does its clip again"
-            ) from None
-
-    def _check_unrecorded(self, texts: list[str], start: int) -> None:
-        """Refuse a lost record: where a run has reached its end, the table says who has one."""
-        status = self.column("status")[start : start + len(texts)].tolist()
-        for row, (text, found) in enumerate(zip(texts, status, strict=True), start):
-            if found and not text:
-                raise DamagedError(
-                    f"{self.name}: the commit record of row {row} is missing, its clip was {found}"
-                    f"; the process command does it again"
-                )
-
-    def _record_texts(self, start: int, stop: int) -> list[str]:
-        texts: list[str] = np.asarray(self.array("clips/record")[start:stop]).tolist()
-        # A table that has grown since the array was opened.
-        return texts + [""] * (stop - start - len(texts))
-
     def digest(self, path: str, index: int, record: ClipRecord) -> int:
         """Read one clip's part of an array, whatever it is, and return its CRC-32C."""
         return crc32c(self._read(path, index, record))
@@ -463,30 +194,6 @@ class Store:
     def window_of(self, path: str) -> str:
         """Return the window of an array of ``flow``, ``confidence``, ``roi`` or ``maps``."""
         return window_of(self.layout, path)
-
-    def _rewritten(self) -> bool:
-        """Say whether arrays have been rewritten since they were opened; open them again."""
-        before = self._generation
-        self._attrs_now("clips")
-        return before != self._generation
-
-    def _attrs_now(self, path: str) -> dict[str, Any]:
-        try:
-            found = dict(zarr.open_group(self.group.store, path=path, mode="r").attrs)
-        except Exception as error:  # whatever damaged metadata makes Zarr raise
-            raise self._damaged(f"the metadata of {path}", first_line(error)) from None
-        generation = found.get("generation", 0)
-        if generation != self._generation:
-            if self._generation is not None:
-                self.refresh()
-            self._generation = generation
-        return found
-
-    def _damaged(self, what: str, reason: str) -> DamagedError:
-        return DamagedError(
-            f"{self.name}: {what} is damaged or being rewritten ({reason}); `apexflow verify` "
-            f"names what is damaged, the process command with --repair makes it again"
-        )
 
 
 class HeldStore:
@@ -585,21 +292,3 @@ def open_group(target: Target, *, mode: str) -> zarr.Group:
             f"apexflow that wrote it, or another output"
         )
     return group
-
-
-def crc32c(values: NDArray[Any]) -> int:
-    """Return the CRC-32C of an array's bytes, as commit records hold it."""
-    return int(google_crc32c.value(np.ascontiguousarray(values).tobytes()))
-
-
-def column_digest(values: NDArray[Any]) -> int:
-    """Return the CRC-32C of a column: of the bytes of numbers, of texts one after another."""
-    if values.dtype.kind in "fiu":
-        return crc32c(values)
-    return int(google_crc32c.value("\0".join(values.tolist()).encode()))
-
-
-def first_line(error: Exception) -> str:
-    """Return the kind of an error and the first line of what it says."""
-    text = str(error).splitlines()
-    return f"{type(error).__name__}: {text[0] if text else ''}"

@@ -18,6 +18,7 @@ from apexflow.storage.arrays import make_column, make_floats
 from apexflow.storage.chunks import ChunkWriter
 from apexflow.storage.columns import fill_columns, write_csv
 from apexflow.storage.coordinates import copy_coordinates
+from apexflow.storage.digests import column_digest, crc32c
 from apexflow.storage.format import (
     ADDED_COLUMNS,
     ADDED_FLOAT_COLUMNS,
@@ -38,7 +39,7 @@ from apexflow.storage.format import (
     sealed,
     window_of,
 )
-from apexflow.storage.store import Store, column_digest, crc32c, open_group
+from apexflow.storage.store import Store, open_group
 from apexflow.storage.target import Target, sync_all, sync_file, target_name
 from apexflow.storage.zarr_private import sync
 

@@ -19,7 +19,8 @@ from apexflow.errors import ApexflowError, DamagedError
 from apexflow.storage.checks import rows_with_shared_frames, torn_clips
 from apexflow.storage.compact import expand
 from apexflow.storage.format import GONE, KEPT, ClipRecord, Layout, Slot
-from apexflow.storage.store import Key, Store
+from apexflow.storage.opened import Key
+from apexflow.storage.store import Store
 from apexflow.storage.target import Target, disk_errors, store_exists, target_name
 from apexflow.storage.writer import StoreWriter, open_writer
 
