@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULES = (
-    *("bench", "catalog", "datasets", "engine", "errors", "kernels", "protocols", "quality"),
-    *("report", "spotting", "storage", "synthetic", "training"),
+    *("bench", "catalog", "datasets", "engine", "errors", "features", "kernels", "protocols"),
+    *("quality", "report", "spotting", "storage", "synthetic", "training"),
 )
 # name: (module, what it is called there)
 _NAMES = {
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         datasets,
         engine,
         errors,
+        features,
         kernels,
         protocols,
         quality,

@@ -29,6 +29,7 @@ _COMMANDS = {
     "export": ("apexflow.cli.store", "export"),
     "report": ("apexflow.cli.store", "report"),
     "compact": ("apexflow.cli.compact", "compact"),
+    "features": ("apexflow.cli.features", "features"),
     "train": ("apexflow.cli.train", "train"),
     "predict": ("apexflow.cli.predict", "predict"),
     "compare": ("apexflow.cli.compare", "compare"),

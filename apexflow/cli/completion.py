@@ -1,4 +1,4 @@
-"""Values that the shell completes: names of recipes, models and protocols."""
+"""Values that the shell completes: names of recipes, models, methods and protocols."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ def models(_: click.Context, __: click.Parameter, begun: str) -> list[Completion
     from apexflow.training.config import PRESETS
 
     return _names(PRESETS, begun)
+
+
+def features(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Complete the name of a method of features."""
+    from apexflow.features.methods import METHODS
+
+    return _names(METHODS, begun)
 
 
 def protocols(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:

@@ -55,9 +55,12 @@ roi-temporal, roi-graph, roi-hybrid
                    hsv maps of regions over windows
 cnn-bilstm, cnn-bilstm-pooled
                    all frames from onset to offset
+svm, logistic      features of `apexflow features`: linear, C chosen on people of the
+                   training clips (--option C=0.001 fixes it)
 package.module:name
                    your own: called with the number of classes and a sample, it returns a
-                   torch.nn.Module; modules of this folder are found
+                   torch.nn.Module; modules of this folder are found; or a class of
+                   scikit-learn, as sklearn.ensemble:RandomForestClassifier
 
 \b
 A configuration file has the options' names with _ for -, and two tables:
@@ -91,6 +94,7 @@ A configuration file has the options' names with _ for -, and two tables:
 @click.option("--flow", metavar="WINDOW,…", callback=_listed, help="Feed the flow of windows.")
 @click.option("--roi", metavar="WINDOW,…", callback=_listed, help="Feed the flow of regions.")
 @click.option("--frames", metavar="WHICH", help="Feed frames: all, interval, or onset,apex.")
+@click.option("--features", metavar="NAME", help="Feed these stored features, as lbp-top.")
 @click.option("--encode", metavar="NAME", help="Make maps of --flow or --roi: hsv, uv-strain, …")
 @click.option("--size", type=click.IntRange(min=8), metavar="N", help="Side of these maps.")
 @click.option("--max-frames", type=click.IntRange(min=1), metavar="N", help="Cut longer clips.")
@@ -129,7 +133,9 @@ A configuration file has the options' names with _ for -, and two tables:
 @click.option("--schedule", metavar="NAME", help="constant, cosine or your own.")
 @click.option("--clip-norm", type=float, metavar="NORM", help="Largest norm of the gradient.")
 @click.option(
-    "--normalize", type=click.Choice(["none", "half", "bytes", "channel", "sample"]), help="Values."
+    "--normalize",
+    type=click.Choice(["none", "half", "bytes", "channel", "feature", "sample"]),
+    help="Values.",
 )
 @click.option("--balance", type=click.Choice(["none", "weights", "oversample"]), help="Classes.")
 @click.option("--augment", type=click.Choice(["none", "frames", "mirror"]), help="Training clips.")
@@ -199,6 +205,7 @@ def _sample(values: dict[str, Any]) -> dict[str, Any]:
         "flow": _one_or_several(values["flow"]),
         "roi": values["roi"],
         "frames": values["frames"],
+        "features": values["features"],
         "encode": values["encode"],
         "size": values["size"] and (values["size"], values["size"]),
         "max_frames": values["max_frames"],
@@ -208,10 +215,10 @@ def _sample(values: dict[str, Any]) -> dict[str, Any]:
     frames = given.get("frames")
     if frames is not None and frames not in ("all", "interval"):
         given["frames"] = tuple(frames.split(","))
-    if given and not given.keys() & {"maps", "flow", "roi", "frames"}:
+    if given and not given.keys() & {"maps", "flow", "roi", "frames", "features"}:
         raise click.UsageError(
             f"say what {', '.join(json.dumps(name) for name in given)} is for: "
-            "--maps, --flow, --roi or --frames"
+            "--maps, --flow, --roi, --frames or --features"
         )
     return given
 

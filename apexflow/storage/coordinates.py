@@ -25,7 +25,8 @@ def coordinates_of(layout: Layout) -> dict[str, dict[str, str]]:
         group: {name: f"{group}/{name}" for name in COORDINATES} for group in ("clips", "frames")
     }
     groups["frames"]["frame_number"] = "frames/frame_number"
-    for group in ("flow", "confidence", "roi", "maps"):
+    features = ("features",) if layout.features else ()
+    for group in ("flow", "confidence", "roi", "maps", *features):
         axes = _axes(layout, group)
         for number, axis in enumerate(axes):
             prefix = f"{axis.removesuffix('s')}_" if number else ""

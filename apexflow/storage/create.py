@@ -103,6 +103,7 @@ def _make_arrays(group: zarr.Group, layout: Layout) -> None:
         )
     _make_flow_arrays(group, layout)
     _make_map_arrays(group, layout)
+    _make_feature_arrays(group, layout)
 
 
 def _make_flow_arrays(group: zarr.Group, layout: Layout) -> None:
@@ -161,6 +162,16 @@ def _make_map_arrays(group: zarr.Group, layout: Layout) -> None:
             window=wanted.window,
             units=MAP_UNITS,
         )
+
+
+def _make_feature_arrays(group: zarr.Group, layout: Layout) -> None:
+    if not layout.features:
+        return
+    features = group.create_group("features")
+    for name, wanted in layout.features.items():
+        shape, dims = (wanted.length,), (f"{name}_part",)
+        made = make_array(features, name, "float32", shape, dims, rows=1, fill_value=np.nan)
+        made.attrs["parts"] = {axis: list(labels) for axis, labels in wanted.parts.items()}
 
 
 def _make_of_pairs(

@@ -37,6 +37,7 @@ from apexflow.storage.samples import (
     RowInfo,
     SamplePart,
     encoder,
+    features_part,
     finished_rows,
     frames_part,
     maps_part,
@@ -121,9 +122,9 @@ class ClipDataset(Dataset[Sample]):
     steps the longer the clip is begin with an axis of time that differs from clip to clip, as
     whole sequences of frames do.
 
-    Say what a sample holds by one or more of ``maps``, ``flow``, ``roi`` and ``frames``; one
-    of them makes the sample a tensor, several a dict of tensors by these names. Without any,
-    it is ``maps="hsv"``.
+    Say what a sample holds by one or more of ``maps``, ``flow``, ``roi``, ``frames`` and
+    ``features``; one of them makes the sample a tensor, several a dict of tensors by these
+    names. Without any, it is ``maps="hsv"``.
 
     Parameters
     ----------
@@ -140,6 +141,8 @@ class ClipDataset(Dataset[Sample]):
         Aligned crops: all that are stored or those from onset to offset, (time, channel,
         height, width) in 0..1; or the named key frames, as ("onset", "apex"):
         (key frame, channel, height, width).
+    features : str, optional
+        Name of stored features, "lbp-top": (feature,) as `apexflow features` made them.
     encode : str or callable, optional
         Make maps from ``flow`` and ``roi`` when they are read: the name of an encoding, or a
         function of flow (..., 2, H, W) to maps (..., h, w, channel), uint8 or float32. The
@@ -205,6 +208,7 @@ class ClipDataset(Dataset[Sample]):
         flow: str | Sequence[str] | None = None,
         roi: str | Sequence[str] | None = None,
         frames: str | Sequence[str] | None = None,
+        features: str | None = None,
         encode: str | Encode | None = None,
         size: tuple[int, int] = (28, 28),
         encode_options: Mapping[str, Any] = MappingProxyType({}),
@@ -218,7 +222,7 @@ class ClipDataset(Dataset[Sample]):
     ) -> None:
         if flagged not in get_args(Flagged):
             raise ApexflowError(f"flagged must be keep, drop or error. Got {flagged!r}.")
-        if maps is None and flow is None and roi is None and frames is None:
+        if all(one is None for one in (maps, flow, roi, frames, features)):
             maps = "hsv"
         _check_lengths(frames, max_frames, n_frames)
         targets = _targets(stores)
@@ -227,6 +231,7 @@ class ClipDataset(Dataset[Sample]):
             flow=flow,
             roi=roi,
             frames=frames,
+            features=features,
             encode=encode,
             size=size if encode is not None else None,
             encode_options=dict(encode_options),
@@ -240,7 +245,9 @@ class ClipDataset(Dataset[Sample]):
         self._readers = [HeldStore(target) for target in targets]
         function = encoder(encode, size, encode_options)
         self._parts = [
-            _parts(reader.store, maps, flow, roi, frames, function, (max_frames, n_frames))
+            _parts(
+                reader.store, maps, flow, roi, frames, features, function, (max_frames, n_frames)
+            )
             for reader in self._readers
         ]
         self._places, self.samples = self._table(labels, flagged, exclude)
@@ -585,6 +592,7 @@ def _parts(
     flow: str | Sequence[str] | None,
     roi: str | Sequence[str] | None,
     frames: str | Sequence[str] | None,
+    features: str | None,
     encode: Encode | None,
     lengths: tuple[int | None, int | None],
 ) -> dict[str, SamplePart]:
@@ -597,4 +605,6 @@ def _parts(
         parts["roi"] = windows_part(store, "roi", roi, encode)
     if frames is not None:
         parts["frames"] = frames_part(store, frames, *lengths)
+    if features is not None:
+        parts["features"] = features_part(store, features)
     return parts

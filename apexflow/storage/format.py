@@ -10,6 +10,7 @@ A store is a Zarr v3 group, plain enough to open without apexflow::
       confidence/<window>  (clip, y, x), 0 to 1: how sure that flow is; where the recipe keeps it
       roi/<window>      (clip, region, 2, y, x), the same of each region of the face
       maps/<name>       (clip, y, x, 3), uint8 RGB; of regions (clip, region, y, x, 3)
+      features/<name>   (clip, feature), float32: what `apexflow features` made of another store
       clips.csv         the table again: the one chunk of this array is a plain CSV file
 
 A window is one or more frame pairs, each with its flow. How many decides the
@@ -49,6 +50,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from math import prod
 from typing import Any
 
 import google_crc32c
@@ -157,6 +159,23 @@ class MapLayout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureLayout:
+    """One set of handcrafted features.
+
+    Attributes
+    ----------
+    parts : dict of axis to its labels
+        What the numbers are, the last axis running fastest (`apexflow.features.Parts`).
+    """
+
+    parts: Mapping[str, Sequence[str]]
+
+    @property
+    def length(self) -> int:
+        return prod(map(len, self.parts.values()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """What a recipe makes of each clip.
 
@@ -180,6 +199,8 @@ class Layout:
         All regions that are placed, those of ``regions`` first.
     confidence_dtype : "float16" or ""
         Of the confidence in each flow of the face; "" where none is stored.
+    features : dict of name to FeatureLayout
+        Of a store of features, which has no pixels.
     """
 
     crop: tuple[int, int]
@@ -193,6 +214,7 @@ class Layout:
     region_units: str = "pixels of the crop"
     region_boxes: tuple[str, ...] = ()
     confidence_dtype: str = ""
+    features: Mapping[str, FeatureLayout] = field(default_factory=dict)
 
     def pairs(self, window: str) -> int | None:
         """Return the number of frame pairs of a window; 1 for maps of no window."""
@@ -201,6 +223,8 @@ class Layout:
     def to_dict(self) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         values["windows"] = {name: n or _BY_LENGTH for name, n in self.windows.items()}
+        if not self.features:
+            del values["features"]
         return values
 
     @classmethod
@@ -220,6 +244,9 @@ class Layout:
             region_units=values["region_units"],
             region_boxes=tuple(values["region_boxes"]),
             confidence_dtype=values.get("confidence_dtype", ""),
+            features={
+                name: FeatureLayout(**found) for name, found in values.get("features", {}).items()
+            },
         )
 
 
@@ -237,7 +264,10 @@ def float_columns(layout: Layout) -> dict[str, tuple[tuple[int, ...], tuple[str,
 
 
 def picture_paths(layout: Layout) -> tuple[str, ...]:
-    """Return the paths of all arrays of pixels: flow, regions, maps, frames."""
+    """Return the paths of all arrays that a finished clip has a part of.
+
+    Flow, its confidence, regions, maps, frames; features in a store of them.
+    """
     groups = ["flow"]
     if layout.confidence_dtype:
         groups.append("confidence")
@@ -245,7 +275,8 @@ def picture_paths(layout: Layout) -> tuple[str, ...]:
         groups.append("roi")
     flows = (f"{group}/{window}" for group in groups for window in layout.windows)
     kept = ("frames/image",) if layout.keep_frames else ()
-    return (*flows, *(f"maps/{name}" for name in layout.maps), *kept)
+    features = (f"features/{name}" for name in layout.features)
+    return (*flows, *(f"maps/{name}" for name in layout.maps), *kept, *features)
 
 
 def picture_dtype(layout: Layout, path: str) -> str:
@@ -255,13 +286,19 @@ def picture_dtype(layout: Layout, path: str) -> str:
         "flow": layout.flow_dtype,
         "roi": layout.flow_dtype,
         "confidence": layout.confidence_dtype,
+        "features": "float32",
     }
     return dtypes.get(group, "uint8")
 
 
 def window_of(layout: Layout, path: str) -> str:
-    """Return the window of an array of ``flow``, ``confidence``, ``roi`` or ``maps``."""
+    """Return the window of an array of ``flow``, ``confidence``, ``roi`` or ``maps``.
+
+    "" of features, as of maps that somebody else has made.
+    """
     group, _, name = path.partition("/")
+    if group == "features":
+        return ""
     return layout.maps[name].window if group == "maps" else name
 
 

@@ -200,6 +200,15 @@ def windows_part(
     return _window_part(store, group, names, pairs, stacked, finish)
 
 
+def features_part(store: Store, name: str) -> SamplePart:
+    """Return the part that serves the features of that name."""
+    there = list(store.layout.features)
+    if name not in there:
+        what = f"it has {there}" if there else "`apexflow features` makes a store that has them"
+        raise NotStoredError(f"{store.name} has no features {name!r}; {what}")
+    return PerClipPart((f"features/{name}",), (1,), False, _unchanged)
+
+
 def frames_part(
     store: Store, wanted: str | Sequence[str], limit: int | None, count: int | None = None
 ) -> PerFramePart:

@@ -60,6 +60,7 @@ class ClipArrays:
     roi : dict of window to float ([pair,] region, 2, height, width)
     confidence : dict of window to float ([pair,] height, width)
         Of the flow; empty when the recipe keeps none.
+    features : dict of name to float32 (feature,)
 
     Windows of one frame pair have no axis of pairs.
     """
@@ -69,10 +70,11 @@ class ClipArrays:
     maps: Mapping[str, NDArray[np.uint8]]
     roi: Mapping[str, NDArray[np.floating[Any]]] = field(default_factory=dict)
     confidence: Mapping[str, NDArray[np.floating[Any]]] = field(default_factory=dict)
+    features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def by_path(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """Yield the path and the values of each array but the frames."""
-        for group in ("flow", "confidence", "roi", "maps"):
+        for group in ("flow", "confidence", "roi", "maps", "features"):
             for name, values in getattr(self, group).items():
                 yield f"{group}/{name}", values
 

@@ -115,9 +115,10 @@ class Normalization:
 
     Attributes
     ----------
-    kind : "none", "half", "bytes", "channel" or "sample"
+    kind : "none", "half", "bytes", "channel", "feature" or "sample"
     mean, deviation : tuple of float
-        Of each channel, over the clips learned from; empty for other kinds.
+        Of each channel, or of each number of a sample, over the clips learned from; empty for
+        other kinds.
     scale : float
         255 for "bytes" where the clips are stored as bytes, which are given as 0..1.
     """
@@ -134,17 +135,21 @@ class Normalization:
         """Measure what ``kind`` needs over these clips, and no others."""
         if kind == "bytes":
             return cls(kind, scale=255.0 if dataset.holds_bytes else 1.0)
-        if kind != "channel":
+        if kind not in ("channel", "feature"):
             return cls(kind)
         total, square = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
         count = 0
         for values, _ in in_order(dataset, indices, batch_size):
-            by_channel = _by_channel(one_input(values))
+            by_channel = _OVER[kind](one_input(values))
             total = total + by_channel.sum(1)
             square = square + by_channel.square().sum(1)
             count += by_channel.shape[1]
         mean = total / count
         deviation = (square / count - mean.square()).clamp(min=0).sqrt()
+        if kind == "feature":
+            # What is the same in all clips says nothing, and is not blown up in others: in a
+            # sum of squares it is 0 to half of the digits.
+            deviation = torch.where(deviation > _CONSTANT * mean.abs(), deviation, 1.0)
         return cls(kind, tuple(mean.tolist()), tuple(deviation.tolist()))
 
     def __call__(self, values: Input) -> Input:
@@ -162,6 +167,13 @@ class Normalization:
             return values if self.scale == 1 else values * self.scale
         if self.kind == "half":
             return (values - 0.5) / 0.5
+        if self.kind == "feature":
+            mean, deviation = (
+                torch.tensor(v, dtype=torch.float64, device=values.device)
+                for v in (self.mean, self.deviation)
+            )
+            normal = (values.flatten(1).double() - mean) / deviation
+            return normal.reshape(values.shape).float()
         if self.kind == "channel":
             mean, deviation = (
                 torch.tensor(v, device=values.device)[:, None, None]
@@ -178,6 +190,19 @@ def _by_channel(values: Input) -> torch.Tensor:
     """Return the values of each channel in a row: (channel, n), padding left out."""
     tensor = values.values[values.mask] if isinstance(values, Padded) else values
     return tensor.movedim(-3, 0).flatten(1).to(torch.float64)
+
+
+def _by_feature(values: Input) -> torch.Tensor:
+    """Return the values of each number of a sample in a row: (feature, n)."""
+    if isinstance(values, Padded):
+        raise ApexflowError(
+            "normalize 'feature' is for samples of one shape, not for sequences of any length"
+        )
+    return values.flatten(1).T.to(torch.float64)
+
+
+_OVER = {"channel": _by_channel, "feature": _by_feature}
+_CONSTANT = 1e-7
 
 
 def _oversampled(

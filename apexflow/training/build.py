@@ -15,6 +15,7 @@ from apexflow.storage.dataset import MEMORY, ClipDataset
 from apexflow.storage.target import Target
 from apexflow.training import models, own
 from apexflow.training.config import TrainConfig
+from apexflow.training.estimators import EstimatorNetwork, is_estimator
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 _FOCUS = 2.0
@@ -30,8 +31,8 @@ def make_dataset(
     preset = config.preset
     if not config.sample and preset is None:
         raise ApexflowError(
-            f"say what {config.model_name} is fed: --maps, --flow, --roi or --frames, or a "
-            "ClipDataset"
+            f"say what {config.model_name} is fed: --maps, --flow, --roi, --frames or --features, "
+            "or a ClipDataset"
         )
     options = [config.sample] if config.sample or preset is None else preset.samples
     reasons = []
@@ -70,10 +71,13 @@ def make_network(
     """
     preset = config.preset
     if model is None and preset is not None:
-        options = {**_fitting(preset.network, sample), **preset.options, **config.options}
+        given = {} if is_estimator(config) else config.options
+        options = {**_fitting(preset.network, sample), **preset.options, **given}
         if preset.network.endswith("ResNet"):
             options["weights"] = config.weights if trunk else None
         network: nn.Module = _preset_network(config, preset.network, n_classes, options)
+    elif is_estimator(config):
+        network = EstimatorNetwork(n_classes)
     else:
         network = _own_network(config, config.model if model is None else model, sample, n_classes)
     try:
@@ -219,6 +223,8 @@ def _fitting(network: str, sample: torch.Tensor) -> dict[str, Any]:
     channels = sample.shape[-3]
     if network in ("STSTNet", "SSSNet", "RCN"):
         return {"in_channels": channels}
+    if network == "LinearClassifier":
+        return {"in_features": sample.numel()}
     if network == "CnnBiLstm":
         return {"in_channels": channels, "size": tuple(sample.shape[-2:])}
     if not network.startswith("Roi"):

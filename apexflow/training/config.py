@@ -14,11 +14,13 @@ from apexflow.errors import ApexflowError
 from apexflow.training.own import is_name, name_of
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
-    "normalize": ("none", "half", "bytes", "channel", "sample"),
+    "normalize": ("none", "half", "bytes", "channel", "feature", "sample"),
     "balance": ("none", "weights", "oversample"),
     "augment": ("none", "frames", "mirror"),
     "choose": ("last", "checkpoint", "epochs"),
 }
+# What `apexflow features` calls its methods.
+FEATURES = ("lbp-top", "hog-top", "bi-woof", "hoof", "mdmo")
 # What may be a name of ours, or the user's own: a callable or its "package.module:name".
 _OWN: Mapping[str, tuple[str, ...]] = {
     "optimizer": ("adam", "adamw", "sgd"),
@@ -39,7 +41,8 @@ class TrainConfig:
     model : str or callable
         A key of `PRESETS`; or (n_classes, sample) to `torch.nn.Module`, ``sample`` being one
         sample's tensor; or (n_classes), where a second argument has a default. The module takes
-        a batch (of sequences also their mask) and returns logits (n, n_classes).
+        a batch (of sequences also their mask) and returns logits (n, n_classes). Or a class of
+        scikit-learn's kind, with ``fit`` and ``predict``, which is made with the ``options``.
     protocol : str or None
         Name or TOML file of the protocol that gives the classes; None takes the labels that
         the store holds.
@@ -65,7 +68,7 @@ class TrainConfig:
     normalize : str
         "half" to mean and deviation 0.5, "bytes" to 0..255 what is stored as bytes, "sample"
         each sample by its own mean and deviation, "channel" by those of each channel over the
-        clips that are learned from, "none".
+        clips that are learned from, "feature" by those of each number of a sample, "none".
     balance : str
         "weights" of classes in the loss, or "oversample" of clips of rarer classes, by the clips
         that are learned from; "none".
@@ -330,6 +333,8 @@ _SEQUENCE = {
 _FLOW_MAPS = {"epochs": 100, "batch_size": 64, "lr": 1e-4, "normalize": "channel"}
 _UV_STRAIN = ({"maps": "uv-strain"}, {**_FLOW, "encode": "uv-strain"})
 _SEQUENCES = ({"frames": "interval", "max_frames": 60},)
+# Whichever of them a store of features holds.
+_FEATURES = tuple({"features": name} for name in FEATURES)
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
@@ -374,5 +379,11 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             samples=_SEQUENCES,
             options={"pooled": True},
         ),
+        **{
+            name: Preset(
+                network="LinearClassifier", settings={"normalize": "feature"}, samples=_FEATURES
+            )
+            for name in ("svm", "logistic")
+        },
     }
 )

@@ -31,6 +31,7 @@ from apexflow.training.batches import (
 from apexflow.training.build import make_loss, make_network, make_optimizer, make_schedule
 from apexflow.training.checkpoint import Bookmark
 from apexflow.training.config import TrainConfig
+from apexflow.training.estimators import fit_estimator, is_estimator
 from apexflow.training.folds import Fold, inner_split
 
 
@@ -57,9 +58,10 @@ class Fitted:
     Attributes
     ----------
     epoch : int
-        The epoch whose network this is, counted from 1.
+        The epoch whose network this is, counted from 1; 0 of what is not trained in epochs.
     curves : dict of name to list of float
-        One value an epoch: loss; with inner validation also validation_loss, validation_uar.
+        One value an epoch: loss; with inner validation also validation_loss, validation_uar. Of
+        a linear classifier see `apexflow.training.estimators.FittedEstimator`.
     normalization : Normalization
     state : dict
         The network's weights.
@@ -137,6 +139,8 @@ def fit(
     bookmark: Bookmark | None = None,
 ) -> Fitted:
     """Train on some clips as ``config.choose`` says, and predict ``test``, clip by clip."""
+    if is_estimator(config):
+        return _fit_at_once(dataset, indices, config, machine, seed, test, on_epoch)
     bookmark = Bookmark() if bookmark is None else bookmark
     held_out: Sequence[int] = ()
     learnt = indices
@@ -170,6 +174,29 @@ def fit(
         sample_shape=training.sample_shape,
         probabilities=found,
         leak=Leak(course.leak_epoch, tuple(course.leak)) if watched else None,
+    )
+
+
+def _fit_at_once(
+    dataset: ClipDataset,
+    indices: Sequence[int],
+    config: TrainConfig,
+    machine: Machine,
+    seed: int,
+    test: Sequence[int],
+    on_epoch: Callable[[int], None],
+) -> Fitted:
+    with deterministic(seed, machine.device, config.threads):
+        fitted = fit_estimator(dataset, indices, config, seed=seed)
+        found = predict_clips(fitted.network, fitted.normalization, dataset, test, machine)
+    on_epoch(1)
+    return Fitted(
+        epoch=0,
+        curves=fitted.curves,
+        normalization=fitted.normalization,
+        state=fitted.network.state_dict(),
+        sample_shape=fitted.sample_shape,
+        probabilities=found,
     )
 
 

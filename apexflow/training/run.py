@@ -26,6 +26,7 @@ from apexflow.training.batches import reading_order
 from apexflow.training.build import make_dataset
 from apexflow.training.checkpoint import write_whole
 from apexflow.training.config import TrainConfig
+from apexflow.training.estimators import check_settings, is_estimator
 from apexflow.training.figures import draw_curves
 from apexflow.training.final import FINAL, final_is_done, train_final
 from apexflow.training.fitting import Machine
@@ -74,7 +75,8 @@ def train(
         In the place of ``model``; ``settings`` change it.
     model : str or callable
         A key of `apexflow.training.config.PRESETS`, with its published settings; or your own:
-        a callable (n_classes, sample) to `torch.nn.Module`, or "package.module:name".
+        a callable (n_classes, sample) to `torch.nn.Module`, a class of scikit-learn's kind, or
+        either as "package.module:name".
     folds : str, int, path, splitter, mapping or sequence, optional
         What is left out in each fold, see `apexflow.training.folds.make_folds`; each person by
         default.
@@ -112,6 +114,11 @@ def train(
     config = _config(config, model, settings, data)
     if isinstance(folds, str | int | Path):
         config, folds = replace(config, folds=folds if isinstance(folds, int) else str(folds)), None
+    if is_estimator(config):
+        check_settings(config)
+        if device not in ("auto", "cpu"):
+            raise ApexflowError(f"{config.model_name} is fitted on the CPU. Got device {device}.")
+        device = "cpu"
     machine = find_machine(device, mixed, workers)
     if not isinstance(data, ClipDataset):
         data = make_dataset(data, config, memory=memory)
@@ -195,7 +202,7 @@ class _Run:
         shown = Progress(
             folds=len(tasks),
             finished=len(tasks) - len(missing),
-            epochs=tasks[0].config.epochs,
+            epochs=_epochs(tasks[0].config),
             jobs=jobs,
             show=progress,
             told=self._told,
@@ -216,7 +223,7 @@ class _Run:
         shown = Progress(
             folds=1,
             finished=0,
-            epochs=seed.config.epochs,
+            epochs=_epochs(seed.config),
             jobs=1,
             show=progress,
             told=lambda _: f"the network of all {len(self._dataset)} clips",
@@ -238,8 +245,9 @@ class _Run:
             "frames": {one.frames: person(one) for one in samples if one.frames},
         }
         write_whole(seed.folder / SEEN, json.dumps(seen, indent=0).encode())
-        curves = {fold.name: one.curves for fold, one in zip(self._folds, found, strict=True)}
-        draw_curves(seed.folder / "curves", curves)
+        if not is_estimator(seed.config):
+            curves = {fold.name: one.curves for fold, one in zip(self._folds, found, strict=True)}
+            draw_curves(seed.folder / "curves", curves)
         return result
 
     def _read(self, task: FoldTask) -> FinishedFold | None:
@@ -254,7 +262,10 @@ class _Run:
         finished = self._finished(task)
         predicted = np.argmax(finished.probabilities, axis=1)
         right = int((predicted == self._dataset.labels[list(task.fold.test)].numpy()).sum())
-        return f"{task.name}: {right} of {len(predicted)} right, epoch {finished.epoch}"
+        told = f"{task.name}: {right} of {len(predicted)} right"
+        if finished.epoch:
+            return f"{told}, epoch {finished.epoch}"
+        return "".join([told, *(f", C {c:g}" for c in finished.curves.get("chosen_C", ()))])
 
     def _result(self, found: Sequence[FinishedFold], config: TrainConfig) -> TrainResult:
         by_clip: dict[int, Prediction] = {}
@@ -317,6 +328,10 @@ class _Run:
         # As it will be read back: tuples are lists there.
         plain: dict[str, Any] = json.loads(json.dumps(described))
         return plain
+
+
+def _epochs(config: TrainConfig) -> int:
+    return 1 if is_estimator(config) else config.epochs
 
 
 def _config(

@@ -5,12 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 from apexflow.failures import kind_of
-
-if TYPE_CHECKING:
-    from apexflow.engine.run.task import Outcome
 
 # Without a terminal (a log file, a batch job) a line now and then says as much as a bar.
 SECONDS_BETWEEN_LINES = 10.0
@@ -18,6 +15,19 @@ MOST_REASONS = 3
 """Failures that are told while a run goes on: the first of each kind. The summary has all."""
 
 _COMPILING = "compiling the kernels for this machine, once: the first clip takes about a minute"
+
+
+class Outcome(Protocol):
+    """What progress must know of a finished clip."""
+
+    @property
+    def clip(self) -> str: ...
+    @property
+    def failed(self) -> bool: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def frames(self) -> int: ...
 
 
 def announce(text: str, *, show: bool) -> None:

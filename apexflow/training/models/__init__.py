@@ -14,6 +14,7 @@ RoiTemporal        maps (B, window, roi, 3, H, W)
 RoiGraph           maps (B, window, roi, 3, H, W)
 RoiHybrid          maps (B, window, roi, 3, H, W)
 CnnBiLstm          frames (B, time, 1, H, W) and their mask (B, time)
+LinearClassifier   features (B, feature), or anything else, all values in a row
 =================  ==========================================================
 
 torchvision loads only where a network is built on it.
@@ -28,6 +29,7 @@ _NAMES = {
     "CnnBiLstm": "cnn_bilstm",
     "DualInception": "dual_inception",
     "FlowResNet": "resnet",
+    "LinearClassifier": "linear",
     "OffApexNet": "off_apexnet",
     "RCN": "rcn",
     "RgbResNet": "resnet",
@@ -43,6 +45,7 @@ _NAMES = {
 if TYPE_CHECKING:
     from apexflow.training.models.cnn_bilstm import CnnBiLstm
     from apexflow.training.models.dual_inception import DualInception
+    from apexflow.training.models.linear import LinearClassifier
     from apexflow.training.models.off_apexnet import OffApexNet
     from apexflow.training.models.rcn import RCN
     from apexflow.training.models.resnet import FlowResNet, RgbResNet, SiameseResNet
@@ -55,6 +58,7 @@ __all__ = [
     "CnnBiLstm",
     "DualInception",
     "FlowResNet",
+    "LinearClassifier",
     "OffApexNet",
     "RgbResNet",
     "RoiEncoder",
