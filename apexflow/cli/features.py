@@ -13,8 +13,16 @@ _HELP = """\
 Compute handcrafted features of every finished clip of STORE.
 
 \b
-lbp-top    local binary patterns of aligned frames on three planes
+lbp-top    local binary patterns on three planes, of aligned frames
            --blocks --radii --neighbours --frames
+hog-top    histograms of gradients on three planes, of aligned frames
+           --blocks --bins --frames
+bi-woof    directions of flow, weighed by motion and by strain
+           --blocks --bins --window
+hoof       directions of flow, weighed by motion alone
+           --blocks --bins --symmetric/--circle --window
+mdmo       main direction of flow in each half of the face's regions
+           --regions --bins --window
 
 OUTPUT is a store of features, to be trained on as any other, or a file .npz for other programs.
 From a store to the table that papers print:
@@ -27,6 +35,10 @@ From a store to the table that papers print:
 Running the same command again goes on where the last run ended: it does what is missing, what has
 changed in STORE and what had failed. The bytes are the same whatever the number of workers.
 """
+
+
+def _listed(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return tuple(value.split(",")) if value else None
 
 
 class _Numbers(click.ParamType[int | tuple[int, ...]]):
@@ -62,6 +74,20 @@ class _Numbers(click.ParamType[int | tuple[int, ...]]):
     "--neighbours", type=_Numbers(), metavar="N|XY,XT,YT", help="Of lbp-top on each plane; 8."
 )
 @click.option(
+    "--bins", type=click.IntRange(min=2), metavar="N", help="Of all methods but lbp-top; 8."
+)
+@click.option(
+    "--symmetric/--circle",
+    default=None,
+    help="Of hoof: left and right are the same, by default; or the whole circle.",
+)
+@click.option(
+    "--regions", metavar="NAME,…", callback=_listed, help="Of mdmo; by default all seven."
+)
+@click.option(
+    "--window", metavar="NAME", help="What methods of flow read; the store's first window."
+)
+@click.option(
     "--frames",
     type=click.Choice(["interval", "all"]),
     help="What methods of frames read of a clip: onset to offset, by default, or all.",
@@ -73,6 +99,7 @@ def features(
     method: str,
     output: str,
     frames: str | None,
+    window: str | None,
     workers: int | None,
     quiet: bool,
     **options: Any,
@@ -85,6 +112,7 @@ def features(
         output,
         method=method,
         frames=frames,
+        window=window,
         workers=workers,
         progress=not quiet,
         **{name: value for name, value in options.items() if value is not None},

@@ -41,3 +41,9 @@ def block_of(size: int, count: int) -> NDArray[np.int64]:
     """Return the block of each pixel along one axis: block i begins at pixel i * size // count."""
     starts = np.arange(count) * size // count
     return np.searchsorted(starts, np.arange(size), side="right") - 1
+
+
+def normalized(histograms: NDArray[Any]) -> NDArray[np.float64]:
+    """Return histograms, along the last axis, with a sum of 1; 0 throughout where all are 0."""
+    sums = histograms.sum(-1, keepdims=True)
+    return np.asarray(histograms / np.where(sums > 0, sums, 1))

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from apexflow.features.blocks import Blocks, block_of, check_blocks, check_room, several
+from apexflow.features.blocks import (
+    Blocks,
+    block_of,
+    check_blocks,
+    check_room,
+    normalized,
+    several,
+)
 from apexflow.features.parts import Parts
 from apexflow.kernels._validate import check_array
 
@@ -30,7 +37,7 @@ class LbpTop:
     neighbours : (xy, xt, yt)
     """
 
-    reads: ClassVar[str] = "frames"
+    reads: ClassVar[Literal["frames"]] = "frames"
 
     blocks: tuple[int, int] = (5, 5)
     radii: tuple[int, int, int] = (1, 1, 4)
@@ -80,7 +87,7 @@ class LbpTop:
     def _normalized(self, counts: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return each plane's histogram of each block with a sum of 1."""
         ends = np.cumsum([_pattern_count(count) for count in self.neighbours])[:-1]
-        planes = [part / part.sum(-1, keepdims=True) for part in np.split(counts, ends, axis=-1)]
+        planes = [normalized(part) for part in np.split(counts, ends, axis=-1)]
         return np.concatenate(planes, axis=-1).ravel().astype(np.float32)
 
 

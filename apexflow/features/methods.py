@@ -15,7 +15,7 @@ from apexflow.errors import ApexflowError
 from apexflow.features.parts import Parts
 
 Reads = Literal["frames", "flow", "regions"]
-"""Aligned frames (T, H, W); flow, one pair at a time (H, W, 2); flow of all pairs and boxes."""
+"""Frames (T, H, W); the flow of each pair alone (H, W, 2); flow of all pairs, and boxes."""
 
 
 class Method(Protocol):
@@ -26,13 +26,17 @@ class Method(Protocol):
 
     @property
     def parts(self) -> Parts: ...
-    def __call__(self, values: Any, /) -> NDArray[np.float32]: ...
+    def __call__(self, *values: Any) -> NDArray[np.float32]: ...
 
 
 # name: (module, class)
 METHODS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "lbp-top": ("lbp", "LbpTop"),
+        "hog-top": ("hog", "HogTop"),
+        "bi-woof": ("oriented_flow", "BiWoof"),
+        "hoof": ("oriented_flow", "Hoof"),
+        "mdmo": ("main_direction", "Mdmo"),
     }
 )
 

@@ -136,7 +136,7 @@ def extract(
         any other; or a file ``.npz``, written when all clips are done (what is finished so far
         lies in the folder ``FILE.parts``).
     method : str
-        "lbp-top".
+        "lbp-top" or "hog-top", of frames; "bi-woof", "hoof" or "mdmo", of flow.
     frames : "interval" or "all", optional
         What methods of frames read of a clip: onset to offset, or all that is stored.
     window : str, optional

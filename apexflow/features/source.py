@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apexflow.engine.regions import RegionBox, in_crop, place_regions
 from apexflow.errors import ApexflowError, NotStoredError
 from apexflow.features.methods import Method
 from apexflow.features.parts import Parts
@@ -113,7 +114,28 @@ class Source:
             return self.method(read[:, 0])
         height, width = read.shape[-2:]
         flows = np.moveaxis(read.reshape(-1, 2, height, width), 1, -1).astype(np.float32)
-        return np.concatenate([self.method(np.ascontiguousarray(flow)) for flow in flows])
+        if self.method.reads == "regions":
+            return self.method(flows, self._boxes(clip.record))
+        return np.concatenate([self.method(flow) for flow in flows])
+
+    def _boxes(self, record: ClipRecord) -> list[RegionBox]:
+        """Return the method's regions in pixels of the crop, as the recipe placed them.
+
+        Those that it did not place hang on the landmarks, or on the face's box.
+        """
+        layout = self.store.layout
+        placed = dict(zip(layout.region_boxes, record.roi_box, strict=True))
+        names = tuple(getattr(self.method, "regions", ()))
+        boxes = place_regions(names, box_of(record), record.landmarks, own=placed)
+        return list(in_crop(boxes, box_of(record), layout.crop))
+
+
+def box_of(record: ClipRecord) -> RegionBox:
+    """Return the face's box; `ValueError` where the record has none."""
+    if len(record.box) != 4:
+        raise ValueError("the clip has no box of a face, within which regions are placed")
+    x0, y0, x1, y1 = record.box
+    return x0, y0, x1, y1
 
 
 def _check_frames(store: Store, name: str, which: str) -> None:

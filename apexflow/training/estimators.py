@@ -109,20 +109,21 @@ def fit_estimator(
             f"{config.model_name}: all {len(indices)} training clips are of class "
             f"{dataset.classes[labels[0]]}: there is nothing to tell apart"
         )
-    shape = tuple(dataset.batch(indices[:1])[0].shape[1:]) if indices else ()
     # Sums are split over threads: another number of them rounds otherwise.
     with threadpool_limits(config.threads):
-        if config.preset is not None:
-            network, normalization, curves = _fit_linear(dataset, indices, labels, config)
-        else:
-            network, normalization = _fit_own(dataset, indices, labels, config, seed)
-            curves = {}
-    return FittedEstimator(network, normalization, curves, shape)
+        found = (
+            _fit_linear(dataset, indices, labels, config)
+            if config.preset is not None
+            else _fit_own(dataset, indices, labels, config, seed)
+        )
+    sample = one_input(dataset[indices[0]][0])
+    assert isinstance(sample, torch.Tensor)  # sequences of any length are refused by now
+    return FittedEstimator(*found, sample_shape=tuple(sample.shape))
 
 
 def _fit_linear(
     dataset: ClipDataset, indices: Sequence[int], labels: NDArray[np.int64], config: TrainConfig
-) -> tuple[LinearClassifier, Normalization, dict[str, list[float]]]:
+) -> tuple[nn.Module, Normalization, dict[str, list[float]]]:
     curves: dict[str, list[float]] = {}
     given = config.options.get("C")
     if given is None:
@@ -223,7 +224,7 @@ def _fit_own(
     labels: NDArray[np.int64],
     config: TrainConfig,
     seed: int,
-) -> tuple[nn.Module, Normalization]:
+) -> tuple[nn.Module, Normalization, dict[str, list[float]]]:
     normalization = Normalization.fit(config.normalize, dataset, indices)
     values = _matrix(dataset, indices, normalization)
     estimator = _make(config, seed)
@@ -231,7 +232,7 @@ def _fit_own(
         estimator.fit(values, labels)
     except Exception as error:  # whatever the user's own code raises
         raise _failed(config, error) from error
-    return EstimatorNetwork(len(dataset.classes), estimator), normalization
+    return EstimatorNetwork(len(dataset.classes), estimator), normalization, {}
 
 
 def _make(config: TrainConfig, seed: int) -> Any:
