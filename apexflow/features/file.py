@@ -17,7 +17,8 @@ def write_file(store: Store, path: str | Path) -> None:
 
     It holds ``features`` (clip, feature) float32 and ``names`` of the features; a row a clip of
     ``dataset``, ``subject``, ``person``, ``clip``, ``emotion``, ``label`` (-1 where there is
-    none) and ``flags``; ``recipe_hash``, and ``recipe`` as JSON. Clips that failed have no row.
+    none) and ``flags``; ``recipe_hash``, ``source_digest``, and ``recipe`` as JSON. Clips that
+    failed have no row.
     """
     path = Path(path)
     name, layout = next(iter(store.layout.features.items()))
@@ -37,6 +38,7 @@ def write_file(store: Store, path: str | Path) -> None:
             person=np.array([store.people()[row] for row in rows]),
             flags=np.array([record.flags for _, record in found]),
             recipe_hash=np.array(store.recipe_hash),
+            source_digest=np.array(store.attributes["runs"][-1]["source_digest"]),
             recipe=np.array(json.dumps(store.attributes["recipe"], sort_keys=True)),
             **columns,
         )

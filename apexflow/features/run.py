@@ -26,6 +26,7 @@ from apexflow.features.file import write_file
 from apexflow.features.methods import make_method, options_of
 from apexflow.features.source import Source, SourceClip
 from apexflow.quality import say_flagged
+from apexflow.storage.checks import torn_clips
 from apexflow.storage.compact import expand
 from apexflow.storage.create import create_store
 from apexflow.storage.format import (
@@ -180,6 +181,7 @@ class _Job:
     def __init__(self, source: Source, method: str, progress: bool, workers: int) -> None:
         self._source, self._method = source, method
         self._progress, self._workers = progress, workers
+        self._clips = list(source.clips())
         self._about = {
             "method": method,
             **options_of(source.method),
@@ -191,8 +193,8 @@ class _Job:
     def to_file(self, path: Path, started: float) -> FeatureSummary:
         """Write a file, by way of a store that is deleted when the file is there."""
         parts = path.with_name(path.name + ".parts")
-        if path.exists():
-            self._check_file(path)
+        if path.exists() and self._is_current(path):
+            return self._summary(str(path), skipped=len(self._clips), started=started)
         summary = self.to_store(parts, started)
         with disk_errors(f"cannot write {path}", _GOES_ON):
             with open_store(parts) as made:
@@ -200,10 +202,11 @@ class _Job:
             shutil.rmtree(parts)
         return replace(summary, output=str(path), seconds=time.perf_counter() - started)
 
-    def _check_file(self, path: Path) -> None:
+    def _is_current(self, path: Path) -> bool:
+        """Whether a file holds the features of the clips as they are; refuse other features."""
         try:
             with np.load(path, allow_pickle=False) as found:
-                known = str(found["recipe_hash"])
+                known, digest = str(found["recipe_hash"]), str(found["source_digest"])
         except (OSError, ValueError, KeyError) as error:
             raise ApexflowError(
                 f"{path} exists and holds no features of ours ({type(error).__name__}); choose "
@@ -211,6 +214,7 @@ class _Job:
             ) from None
         if known != self._hash:
             raise self._other(str(path))
+        return digest == self._digest
 
     def to_store(self, output: Target, started: float) -> FeatureSummary:
         self._check_output(output)  # before anything is computed
@@ -267,35 +271,54 @@ class _Job:
         )
 
     def _run(self, made: StoreWriter, started: float) -> FeatureSummary:
-        clips = list(self._source.clips())
+        clips = self._clips
         rows = clip_rows(self._source.store, [clip.row for clip in clips])
         keys = {row.key for row in rows}
         gone = {index: GONE for index, key in enumerate(made.keys()) if key not in keys}
         slots = made.reserve(rows, standing=gone)
-        done = _finished(made)
+        done, torn = _finished(made), torn_clips(made)
         todo = [
             (clip, slot)
             for clip, slot in zip(clips, slots, strict=True)
-            if done.get(slot.index) != clip.fingerprint
+            if done.get(slot.index) != clip.fingerprint or slot.index in torn
         ]
         outcomes: list[_Outcome] = []
         if todo:
             expand(made)
             made.begin()
-            made.add_run(self._provenance(clips, len(todo)))
+            made.add_run(self._provenance(len(todo)))
+            for _, slot in todo:
+                made.forget_row(slot.index)
         if todo or not made.complete or gone:
             outcomes = list(self._commit_all(made, todo, skipped=len(clips) - len(todo)))
             made.finalize()
+        return self._summary(
+            made.name,
+            outcomes,
+            skipped=len(clips) - len(todo),
+            gone=["/".join(made.keys()[index]) for index in gone],
+            started=started,
+        )
+
+    def _summary(
+        self,
+        output: str,
+        outcomes: Sequence[_Outcome] = (),
+        *,
+        skipped: int,
+        started: float,
+        gone: Sequence[str] = (),
+    ) -> FeatureSummary:
         return FeatureSummary(
-            output=made.name,
+            output=output,
             method=self._method,
             length=len(self._source.parts),
             done=sum(not one.failed for one in outcomes),
-            skipped=len(clips) - len(todo),
+            skipped=skipped,
             failed=tuple((one.clip, one.message) for one in outcomes if one.failed),
             flags=tuple(one.flags for one in outcomes),
-            unfinished=self._source.store.clip_count - len(clips),
-            gone=tuple("/".join(made.keys()[index]) for index in gone),
+            unfinished=self._source.store.clip_count - len(self._clips),
+            gone=tuple(gone),
             seconds=time.perf_counter() - started,
         )
 
@@ -317,15 +340,20 @@ class _Job:
                         shown.advance(outcome)
                 yield from batch
 
-    def _provenance(self, clips: Sequence[SourceClip], count: int) -> dict[str, Any]:
+    @property
+    def _digest(self) -> str:
+        """SHA-256 over what the method can read of all clips."""
         digest = hashlib.sha256()
-        for clip in clips:
+        for clip in self._clips:
             digest.update(f"{clip.record.key} {clip.fingerprint}\n".encode())
+        return digest.hexdigest()
+
+    def _provenance(self, count: int) -> dict[str, Any]:
         return {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "clips": count,
             "recipe_hash": self._hash,
-            "source_digest": digest.hexdigest(),
+            "source_digest": self._digest,
             "versions": {name: version(name) for name in _PACKAGES},
         }
 

@@ -40,7 +40,7 @@ def histograms(labels: list[np.ndarray], blocks: tuple[int, int], count: int) ->
     return np.concatenate(found).astype(np.float32)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(
     seed=SEEDS,
     shape=st.tuples(st.integers(7, 11), st.integers(13, 22), st.integers(13, 22)),
