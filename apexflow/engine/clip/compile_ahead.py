@@ -34,9 +34,9 @@ def compile_flow(clip: Clip, recipe: Recipe) -> None:
     located = LocatedFace(Face(box, (), 1.0), box, (box,) * len(recipe.regions.placed))
     plan = with_apex(plan, aligned.crops, recipe)
     images = normalize_frames(plan, aligned, recipe, CPU)
-    flow = flow_of_windows(plan, images, recipe, CPU)
+    flow, confidence = flow_of_windows(plan, images, recipe, CPU)
     roi = flow_of_regions(plan, images, flow, located, recipe, CPU)
-    make_all_maps(flow, roi, located, recipe, CPU)
+    make_all_maps(flow, roi, confidence, located, recipe, CPU)
 
 
 def _noise(numbers: tuple[int, ...], recipe: Recipe) -> Aligned:
