@@ -1,11 +1,12 @@
 """Run every CPU kernel on fixed input and save what it returns.
 
-``python -m tests.kernels.portable FILE``, see `test_portable`.
+``python -m tests.kernels.portable FILE [KERNEL]``, see `test_portable`.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -21,35 +22,36 @@ def scene(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return np.clip(np.rint(image + rng.normal(0, 1, image.shape)), 0, 255).astype(np.uint8)
 
 
-def answers() -> dict[str, np.ndarray]:
-    """Return the results of all kernels by name."""
+def answers(only: str = "") -> dict[str, np.ndarray]:
+    """Return the results of all kernels by name, or of the one that is called so."""
     rng = np.random.default_rng(0)
     first = scene(rng, 61, 87)
     second = np.roll(first, 1, axis=1)
     noisy = np.clip(first + rng.normal(0, 2, first.shape), 0, 255).astype(np.uint8)
     gray = [first, noisy, second, noisy]
     colour = [np.stack([frame, frame[::-1], first], -1) for frame in gray]
-    searched = {
-        name: [matcher.match(frame) for frame in frames]
-        for name, frames in (("gray", gray), ("colour", colour))
-        for matcher in [kernels.TemplateMatcher(frames[0][4:50, 6:80])]
-    }
     smooth = cv2.GaussianBlur(rng.normal(size=(61, 87, 2)), (0, 0), 6).astype(np.float32)
-    return {
-        "template, gray": np.array(searched["gray"]),
-        "template, colour": np.array(searched["colour"]),
-        "farneback, box": kernels.farneback(first, second, winsize=9),
-        "farneback, Gaussian": kernels.farneback(first, second, winsize=9, flags=256),
-        "tvl1": kernels.tvl1(first, second, nscales=1, warps=1),
-        "hsv": kernels.encode_hsv(smooth),
-        "strain": kernels.optical_strain(smooth),
-        "light": kernels.normalize_light(first),
-        "clg": kernels.clg(first, noisy, levels=2, warps=1),
-        "clg, sequence": kernels.clg_sequence(
-            np.stack([first, noisy, first, second, second]), 0, 4, levels=2, warps=1
-        ).flow,
+    moving = np.stack([first, noisy, first, second, second])
+    calls: dict[str, Callable[[], np.ndarray]] = {
+        "template, gray": lambda: searched(gray),
+        "template, colour": lambda: searched(colour),
+        "farneback, box": lambda: kernels.farneback(first, second, winsize=9),
+        "farneback, Gaussian": lambda: kernels.farneback(first, second, winsize=9, flags=256),
+        "tvl1": lambda: kernels.tvl1(first, second, nscales=1, warps=1),
+        "hsv": lambda: kernels.encode_hsv(smooth),
+        "strain": lambda: kernels.optical_strain(smooth),
+        "light": lambda: kernels.normalize_light(first),
+        "clg": lambda: kernels.clg(first, noisy, levels=2, warps=1),
+        "clg, sequence": lambda: kernels.clg_sequence(moving, 0, 4, levels=2, warps=1).flow,
     }
+    return {name: call() for name, call in calls.items() if only in ("", name)}
+
+
+def searched(frames: list[np.ndarray]) -> np.ndarray:
+    """Return where the template of the first frame lies in each, and the scores."""
+    matcher = kernels.TemplateMatcher(frames[0][4:50, 6:80])
+    return np.array([matcher.match(frame) for frame in frames])
 
 
 if __name__ == "__main__":
-    np.savez(Path(sys.argv[1]), **answers())
+    np.savez(Path(sys.argv[1]), **answers(*sys.argv[2:]))

@@ -43,7 +43,7 @@ def first_frame(clip: Clip) -> Path:
     ("harm", "timeout", "reason"),
     [
         ("segfault", 0, "its process died each time, isolated too, of SIGSEGV"),
-        ("hang with the lock", 12, "not finished after 12 s"),
+        ("hang with the lock", 8, "not finished after 8 s"),
         pytest.param("exit", 0, "isolated too, with exit status 3", marks=pytest.mark.slow),
         pytest.param("hang", 12, "not finished after 12 s", marks=pytest.mark.slow),
     ],
@@ -435,7 +435,7 @@ def test_output_that_becomes_unwritable(
     assert_same_arrays(reference, path)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_random_kills(tmp_path: Path, kills: int) -> None:
     script = Path(__file__).parents[3] / "benchmarks" / "faults.py"
     spec = importlib.util.spec_from_file_location("faults_script", script)

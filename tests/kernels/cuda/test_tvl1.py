@@ -71,7 +71,7 @@ def batch(height: int, width: int, amplitudes: list[float], seed: int = 0) -> li
     return [np.stack(parts) for parts in zip(*pairs, strict=True)]
 
 
-@given(
+_ONE_WARP = given(
     height=SIDES,
     width=SIDES,
     seed=SEEDS,
@@ -84,10 +84,30 @@ def batch(height: int, width: int, amplitudes: list[float], seed: int = 0) -> li
     inner=st.sampled_from([30, 7]),
     cubic=st.sampled_from([-0.75, -0.5, 0]),
 )
-@example(16, 16, 0, 1, 0.25, 0.15, 0.3, 5, 0.01, 30, -0.75)
-@example(33, 130, 1, 1, 0.25, 0.15, 0.3, 5, 0.01, 30, -0.5)
-@settings(deadline=None, max_examples=15)
-def test_one_warp_equals_the_cpu(
+
+
+_USUAL = {
+    **{"seed": 0, "amplitude": 1, "tau": 0.25, "lambda_": 0.15, "theta": 0.3, "median": 5},
+    **{"epsilon": 0.01, "inner": 30, "cubic": -0.75},
+}
+
+
+@_ONE_WARP
+@example(**_USUAL, height=16, width=16)
+@example(**_USUAL | {"seed": 1, "cubic": -0.5}, height=33, width=130)
+@settings(deadline=None, max_examples=4)
+def test_one_warp_equals_the_cpu(device: Device, **case: float) -> None:
+    check_one_warp(device, **case)
+
+
+@pytest.mark.slow
+@_ONE_WARP
+@settings(deadline=None, max_examples=60)
+def test_one_warp_of_many_cases_equals_the_cpu(device: Device, **case: float) -> None:
+    check_one_warp(device, **case)
+
+
+def check_one_warp(
     device: Device,
     height: int,
     width: int,
