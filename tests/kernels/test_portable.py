@@ -48,7 +48,7 @@ def assert_same_answers(result: Path, only: str = "") -> None:
             assert difference <= tolerance, name
 
 
-@pytest.mark.parametrize("only", ["template, gray", pytest.param("", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("only", ["strain", pytest.param("", marks=pytest.mark.slow)])
 def test_two_first_starts_at_once_on_a_plain_cpu(tmp_path, only):
     """Both processes find an empty cache, compile and write the same files."""
     plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
