@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -96,8 +97,16 @@ def coded_damage(data: bytes) -> str:
 
 
 def bytes_left_over(data: bytes) -> int:
-    """Return how many bytes of a whole JPEG's scans code nothing: webcams leave one or two."""
-    return max((left for _, left in _verdicts(data)), default=0)
+    """Return how many bytes of a whole JPEG's scans code nothing: webcams leave one or two.
+
+    Of a picture that decoders find whole though its segments lead beyond the file's end, those
+    of the scans before that count.
+    """
+    most = 0
+    with suppress(struct.error, IndexError, ValueError):
+        for _, left in _verdicts(data):
+            most = max(most, left)
+    return most
 
 
 def _verdicts(data: bytes) -> Iterator[tuple[str, int]]:

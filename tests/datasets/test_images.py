@@ -154,6 +154,7 @@ def test_no_sound_jpeg_is_taken_for_damaged(
     data = encoded(".jpg", picture, *options, cv2.IMWRITE_JPEG_QUALITY, quality)
     assert coded_damage(data) == ""
     assert bytes_left_over(data) == 0
+    assert bytes_left_over(data[:-2] + b"\xff\xc4\xff\xff") == 0  # a segment beyond the end
     assert end_of_image(data + b"more") == len(data)
 
 
