@@ -167,8 +167,11 @@ def main() -> None:
     if options.confidence:
         print_confidence_tables(chosen)
         return
-    for made in chosen:
-        print_table(made, options.methods, options.reach)
+    means = {
+        f"{made.what} ({made.clips})": print_table(made, options.methods, options.reach)
+        for made in chosen
+    }
+    print_summary(means)
 
 
 def recipe_of(method: str, reach: str = "falling") -> Recipe:
@@ -187,8 +190,19 @@ def _merged(table: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def print_table(chosen: Set, methods: list[str], reach: str) -> None:
-    """Print what each method makes of a set of clips, means over the clips."""
+def print_summary(means: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """Print error and false motion of all sets in one table, a column a method."""
+    methods = list(next(iter(means.values())))
+    print("\n## epe / false\n")
+    print("| clips |", " | ".join(methods), "|")
+    print("|---|" + "---|" * len(methods))
+    for what, found in means.items():
+        cells = (f"{found[method][0]:.3f} / {found[method][1]:.3f}" for method in methods)
+        print(f"| {what} |", " | ".join(cells), "|")
+
+
+def print_table(chosen: Set, methods: list[str], reach: str) -> dict[str, list[float]]:
+    """Print what each method makes of a set of clips, and return its means over the clips."""
     results: dict[str, list[list[float]]] = {method: [] for method in ("no flow", *methods)}
     seconds = dict.fromkeys(methods, 0.0)
     for sample in make_samples(chosen):
@@ -203,12 +217,14 @@ def print_table(chosen: Set, methods: list[str], reach: str) -> None:
     print(f"\n## {chosen.what}, {chosen.clips} clips\n")
     print("| method |", " | ".join(MEASURES), "| CPU ms a clip |")
     print("|---|" + "---|" * (len(MEASURES) + 1))
+    means = {}
     for method, rows in results.items():
-        found = np.array(rows)
-        means = [column[np.isfinite(column)] for column in found.T]
-        cells = [f"{column.mean():.3f}" if column.size else "" for column in means]
+        columns = [column[np.isfinite(column)] for column in np.array(rows).T]
+        means[method] = [float(column.mean()) if column.size else np.nan for column in columns]
+        cells = [f"{mean:.3f}" if np.isfinite(mean) else "" for mean in means[method]]
         cost = "" if method == "no flow" else f"{1e3 * seconds[method] / len(rows):.0f}"
         print(f"| {method} |", " | ".join(cells), f"| {cost} |", flush=True)
+    return means
 
 
 def measures(flow: Flow, truth: Flow) -> list[float]:
