@@ -81,6 +81,9 @@ def draw_errors(even: Table, drift: Table) -> plt.Figure:
                 axis.text(value * 1.05, place + shift, f"{value:.3f}", va="center", fontsize=8)
         axis.axvline(nothing, color=GRAY, linestyle="--", label="error of no flow at all")
         axis.set(title=title, xlabel="px of the crop", xscale="log", xlim=(0.012, 5))
+        ticks = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+        axis.minorticks_off()
         axis.set_yticks(places, [row["method"] for row in methods])
         axis.grid(visible=False, axis="y")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -104,7 +107,11 @@ def draw_confidence(table: Table) -> plt.Figure:
         axis.plot(told, found, "o-", color=colour, markersize=4, label=row["clips"])
     ends = np.array([0.004, 0.6])
     axis.plot(ends, ends, color=GRAY, linestyle="--", label="as told")
+    ticks = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
     axis.set(xscale="log", yscale="log", xlabel="expected error, px", ylabel="true error (RMS), px")
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
     axis.legend(fontsize=8)
     return figure
 
