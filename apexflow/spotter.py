@@ -20,6 +20,7 @@ from apexflow.catalog import Clip
 from apexflow.datasets.long_videos import LongVideo, read_casme_sq_long, read_samm_long
 from apexflow.datasets.sources import VIDEO_SUFFIXES, FrameSource, list_frames, open_frames
 from apexflow.errors import ApexflowError, ClipError
+from apexflow.rates import rate_of_dataset
 from apexflow.spotting.curves import MotionCurves, Spot, curves_of, motion_curves
 from apexflow.spotting.follow import Follower, Place
 from apexflow.spotting.measure import (
@@ -464,13 +465,10 @@ def _spot_clip(
 
 
 def _rate_of_dataset(record: ClipRecord, source: str) -> float:
-    from apexflow.engine.clip.rate import RATES
-
-    name = record.dataset
-    for known, rate in RATES.items():
-        if name == known or name.startswith(f"{known}-"):
-            return rate
-    raise ClipError(f"{source}: nobody says its frames a second; give --fps")
+    rate = rate_of_dataset(record.dataset)
+    if rate is None:
+        raise ClipError(f"{source}: nobody says its frames a second; give --fps")
+    return rate
 
 
 def _landmarks(record: ClipRecord) -> NDArray[np.float64] | None:

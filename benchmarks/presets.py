@@ -16,6 +16,10 @@ import time
 
 SHAPES = {
     "ststnet": (28, 28, 3),
+    "off-apexnet": (28, 28, 3),
+    "dual-inception": (28, 28, 3),
+    "sssnet": (64, 64, 3),
+    "rcn": (60, 60, 3),
     "flow-resnet": (224, 224, 3),
     "siamese-resnet": (2, 224, 224, 1),
     "rgb-resnet": (1, 224, 224, 1),
@@ -58,7 +62,7 @@ def measure(name: str, clips: int) -> None:
     optimizer = make_optimizer(config, network.parameters())
     values, targets = torch.rand(count, *sample.shape), torch.arange(count) % 3
     best = float("inf")
-    for _ in range(2 if name != "ststnet" else 20):
+    for _ in range(10 if shape[-2] < 100 else 2):
         started = time.process_time()
         optimizer.zero_grad()
         nn.functional.cross_entropy(network(values), targets).backward()

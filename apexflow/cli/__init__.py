@@ -30,6 +30,7 @@ _COMMANDS = {
     "report": ("apexflow.cli.store", "report"),
     "compact": ("apexflow.cli.compact", "compact"),
     "features": ("apexflow.cli.features", "features"),
+    "import-maps": ("apexflow.cli.import_maps", "import_maps"),
     "train": ("apexflow.cli.train", "train"),
     "predict": ("apexflow.cli.predict", "predict"),
     "compare": ("apexflow.cli.compare", "compare"),

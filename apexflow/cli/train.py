@@ -83,11 +83,17 @@ A configuration file has the options' names with _ for -, and two tables:
     "--config", metavar="FILE", help="A TOML file of settings; options go before what it says."
 )
 @click.option(
+    "--labels",
     "--protocol",
+    "labels",
     metavar="NAME|FILE",
     shell_complete=completion.protocols,
-    help="Who has which class: megc2019, samm5, casme2_5, casme2_4 or a TOML file; emotion or "
-    "objective, as the table has them; without it, the labels or the emotions in the store.",
+    help="What is learnt. Classes: megc2019, samm5, casme2_5, casme2_4 or a TOML file; emotion or "
+    "objective, as the table has them. au: the 12 action units of CD6ME, or au:1,2,12. apex: where "
+    "it lies. Without it, the labels or the emotions in the store.",
+)
+@click.option(
+    "--exclude", metavar="FILE", help="Leave out the clips that this file of marks calls bad."
 )
 @click.option("-o", "--output", metavar="DIR", required=True, help="The folder of results.")
 @click.option("--maps", metavar="NAME", help="Feed these stored maps.")
@@ -129,7 +135,11 @@ A configuration file has the options' names with _ for -, and two tables:
 @click.option("--lr", type=float, metavar="RATE", help="Learning rate.")
 @click.option("--weight-decay", type=float, metavar="RATE")
 @click.option("--optimizer", metavar="NAME", help="adam, adamw, sgd or your own.")
-@click.option("--loss", metavar="NAME", help="cross-entropy, focal or your own.")
+@click.option(
+    "--loss",
+    metavar="NAME",
+    help="cross-entropy, focal; of the apex absolute, squared; or your own.",
+)
 @click.option("--schedule", metavar="NAME", help="constant, cosine or your own.")
 @click.option("--clip-norm", type=float, metavar="NORM", help="Largest norm of the gradient.")
 @click.option(
@@ -185,12 +195,12 @@ def _config(values: dict[str, Any], config: Any) -> Any:
     """Return the settings of the file, as far as no option says otherwise."""
     from dataclasses import fields
 
-    from apexflow.training.config import read_toml
+    from apexflow.training.config import read_toml, settings_of
 
     names = {one.name for one in fields(config)} - {"sample"}
     given = {name: values[name] for name in names if values[name] is not None}
     sample = _sample(values)
-    said = {} if values["config"] is None else read_toml(values["config"])
+    said = {} if values["config"] is None else settings_of(read_toml(values["config"]))
     if sample:
         given["sample"] = sample
     if "model" not in given and "model" not in said:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from apexflow.datasets.action_units import (
+from apexflow.action_units import (
     CD6ME_UNITS,
     ActionUnit,
     ActionUnits,

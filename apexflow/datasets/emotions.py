@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from apexflow.datasets.tables import is_unknown
+from apexflow.cells import is_unknown
 
 EMOTIONS = (
     "anger",

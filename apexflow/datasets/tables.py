@@ -13,19 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from apexflow.cells import clean_cell, is_unknown
 from apexflow.datasets.encodings import decode_text
-from apexflow.datasets.names import composed
 from apexflow.datasets.notes import Note, take_note
 from apexflow.errors import ApexflowError
 
 _HEADER_WITHIN = 40  # rows; the SAMM workbook has its header on row 14
 _MOST_ROWS, _MOST_COLUMNS = 200_000, 1_000
 _SEPARATORS = (",", ";", "\t", "|")
-UNKNOWN = frozenset(
-    {"", "/", "\\", "?", "??", "-", "--", "---", "–", "—", ".", "*", "n/a", "n.a.", "na"}  # noqa: RUF001
-    | {"#n/a", "#na", "#null!", "nan", "none", "null", "nil", "unknown", "missing", "undefined"}
-)
-"""Cells that say that a value is not known, in lower case."""
 
 # Words that a clip may be called by all the same.
 _NAMES = frozenset({"unknown", "missing", "undefined", "none", "nil"})
@@ -38,14 +33,7 @@ _DATE = re.compile(
     rf"|\d{{1,2}}[-. ]{_MONTH}(?:[-. ]\d{{2,4}})?|{_MONTH}[-. ]\d{{1,4}}",
     re.IGNORECASE | re.ASCII,
 )
-# Zero-width spaces and joiners, direction marks, soft hyphens, byte order marks.
-_INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _WIDE_DIGITS = {0xFF10 + i: ord("0") + i for i in range(10)} | {0xFF0E: "."}
-
-
-def clean_cell(text: str) -> str:
-    """Return a cell's text without what nobody sees: zero-width characters, outer spaces."""
-    return composed(_INVISIBLE.sub("", text)).strip()
 
 
 def whole_number(text: str, *, most_digits: int = 12) -> int | None:
@@ -57,11 +45,6 @@ def whole_number(text: str, *, most_digits: int = 12) -> int | None:
     if match is None or len(match[1].lstrip("0")) > most_digits:
         return None
     return int(match[1])
-
-
-def is_unknown(text: str) -> bool:
-    """Tell whether a cell says that its value is not known, such as "/", "n/a" or nothing."""
-    return clean_cell(text).casefold() in UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from apexflow.storage.writer import ClipArrays, StoreWriter
 logger = logging.getLogger(__name__)
 
 _IMAGES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+_SHOWN = 3  # problems in one message
 _SPLIT = re.compile(r"(.*_)?(train|test)", re.IGNORECASE)
 
 Kind = Literal["maps", "flow"]
@@ -81,7 +83,102 @@ def import_maps(
     ------
     ApexflowError
         The table or a file cannot be read, a clip has no file or several different ones, sizes
-        differ, a map is not of bytes with three channels, the store exists.
+        differ, a map is not of bytes with three channels, the store exists. All files are read
+        before the store is made.
+    """
+    refuse_existing(store)
+    plan = plan_import(table, folder, kind=kind, name=name, order=order, dataset=dataset)
+    plan.write(store)
+    return Catalog(plan.clips)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportPlan:
+    """What an import would bring in; every file has been read.
+
+    Attributes
+    ----------
+    kind, name, order : str
+        As `import_maps` takes them, ``name`` by default filled in.
+    clips : tuple of Clip
+    paths : tuple of Path
+        The file of each clip.
+    shape : tuple of int
+        Of the first file that can be read; empty where none can.
+    problems : tuple of str
+        What is wrong with files, a file each.
+    """
+
+    kind: Kind
+    name: str
+    order: Order
+    clips: tuple[Clip, ...]
+    paths: tuple[Path, ...]
+    shape: tuple[int, ...]
+    problems: tuple[str, ...]
+
+    def __str__(self) -> str:
+        people = {clip.person for clip in self.clips}
+        datasets = Counter(clip.dataset for clip in self.clips)
+        classes = Counter(
+            clip.emotion or ("no label" if clip.label is None else str(clip.label))
+            for clip in self.clips
+        )
+        size = "x".join(map(str, self.shape)) or "unknown size"
+        return "\n".join(
+            [
+                f"{len(self.clips)} {self.kind} {size} of {len(people)} people, as {self.name!r}",
+                f"data sets: {_listed(datasets)}",
+                f"classes: {_listed(classes)}",
+            ]
+        )
+
+    def write(self, store: Target) -> None:
+        """Make the store; `ApexflowError` where a file is not sound, or the store exists."""
+        if self.problems:
+            first = "; ".join(self.problems[:_SHOWN])
+            more = len(self.problems) - _SHOWN
+            raise ApexflowError(
+                f"{len(self.problems)} of {len(self.clips)} files cannot be imported, and nothing "
+                f"is written: {first}{f'; and {more} more' if more > 0 else ''}"
+            )
+        refuse_existing(store)
+        about = {"imported": {"kind": self.kind, "name": self.name, "order": self.order}}
+        remedy = "make room there, and delete it first"
+        with disk_errors(f"cannot write {target_name(store)}", remedy):
+            made = create_store(
+                store,
+                layout=_layout(self.kind, self.name, self.shape),
+                recipe=about,
+                recipe_hash=hashlib.sha256(json.dumps(about).encode()).hexdigest(),
+                provenance={
+                    "datasets": sorted({clip.dataset for clip in self.clips}),
+                    "versions": _versions(),
+                    "runs": [],
+                },
+            )
+            _write(made, self)
+
+
+def refuse_existing(store: Target) -> None:
+    """Refuse to import into a store that is there."""
+    if store_exists(store):
+        raise ApexflowError(f"{target_name(store)} exists; choose another output, or delete it")
+
+
+def plan_import(
+    table: str | Path | None,
+    folder: str | Path,
+    *,
+    kind: Kind = "maps",
+    name: str = "",
+    order: Order = "rgb",
+    dataset: str = "imported",
+) -> ImportPlan:
+    """Look at what `import_maps` would bring in, and write nothing.
+
+    Parameters and what is refused at once, as a table that cannot be read, are those of
+    `import_maps`; what is wrong with single files is in ``problems``.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -90,8 +187,6 @@ def import_maps(
         raise ApexflowError(
             f"kind must be maps or flow, and order rgb or bgr. Got {kind!r} and {order!r}."
         )
-    if store_exists(store):
-        raise ApexflowError(f"{target_name(store)} exists; choose another output, or delete it")
     files = _files(root, (*_IMAGES, ".npy") if kind == "maps" else (".npy",))
     found = (
         _from_folders(root, files, dataset)
@@ -99,24 +194,30 @@ def import_maps(
         else _from_table(table, root, files, dataset)
     )
     _tell_alike(found)
-    name = name or ("maps" if kind == "maps" else "onset-apex")
-    read = _READERS[kind]
-    first = read(found[0].path, order)
-    about = {"imported": {"kind": kind, "name": name, "order": order}}
-    with disk_errors(f"cannot write {target_name(store)}", "make room there, and delete it first"):
-        made = create_store(
-            store,
-            layout=_layout(kind, name, first.shape),
-            recipe=about,
-            recipe_hash=hashlib.sha256(json.dumps(about).encode()).hexdigest(),
-            provenance={
-                "datasets": sorted({one.clip.dataset for one in found}),
-                "versions": _versions(),
-                "runs": [],
-            },
-        )
-        _write(made, found, kind, name, lambda path: _same_shape(read(path, order), first, path))
-    return Catalog(one.clip for one in found)
+    shape: tuple[int, ...] = ()
+    problems = []
+    for one in found:
+        try:
+            values = _READERS[kind](one.path, order)
+        except ApexflowError as error:
+            problems.append(str(error))
+            continue
+        shape = shape or values.shape
+        if values.shape != shape:
+            problems.append(f"{one.path} is {values.shape}, those before it {shape}")
+    return ImportPlan(
+        kind=kind,
+        name=name or ("maps" if kind == "maps" else "onset-apex"),
+        order=order,
+        clips=tuple(Catalog(one.clip for one in found)),
+        paths=tuple(one.path for one in found),
+        shape=shape,
+        problems=tuple(problems),
+    )
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,27 +262,22 @@ def _layout(kind: Kind, name: str, shape: tuple[int, ...]) -> Layout:
     )
 
 
-def _write(
-    made: StoreWriter,
-    found: Sequence[_Found],
-    kind: Kind,
-    name: str,
-    read: Callable[[Path], NDArray[Any]],
-) -> None:
-    slots = made.reserve([clip_row(one.clip, 0) for one in found])
+def _write(made: StoreWriter, plan: ImportPlan) -> None:
+    slots = made.reserve([clip_row(clip, 0) for clip in plan.clips])
     made.begin()
     with made.batch():
-        for one, slot in zip(found, slots, strict=True):
-            values = read(one.path)
+        for clip, path, slot in zip(plan.clips, plan.paths, slots, strict=True):
+            values = _READERS[plan.kind](path, plan.order)
             digest = hashlib.sha256(values.tobytes()).hexdigest()
-            flows, maps = ({name: values}, {}) if kind == "flow" else ({}, {name: values})
+            found = {plan.name: values}
+            flows, maps = (found, {}) if plan.kind == "flow" else ({}, found)
             record = ClipRecord(
-                dataset=one.clip.dataset,
-                subject=one.clip.subject,
-                clip=one.clip.name,
+                dataset=clip.dataset,
+                subject=clip.subject,
+                clip=clip.name,
                 status=DONE,
                 fingerprint=digest,
-                files=(one.clip.source,),
+                files=(clip.source,),
                 # A clip that is the same everywhere says nothing of whose it is.
                 frames="" if (values == values.flat[0]).all() else digest,
             )
@@ -311,10 +407,4 @@ def _load(path: Path) -> NDArray[Any]:
         raise ApexflowError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
     if not isinstance(values, np.ndarray):
         raise ApexflowError(f"{path} holds several arrays; give one file a clip")
-    return values
-
-
-def _same_shape(values: NDArray[Any], first: NDArray[Any], path: Path) -> NDArray[Any]:
-    if values.shape != first.shape:
-        raise ApexflowError(f"{path} is {values.shape}, those before it {first.shape}")
     return values

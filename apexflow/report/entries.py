@@ -141,7 +141,6 @@ def _key_frames(annotated: dict[str, int], record: ClipRecord | None) -> dict[st
 def _classes(store: Store) -> dict[Key, str]:
     """Return the class that training would take from the store, of each clip that has one."""
     try:
-        found = class_map(stored_clips(store))
+        return class_map(stored_clips(store)).class_of
     except ApexflowError:  # nobody has one
         return {}
-    return {key: found.classes[label] for key, label in found.label_of.items()}

@@ -9,9 +9,10 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, get_args
 
+from apexflow.cells import clean_cell
 from apexflow.datasets.long_videos import Kind, LongVideo, read_casme_sq_long, read_samm_long
 from apexflow.datasets.notes import Note, collect_notes, take_note
-from apexflow.datasets.tables import Column, Row, clean_cell, plain, read_rows, whole_number
+from apexflow.datasets.tables import Column, Row, plain, read_rows, whole_number
 from apexflow.errors import ApexflowError
 
 KINDS: tuple[Kind, ...] = get_args(Kind)

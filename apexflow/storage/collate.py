@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from apexflow.action_units import UNKNOWN
+from apexflow.storage.labels import ApexPosition, Label
+
 
 class Padded(NamedTuple):
     """Sequences of different length in one tensor.
@@ -25,7 +28,9 @@ class Padded(NamedTuple):
 
 # One thing of a sample, or several by name.
 Value = torch.Tensor | Mapping[str, torch.Tensor]
-Sample = tuple[Value, int]
+# A class, the position of an apex, or a row of action units.
+SampleLabel = int | float | torch.Tensor
+Sample = tuple[Value, SampleLabel]
 Values = torch.Tensor | Padded | Mapping[str, torch.Tensor | Padded]
 Batch = tuple[Values, torch.Tensor]
 
@@ -44,7 +49,7 @@ class SampleBatch(Sequence[Sample]):
         return len(self.labels)
 
     def __getitem__(self, index: Any) -> Any:
-        return _item(self.values, index), int(self.labels[index])
+        return _item(self.values, index), given_label(self.labels[index])
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))
@@ -58,7 +63,7 @@ def collate(samples: Sequence[Sample], *, padded: Collection[str] = ()) -> Batch
     """
     if isinstance(samples, SampleBatch):
         return samples.values, samples.labels
-    labels = torch.tensor([label for _, label in samples])
+    labels = torch.stack([torch.as_tensor(label) for _, label in samples])
     values: list[Any] = [value for value, _ in samples]
     if not isinstance(values[0], Mapping):
         return pad(values) if padded else torch.stack(values), labels
@@ -67,6 +72,29 @@ def collate(samples: Sequence[Sample], *, padded: Collection[str] = ()) -> Batch
         column = [value[name] for value in values]
         joined[name] = pad(column) if name in padded else torch.stack(column)
     return joined, labels
+
+
+def as_tensor(labels: Sequence[Label]) -> torch.Tensor:
+    """Return labels as training has them: classes as integers, all else in float32.
+
+    Of action units (n, unit), NaN where it is unknown whether one is shown, so that a loss that
+    forgets to leave it out is NaN; of positions (n,).
+    """
+    first = labels[0] if labels else 0
+    if isinstance(first, ApexPosition):
+        return torch.tensor([one.value for one in labels if isinstance(one, ApexPosition)])
+    if isinstance(first, tuple):
+        units = torch.tensor(labels, dtype=torch.float32)
+        return torch.where(units == UNKNOWN, torch.nan, units)
+    return torch.tensor(labels)
+
+
+def given_label(label: torch.Tensor) -> SampleLabel:
+    """Return one label as a sample has it: a number, or a row of units."""
+    if label.ndim:
+        return label
+    number: int | float = label.item()
+    return number
 
 
 def pad(sequences: Sequence[torch.Tensor]) -> Padded:

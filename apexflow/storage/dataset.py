@@ -6,7 +6,7 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -26,16 +26,18 @@ from apexflow.storage.collate import (
     Batch,
     Sample,
     SampleBatch,
+    as_tensor,
     collate,
+    given_label,
 )
-from apexflow.storage.labels import Labels, class_map, stored_clips
-from apexflow.storage.opened import Key
+from apexflow.storage.labels import APEX, ClassMap, Kind, Label, Labels, class_map, stored_clips
 from apexflow.storage.packed import Packed, join
 from apexflow.storage.samples import (
     Encode,
     PerFramePart,
     RowInfo,
     SamplePart,
+    check_apex_unseen,
     encoder,
     features_part,
     finished_rows,
@@ -64,7 +66,8 @@ class SampleInfo:
     Attributes
     ----------
     dataset, subject, clip : str
-    label : int
+    label : int, tuple of int or ApexPosition
+        A class; of each action unit 1 shown, 0 not shown, -1 unknown; or where the apex lies.
     person : str
         Who it is; the same in several data sets where they show the same people.
     frames : str
@@ -79,7 +82,7 @@ class SampleInfo:
     dataset: str
     subject: str
     clip: str
-    label: int
+    label: Label
     person: str = ""
     frames: str = ""
     shared: str = ""
@@ -158,9 +161,11 @@ class ClipDataset(Dataset[Sample]):
         ones repeat some. Batches then need no padding.
     labels : protocol, its name or TOML file, optional
         The classes; or "emotion", the emotions of the table, "objective", its objective classes
-        I to VII, or "none", which gives every clip the label -1, to predict them. Clips without
-        a class are left out. By default the labels that the store holds, or, where it holds none,
-        the emotions.
+        I to VII, or "none", which gives every clip the label -1, to predict them. "au", the 12
+        action units of CD6ME, or "au:1,2,12", make a label float32 (unit,) of 1, 0 and NaN, which
+        is unknown; "apex" the part of the way from onset to offset where the annotated apex
+        lies, 0 to 1, of what was made without knowing it. Clips without one are left out. By
+        default the labels that the store holds, or, where it holds none, the emotions.
     flagged : "keep", "drop" or "error", default "keep"
         What becomes of clips that bear flags (`apexflow.quality`): they are served like any
         other, left out, or an error. How many there are is logged as a warning.
@@ -180,8 +185,12 @@ class ClipDataset(Dataset[Sample]):
         The clips with a class that bear flags, whether they are served or left out.
     class_map : ClassMap
         The classes with what was left out of them, and why.
+    kind : "class", "units" or "apex"
+        What a label is.
     classes : tuple of str
-        The name of each label.
+        The name of each class or unit; of the apex, "position".
+    labels : tensor (n,) or (n, unit)
+        As samples have them.
     names : tuple of str
         What messages call the stores.
     options : dict
@@ -196,7 +205,8 @@ class ClipDataset(Dataset[Sample]):
     ------
     ApexflowError
         There is no such store or array, no finished clip, a clip without label, a flagged clip
-        where that is an error; stores differ in shape; something is damaged. A store that is
+        where that is an error; stores differ in shape; something is damaged; labels "apex" for
+        what was made with the apex known. A store that is
         still being written gives a `UserWarning` and the clips finished so far.
     """
 
@@ -250,9 +260,10 @@ class ClipDataset(Dataset[Sample]):
             )
             for reader in self._readers
         ]
+        if labels == APEX:
+            check_apex_unseen([reader.store for reader in self._readers], self.options)
         self._places, self.samples = self._table(labels, flagged, exclude)
-        self.classes = self.class_map.classes
-        self.labels = torch.tensor([sample.label for sample in self.samples])
+        self.labels = as_tensor([sample.label for sample in self.samples])
         self._memory: dict[str, Packed] | None = None
         self.nbytes = self._measure()
         ragged = tuple(name for name, part in self._parts[0].items() if part.ragged)
@@ -310,12 +321,12 @@ class ClipDataset(Dataset[Sample]):
         dataset.transform, dataset.flagged = transform, ()
         dataset._readers, dataset._parts = [], []
         dataset._places = [_Place(0, {"values": info}) for info in given.info]
-        dataset.class_map, dataset.classes = given.class_map, given.class_map.classes
+        dataset.class_map = given.class_map
         dataset.samples = tuple(
             SampleInfo(*clip.key, given.class_map.label_of[clip.key], clip.person, frames)
             for clip, frames in zip(given.clips, given.frames, strict=True)
         )
-        dataset.labels = torch.tensor([sample.label for sample in dataset.samples])
+        dataset.labels = as_tensor([sample.label for sample in dataset.samples])
         dataset._memory = {"values": given.values}
         dataset.nbytes = dataset.memory = given.values.nbytes
         dataset.collate = partial(collate, padded=())
@@ -323,15 +334,33 @@ class ClipDataset(Dataset[Sample]):
 
     def __repr__(self) -> str:
         people = len({sample.person for sample in self.samples})
-        counts = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
-        classes = ", ".join(f"{n} {count}" for n, count in zip(self.classes, counts, strict=True))
         return (
             f"ClipDataset of {', '.join(self.names)}: {len(self)} clips of {people} people\n"
-            f"  classes  {classes}\n"
+            f"  {self._described_labels()}\n"
             f"  samples  {', '.join(next(iter(self._parts), {})) or 'arrays'}, "
             f"{self.nbytes / (1 << 20):.1f} MiB "
             f"{'in memory' if self._memory is not None else 'read when asked for'}"
         )
+
+    def _described_labels(self) -> str:
+        if self.kind == "apex":
+            return (
+                f"apex     at {self.labels.mean():.2f} of the way from onset to offset, on average"
+            )
+        if self.kind == "units":
+            counts = (self.labels == 1).sum(0).tolist()
+        else:
+            counts = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
+        named = ", ".join(f"{n} {count}" for n, count in zip(self.classes, counts, strict=True))
+        return f"{'units  ' if self.kind == 'units' else 'classes'}  {named}"
+
+    @property
+    def kind(self) -> Kind:
+        return self.class_map.kind
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.class_map.classes
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -346,7 +375,7 @@ class ClipDataset(Dataset[Sample]):
         value = _one({name: one.sample(position) for name, one in packed.items()})
         if self.transform is not None:
             value = self.transform(value)
-        return value, self.samples[index].label
+        return value, given_label(self.labels[index])
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[Sample]:
         """Return samples that were read together: what a DataLoader asks for a batch."""
@@ -382,8 +411,8 @@ class ClipDataset(Dataset[Sample]):
         )
         return self.collate(
             [
-                (transform(value), label)
-                for value, label in zip(values, labels.tolist(), strict=True)
+                (transform(value), given_label(label))
+                for value, label in zip(values, labels, strict=True)
             ]
         )
 
@@ -404,14 +433,12 @@ class ClipDataset(Dataset[Sample]):
             for reader in self._readers
         )
 
-    def class_names(self, labels: Labels = None) -> dict[Key, str]:
-        """Return the class that ``labels`` gives each clip of the stores that has one.
+    def labelled(self, labels: Labels = None) -> ClassMap:
+        """Return what ``labels`` would have of the clips of the stores.
 
         Whatever labels the data set itself was opened with. Raises `ApexflowError` as they do.
         """
-        clips = [clip for reader in self._readers for clip in stored_clips(reader.store)]
-        found = class_map(clips, labels)
-        return {key: found.classes[label] for key, label in found.label_of.items()}
+        return class_map((clip for r in self._readers for clip in stored_clips(r.store)), labels)
 
     @property
     def fingerprint(self) -> str:
@@ -505,7 +532,7 @@ class ClipDataset(Dataset[Sample]):
                 everything.append(
                     _FinishedClip(
                         place=_Place(number, info),
-                        clip=rows[row],
+                        clip=replace(rows[row], apex_source=record.apex_source),
                         person=people[row],
                         frames=record.identity,
                         shared=str(rows[shared[row]]) if row in shared else "",

@@ -226,6 +226,42 @@ def frames_part(
     return PerFramePart(_FRAMES, partial(_key_frame_rows, key_frames), False, _frames_finished)
 
 
+def check_apex_unseen(stores: Sequence[Store], options: Mapping[str, Any]) -> None:
+    """Refuse samples that were made with the apex known, from which it is to be found.
+
+    Raises `ApexflowError`.
+    """
+    limit = options.get("max_frames")
+    if limit is not None or options.get("frames") not in (None, "interval"):
+        raise ApexflowError(
+            "labels 'apex' is where the apex lies from onset to offset: feed frames 'interval', of "
+            "each clip all or n_frames, neither cut by max_frames nor chosen by key frames"
+        )
+    for store in stores:
+        recipe = store.attributes.get("recipe", {})
+        if recipe.get("face", {}).get("template_frame") == "apex":
+            raise ApexflowError(
+                f"{store.name}: its frames are aligned to the apex (face.template_frame), which "
+                "gives it away: process with another template frame for labels 'apex'"
+            )
+        for window in _windows_fed(store, options):
+            drawn = recipe.get("temporal", {}).get("method", "pair")
+            if "apex" in window.split("-") or drawn != "pair":
+                raise ApexflowError(
+                    f"{store.name}: the flow of window {window} was made with the apex known "
+                    f"({'temporal.method ' + drawn if drawn != 'pair' else 'its key frame'}), from "
+                    "which labels 'apex' is to be learnt: feed frames 'interval', or a window "
+                    "without it, such as steps-16, of a recipe with temporal.method 'pair'"
+                )
+
+
+def _windows_fed(store: Store, options: Mapping[str, Any]) -> list[str]:
+    fed = [options[name] for name in ("flow", "roi") if name in options]
+    windows = [name for one in fed for name in ([one] if isinstance(one, str) else one)]
+    made = store.layout.maps.get(options.get("maps", ""))
+    return windows if made is None else [*windows, made.window]
+
+
 def encoder(
     encode: str | Encode | None, size: tuple[int, int], options: Mapping[str, Any]
 ) -> Encode | None:

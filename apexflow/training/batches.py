@@ -88,13 +88,6 @@ def in_order(dataset: ClipDataset, indices: Sequence[int], batch_size: int) -> I
         yield dataset.batch(indices[start : start + batch_size])
 
 
-def class_weights(labels: Sequence[int], n_classes: int) -> torch.Tensor:
-    """Return the weight of each class: all clips / (classes x its clips), 0 where it has none."""
-    counts = np.bincount(labels, minlength=n_classes)
-    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
-    return torch.tensor(np.where(counts, weights, 0), dtype=torch.float32)
-
-
 def one_input(values: Any) -> Input:
     """Return what one network takes; refuse samples that hold several things."""
     if isinstance(values, Padded | torch.Tensor):
@@ -214,7 +207,7 @@ def _oversampled(
     """
     by_class: dict[int, list[int]] = {}
     for i in indices:
-        by_class.setdefault(dataset.samples[i].label, []).append(i)
+        by_class.setdefault(int(dataset.labels[i]), []).append(i)
     most = max(len(mine) for mine in by_class.values())
     drawn = []
     for mine in by_class.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,16 @@ from torch import nn
 
 from apexflow.errors import ApexflowError, NotStoredError
 from apexflow.storage.dataset import MEMORY, ClipDataset
+from apexflow.storage.labels import APEX
 from apexflow.storage.target import Target
 from apexflow.training import models, own
 from apexflow.training.config import TrainConfig
 from apexflow.training.estimators import EstimatorNetwork, is_estimator
+from apexflow.training.learning import Learning, Loss
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-_FOCUS = 2.0
+# Frames of a clip from which the apex is to be found, where nothing else is said: half as many
+# as the sequence models take of a clip, at most 3% of it from one to the next.
+_APEX_FRAMES = 32
 
 
 def make_dataset(
@@ -29,19 +32,32 @@ def make_dataset(
     Raises `ApexflowError` when the stores have nothing that the model can be fed.
     """
     preset = config.preset
+    kept: dict[str, Any] = {"labels": config.labels, "exclude": config.exclude, "memory": memory}
     if not config.sample and preset is None:
         raise ApexflowError(
             f"say what {config.model_name} is fed: --maps, --flow, --roi, --frames or --features, "
             "or a ClipDataset"
         )
     options = [config.sample] if config.sample or preset is None else preset.samples
+    if config.labels == APEX and not config.sample:
+        options = _without_cut(options)
     reasons = []
     for option in options:
         try:
-            return ClipDataset(stores, labels=config.protocol, memory=memory, **option)
+            return ClipDataset(stores, **{**kept, **option})
         except NotStoredError as error:
             reasons.append(str(error))
     raise ApexflowError(f"nothing in the store to feed {config.model_name}: {'; '.join(reasons)}")
+
+
+def _without_cut(options: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return samples that show clips to their end: as many frames, spread and not cut."""
+    return [
+        {**{name: v for name, v in one.items() if name != "max_frames"}, "n_frames": _APEX_FRAMES}
+        if one.get("frames") == "interval"
+        else one
+        for one in options
+    ]
 
 
 def make_network(
@@ -127,38 +143,32 @@ def make_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> Any:
     return _made(config.schedule, torch.optim.lr_scheduler.LRScheduler, optimizer, config.epochs)
 
 
-def make_loss(config: TrainConfig, weights: torch.Tensor | None, n_classes: int) -> Loss:
-    """Return the loss, (logits, targets) to a mean over the batch, classes weighed or not.
+def make_loss(
+    config: TrainConfig, learning: Learning, weights: torch.Tensor | None, n_classes: int
+) -> Loss:
+    """Return the loss, (outputs, labels) to a mean over the batch, classes weighed or not.
 
-    Raises `ApexflowError` when the user's own cannot be made, or gives no number.
+    Raises `ApexflowError` when there is no such loss of these labels, or the user's own cannot be
+    made, or gives no number.
     """
-    if config.loss == "cross-entropy":
-        return nn.CrossEntropyLoss(weight=weights)
-    if config.loss == "focal":
-        return _Focal(weights)
+    if not callable(config.loss) and not own.is_name(config.loss):
+        if config.loss not in learning.losses:
+            raise ApexflowError(
+                f"loss of labels {config.labels!r} must be one of {', '.join(learning.losses)}, or "
+                f"your own as package.module:name. Got {config.loss!r}."
+            )
+        return learning.loss(config.loss, weights)
     found = own.find(config.loss)
     # A class, as those of torch.nn are, is made; a function is taken as it is.
     loss: Loss = _made(found, object) if isinstance(found, type) else found
-    logits = torch.zeros(2, n_classes, requires_grad=True)
-    value = _made(loss, torch.Tensor, logits, torch.zeros(2, dtype=torch.long))
+    outputs = torch.zeros(2, n_classes, requires_grad=True)
+    value = _made(loss, torch.Tensor, outputs, learning.example(n_classes))
     if value.ndim or value.grad_fn is None:
         raise ApexflowError(
             f"{own.name_of(config.loss)} must return one number that depends on the logits. Got a "
             f"tensor of shape {tuple(value.shape)}."
         )
     return loss
-
-
-class _Focal:
-    """Focal loss with gamma 2 (doi:10.1109/ICCV.2017.324)."""
-
-    def __init__(self, weights: torch.Tensor | None) -> None:
-        self._weights = weights
-
-    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        log_p = torch.log_softmax(logits.float(), 1).gather(1, targets[:, None])[:, 0]
-        losses = -((1 - log_p.exp()) ** _FOCUS) * log_p
-        return (losses if self._weights is None else losses * self._weights[targets]).mean()
 
 
 def _preset_network(

@@ -24,6 +24,8 @@ from apexflow.training.config import TrainConfig
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
+FOLD = "fold.json"
+"""What vouches for a checkpoint: written after it, with its SHA-256 under that name."""
 _SECONDS = 20.0
 
 
@@ -122,6 +124,22 @@ class Checkpoint:
                 f"{self.config.model_name} is another network than was trained ({reason})"
             ) from None
         return network.eval().to(device)
+
+
+def vouched_checkpoint(place: Path) -> Checkpoint:
+    """Read the network of a finished fold, or of all clips, from its folder.
+
+    Raises `ApexflowError` when it is missing or damaged, or nothing vouches for it.
+    """
+    told = place / FOLD
+    try:
+        digest = str(json.loads(told.read_text(encoding="utf-8"))["checkpoint"])
+    except (OSError, ValueError, TypeError, KeyError):
+        raise ApexflowError(
+            f"{told} is missing or damaged, so that nothing vouches for its network: delete "
+            f"{place}, and the command that trained it does it again"
+        ) from None
+    return Checkpoint.read(place / CHECKPOINT, digest)
 
 
 class Bookmark:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from apexflow.errors import ApexflowError
-from apexflow.training.metrics import class_measures
+from apexflow.storage.labels import Kind
 from apexflow.training.results import SeedResults, TrainResult, person_counts, read_result
+from apexflow.training.scoring import Scoring, scoring_of
 from apexflow.training.statistics import DRAWS, Interval, bootstrap, mcnemar, permutation
 from apexflow.training.tables import Table
 
-_SCORES = {"uf1": "UF1", "uar": "UAR", "accuracy": "accuracy"}
 Result = TrainResult | SeedResults
 
 
@@ -28,12 +28,13 @@ class ComparedRun:
     intervals : dict of score to Interval
         Of the run itself, over people.
     difference : Interval or None
-        Of UF1, this run less the first; None of the first.
+        Of the first score, UF1 of classes, this run less the first; None of the first.
     p : dict of score to float
-        Of the paired permutation over people, two-sided; of UF1 and UAR. Empty of the first.
+        Of the paired permutation over people, two-sided; of UF1 and UAR, of action units of the
+        means of F1 and recall, of the apex of its errors. Empty of the first.
     p_mcnemar : float or None
-        Of McNemar's exact test over clips; None of the first, and where there are several seeds,
-        whose predictions of a clip are no single one.
+        Of McNemar's exact test over clips; None of the first, where there are several seeds,
+        whose predictions of a clip are no single one, and where no clip is right as a whole.
     only_first, only_this : int
         Clips that one of the two has right, of one seed.
     """
@@ -63,6 +64,7 @@ class Comparison:
     classes: tuple[str, ...]
     clips: int
     people: int
+    kind: Kind = "class"
 
     def table(self) -> str:
         """Return one table as text, and what its columns are."""
@@ -70,10 +72,15 @@ class Comparison:
         lines = [
             f"{self.clips} clips of {self.people} people, {', '.join(self.classes)}",
             self._table().to_text(),
-            f"[ ]: 95 % of {DRAWS:,} bootstrap draws of the people; difference: less {first}",
-            "p of UF1, UAR: paired permutation, each person's results exchanged as a whole",
-            "p of McNemar: exact, clips taken for independent, which those of a person are not",
+            f"[ ]: 95 % of {DRAWS:,} bootstrap draws of the people; difference: "
+            f"{self._titles[self._main]} less that of {first}",
+            f"p of {', '.join(self._titles[name] for name in self._scoring.tested)}: paired "
+            "permutation, each person's results exchanged as a whole",
         ]
+        if self.kind == "class":
+            lines.append(
+                "p of McNemar: exact, clips taken for independent, which those of a person are not"
+            )
         if any(run.seeds > 1 for run in self.runs):
             lines.append("several seeds: scores are means over them; McNemar's test needs one")
         if len(self.runs) > 2:
@@ -95,27 +102,43 @@ class Comparison:
         values = asdict(self)
         return {**values, "holm": self._holm()}
 
+    @property
+    def _scoring(self) -> Scoring:
+        return scoring_of(self.kind, self.classes)
+
+    @property
+    def _titles(self) -> Mapping[str, str]:
+        return self._scoring.headline
+
+    @property
+    def _main(self) -> str:
+        return self._scoring.tested[0]
+
     def _table(self) -> Table:
-        tests = ["p UF1", "p UAR", "p McNemar"]
+        tests = [f"p {self._titles[name]}" for name in self._scoring.tested]
+        if self.kind == "class":
+            tests.append("p McNemar")
         several = len(self.runs) > 2
         if several:
             tests.insert(1, "Holm")
         corrected = self._holm()
         rows = []
         for run in self.runs:
-            cells = [run.name, *(run.intervals[name].text(3) for name in _SCORES)]
+            cells = [run.name, *(run.intervals[name].text(3) for name in self._titles)]
             if run.p is None or run.difference is None:
                 rows.append((*cells, *("-" for _ in ("difference", *tests))))
                 continue
-            ps = [run.p["uf1"], run.p["uar"], run.p_mcnemar]
+            ps: list[float | None] = [run.p[name] for name in self._scoring.tested]
+            if self.kind == "class":
+                ps.append(run.p_mcnemar)
             if several:
                 ps.insert(1, corrected[run.name])
             rows.append((*cells, run.difference.text(3, sign=True), *map(_p_text, ps)))
-        return Table(("run", *_SCORES.values(), "difference", *tests), tuple(rows))
+        return Table(("run", *self._titles.values(), "difference", *tests), tuple(rows))
 
     def _holm(self) -> dict[str, float]:
-        """Return the p of UF1 corrected for the number of runs (Holm 1979)."""
-        found = sorted((run.p["uf1"], run.name) for run in self.runs if run.p is not None)
+        """Return the p of the first score corrected for the number of runs (Holm 1979)."""
+        found = sorted((run.p[self._main], run.name) for run in self.runs if run.p is not None)
         corrected: dict[str, float] = {}
         least = 0.0
         for i, (p, name) in enumerate(found):
@@ -161,7 +184,9 @@ def compare(
         ),
     ]
     head = first.runs[0]
-    return Comparison(tuple(compared), head.classes, len(head.predictions), len(head.people))
+    return Comparison(
+        tuple(compared), head.classes, len(head.predictions), len(head.people), head.kind
+    )
 
 
 def _intervals(result: Result, draws: int, seed: int) -> dict[str, Interval]:
@@ -170,19 +195,20 @@ def _intervals(result: Result, draws: int, seed: int) -> dict[str, Interval]:
 
 def _against(first: Result, name: str, result: Result, draws: int, seed: int) -> ComparedRun:
     theirs, ours = person_counts(first.runs), person_counts(result.runs)
-    difference = bootstrap(ours, class_measures, other=theirs, draws=draws, seed=seed)
-    found = permutation(ours, theirs, class_measures, draws=draws, seed=seed)
-    only_first, only_this = _discordant(first.runs[0], result.runs[0])
-    single = len(result.runs) == 1
+    scoring = first.scoring
+    difference = bootstrap(ours, scoring.measure, other=theirs, draws=draws, seed=seed)
+    found = permutation(ours, theirs, scoring.measure, draws=draws, seed=seed)
+    single = len(result.runs) == 1 and scoring.kind == "class"
+    only_first, only_this = _discordant(first.runs[0], result.runs[0]) if single else (0, 0)
     return ComparedRun(
         name=name,
         seeds=len(result.runs),
         intervals=_intervals(result, draws, seed),
-        difference=difference["uf1"],
-        p={score: float(found[score]) for score in ("uf1", "uar")},
+        difference=difference[scoring.tested[0]],
+        p={score: float(found[score]) for score in scoring.tested},
         p_mcnemar=mcnemar(only_first, only_this) if single else None,
-        only_first=only_first if single else 0,
-        only_this=only_this if single else 0,
+        only_first=only_first,
+        only_this=only_this,
     )
 
 
@@ -199,10 +225,10 @@ def _refuse_other(first_name: str, first: Result, name: str, result: Result) -> 
             f"{first_name} has {len(first.runs)} seeds, {name} has {len(result.runs)}: compare as "
             "many of both, or one seed's folder of each"
         )
-    if result.classes != first.classes:
+    if result.runs[0].kind != first.runs[0].kind or result.classes != first.classes:
         raise ApexflowError(
-            f"{first_name} has the classes {', '.join(first.classes)}, {name} has "
-            f"{', '.join(result.classes)}: their scores are of different things"
+            f"{first_name} has the classes {', '.join(first.runs[0].classes)}, {name} has "
+            f"{', '.join(result.runs[0].classes)}: their scores are of different things"
         )
     known = {one.key: one for one in first.runs[0].predictions}
     for run in (*first.runs, *result.runs):
@@ -226,7 +252,7 @@ def _refuse_other(first_name: str, first: Result, name: str, result: Result) -> 
 
 def _said(one: object, what: str, result: Result) -> str:
     value = getattr(one, what)
-    return result.classes[value] if what == "label" else str(value)
+    return result.runs[0].classes[value] if isinstance(value, int) else str(value)
 
 
 def _names(runs: Sequence[str | Path | Result]) -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from apexflow.errors import ApexflowError
+from apexflow.storage.labels import APEX, named_units
 from apexflow.training.own import is_name, name_of
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -24,7 +25,7 @@ FEATURES = ("lbp-top", "hog-top", "bi-woof", "hoof", "mdmo")
 # What may be a name of ours, or the user's own: a callable or its "package.module:name".
 _OWN: Mapping[str, tuple[str, ...]] = {
     "optimizer": ("adam", "adamw", "sgd"),
-    "loss": ("cross-entropy", "focal"),
+    "loss": ("cross-entropy", "focal", "absolute", "squared"),
     "schedule": ("constant", "cosine"),
 }
 
@@ -43,9 +44,11 @@ class TrainConfig:
         sample's tensor; or (n_classes), where a second argument has a default. The module takes
         a batch (of sequences also their mask) and returns logits (n, n_classes). Or a class of
         scikit-learn's kind, with ``fit`` and ``predict``, which is made with the ``options``.
-    protocol : str or None
-        Name or TOML file of the protocol that gives the classes; None takes the labels that
-        the store holds.
+    labels : str or None
+        What is learnt: the name or TOML file of the protocol that gives the classes; "emotion" or
+        "objective", as the table has them; "au", the action units of CD6ME, or "au:1,2,12"; "apex",
+        its position. None takes the labels that the store holds. `TrainConfig.of`, `train` and
+        TOML files take the name ``protocol``, too.
     sample : dict
         What a sample holds: arguments of `ClipDataset`, such as {"maps": "hsv"}. Empty takes
         what the model is made for, as far as the store has it.
@@ -58,8 +61,9 @@ class TrainConfig:
         "adam", "adamw", "sgd" (momentum 0.9); or (parameters, lr=…, weight_decay=…) to
         `torch.optim.Optimizer`, as the classes of `torch.optim` are.
     loss : str or callable
-        "cross-entropy", "focal" with gamma 2 (doi:10.1109/ICCV.2017.324); or
-        (logits, targets) to a number.
+        Of classes, and of action units by a sigmoid each, "cross-entropy", the default, and
+        "focal" with gamma 2 (doi:10.1109/ICCV.2017.324); of the apex "absolute", the default,
+        and "squared"; or (outputs, labels) to a number.
     schedule : str or callable
         Of the learning rate: "constant", "cosine" to zero over all epochs; or
         (optimizer, epochs) to a scheduler of torch, which steps once an epoch.
@@ -70,8 +74,8 @@ class TrainConfig:
         each sample by its own mean and deviation, "channel" by those of each channel over the
         clips that are learned from, "feature" by those of each number of a sample, "none".
     balance : str
-        "weights" of classes in the loss, or "oversample" of clips of rarer classes, by the clips
-        that are learned from; "none".
+        "weights" of classes, or of what is shown of each action unit, in the loss, or
+        "oversample" of clips of rarer classes, by the clips that are learned from; "none".
     augment : str
         Of clips that are learned from: "frames" flips whole clips, and changes brightness and
         contrast by up to a tenth; "mirror" mirrors them as what they show is mirrored: u with its
@@ -95,12 +99,14 @@ class TrainConfig:
         CPU threads that one fold computes with; another number rounds otherwise.
     weights : str or None
         A file of weights for the trunk of a ResNet.
+    exclude : str or None
+        A file of marks (`apexflow.marks`), as a report exports it: clips marked bad are left out.
     options : dict
         Further arguments of the model.
     """
 
     model: str | Callable[..., Any]
-    protocol: str | None = None
+    labels: str | None = None
     sample: Mapping[str, Any] = field(default_factory=dict)
     folds: str | int = "subject"
     epochs: int = 100
@@ -108,7 +114,7 @@ class TrainConfig:
     lr: float = 1e-3
     weight_decay: float = 0.0
     optimizer: str | Callable[..., Any] = "adam"
-    loss: str | Callable[..., Any] = "cross-entropy"
+    loss: str | Callable[..., Any] = ""
     schedule: str | Callable[..., Any] = "constant"
     clip_norm: float = math.inf
     normalize: str = "none"
@@ -122,10 +128,13 @@ class TrainConfig:
     seed: int = 0
     threads: int = 1
     weights: str | None = None
+    exclude: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_types()
+        if self.loss == "":
+            object.__setattr__(self, "loss", _LOSS.get(str(self.labels), "cross-entropy"))
         for name, allowed in _CHOICES.items():
             _one_of(name, getattr(self, name), allowed)
         for name, allowed in _OWN.items():
@@ -147,6 +156,17 @@ class TrainConfig:
             raise ApexflowError(
                 "patience waits for inner validation, which choose 'last' does without: take "
                 "choose 'checkpoint' or 'epochs', or patience 0"
+            )
+        self._check_balance()
+
+    def _check_balance(self) -> None:
+        several = named_units(self.labels) is not None
+        if (self.balance == "oversample" and several) or (
+            self.balance != "none" and self.labels == APEX
+        ):
+            raise ApexflowError(
+                f"balance {self.balance!r} is of classes: labels {self.labels!r} take balance "
+                f"{'weights or ' if several else ''}none"
             )
         if self.balance == "weights" and _own(self.loss):
             raise ApexflowError(
@@ -171,10 +191,7 @@ class TrainConfig:
 
         Raises `ApexflowError` for an unknown model or setting.
         """
-        known = {f.name for f in fields(cls)}
-        for name in changes:
-            if name not in known:
-                raise ApexflowError(f"a training has no setting {name!r}; it has {sorted(known)}")
+        changes = settings_of(changes)
         if callable(model) or is_name(model):
             return cls(model=model, **changes)
         if model not in PRESETS:
@@ -185,7 +202,10 @@ class TrainConfig:
         settings = dict(PRESETS[model].settings)
         if changes.get("choose") == "last":
             settings.pop("patience", None)
-        return replace(cls(model=model), **{**settings, **changes})
+        if changes.get("labels") == APEX:  # what is published is of classes
+            settings.pop("loss", None)
+            settings.pop("balance", None)
+        return cls(model=model, **{**settings, **changes})
 
     @classmethod
     def from_toml(cls, path: str | Path, **changes: Any) -> TrainConfig:
@@ -220,10 +240,30 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Return what `to_dict` gave; what was given as a callable is its name now."""
+        values = dict(values)
+        if "protocol" in values:  # as earlier versions call them
+            values["labels"] = values.pop("protocol")
         found = {one.name: values[one.name] for one in fields(cls) if one.name in values}
         if found.get("clip_norm", 0) is None:
             found["clip_norm"] = math.inf
         return cls(**found)
+
+
+def settings_of(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by their names: ``protocol`` is ``labels``.
+
+    Raises `ApexflowError` for one that a training does not have, or labels said twice.
+    """
+    found = dict(changes)
+    if "protocol" in found:
+        if found.get("labels") is not None and found["protocol"] is not None:
+            raise ApexflowError("labels and protocol are one setting: say it once")
+        found["labels"] = found.pop("protocol") or found.get("labels")
+    known = sorted(one.name for one in fields(TrainConfig))
+    for name in found:
+        if name not in known:
+            raise ApexflowError(f"a training has no setting {name!r}; it has {known}")
+    return found
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -239,6 +279,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     return values
 
 
+_LOSS: Mapping[str, str] = {APEX: "absolute"}
 _TYPES: Mapping[str, type] = {
     "epochs": int,
     "batch_size": int,

@@ -21,6 +21,7 @@ from torch import nn
 
 from apexflow.errors import ApexflowError
 from apexflow.storage.dataset import ClipDataset
+from apexflow.storage.labels import APEX, named_units
 from apexflow.training import own
 from apexflow.training.batches import Normalization, in_order, one_input
 from apexflow.training.config import TrainConfig
@@ -72,7 +73,12 @@ def is_estimator(config: TrainConfig) -> bool:
 
 def check_settings(config: TrainConfig) -> None:
     """Refuse settings that an estimator would silently pass over."""
+    if config.labels == APEX or named_units(config.labels) is not None:
+        raise ApexflowError(
+            f"{config.model_name} tells classes apart: labels {config.labels!r} take a network"
+        )
     defaults = {one.name: one.default for one in fields(TrainConfig)}
+    defaults["loss"] = "cross-entropy"  # which classes take where nothing is said
     for name in _OF_NETWORKS:
         if getattr(config, name) != defaults[name]:
             raise ApexflowError(

@@ -1,4 +1,4 @@
-"""Figures of a training: the confusion matrix, and the curves of all folds.
+"""Figures of a training: what was predicted, and the curves of all folds.
 
 Each is written as PNG to look at, and as PDF and SVG for papers.
 """
@@ -49,8 +49,41 @@ def draw_confusion(
     _save(figure, path)
 
 
+def draw_units(path: Path, f1: NDArray[np.float64], units: Sequence[str], title: str) -> None:
+    """Draw the F1 of each action unit as bars, of several seeds their mean and each as a point.
+
+    ``f1`` is (seed, unit), NaN where it is undefined; ``path`` has no suffix.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.5 + 0.5 * len(units), 3.2), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(units))
+    axes.bar(places, _mean(list(f1)), color="C0")
+    if len(f1) > 1:
+        axes.plot(np.tile(places, len(f1)), f1.ravel(), "k.", markersize=3)
+    axes.set(ylabel="F1", ylim=(0, 1))
+    axes.set_title(title, fontsize="medium", parse_math=False)
+    axes.set_xticks(places, units, rotation=45, ha="right", parse_math=False)
+    _save(figure, path)
+
+
+def draw_positions(path: Path, pairs: NDArray[np.float64], title: str) -> None:
+    """Draw predicted over annotated positions of the apex, (n, 2) in 0..1."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.8, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
+    axes.plot(*pairs.T, "C0.", markersize=4, alpha=0.6)
+    axes.set(xlabel="annotated apex, from onset to offset", ylabel="predicted apex")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.set_title(title, fontsize="medium", parse_math=False)
+    _save(figure, path)
+
+
 def draw_curves(path: Path, folds: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """Draw each fold's curves thin and their mean thick: losses, UAR on validation.
+    """Draw each fold's curves thin and their mean thick: losses, the score on validation.
 
     ``path`` has no suffix; .png, .pdf and .svg are written.
     """
@@ -58,6 +91,8 @@ def draw_curves(path: Path, folds: Mapping[str, Mapping[str, Sequence[float]]]) 
 
     titles = {"loss": "loss", "validation_loss": "inner validation loss"}
     titles["validation_uar"] = "inner validation UAR"
+    titles["validation_f1"] = "inner validation mean F1"
+    titles["validation_mae"] = "inner validation MAE (part of the clip)"
     there = {name: title for name, title in titles.items() if name in next(iter(folds.values()))}
     figure = Figure(figsize=(3.7 * len(there), 3.5), layout="constrained")
     places = figure.subplots(1, len(there), squeeze=False)[0]
@@ -87,4 +122,5 @@ def _mean(curves: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     padded = np.full((len(curves), longest), np.nan)
     for row, curve in zip(padded, curves, strict=True):
         row[: len(curve)] = curve
-    return np.asarray(np.nanmean(padded, axis=0))
+    known = (~np.isnan(padded)).sum(0)
+    return np.nansum(padded, axis=0) / np.where(known, known, 1)

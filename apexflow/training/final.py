@@ -9,23 +9,25 @@ from pathlib import Path
 from apexflow.errors import ApexflowError
 from apexflow.storage.dataset import ClipDataset
 from apexflow.storage.target import exclusive
-from apexflow.training.checkpoint import CHECKPOINT, Bookmark, Checkpoint, write_whole
+from apexflow.training.checkpoint import (
+    CHECKPOINT,
+    FOLD,
+    Bookmark,
+    Checkpoint,
+    vouched_checkpoint,
+    write_whole,
+)
 from apexflow.training.config import TrainConfig
 from apexflow.training.fitting import Machine, fit, fold_seed
 
 FINAL = "final"
-_VOUCHES = "fold.json"
 
 
 def final_is_done(place: Path) -> bool:
     """Whether the network of all clips is there, whole."""
-    told = place / _VOUCHES
-    if not told.is_file():
-        return False
     try:
-        digest = str(json.loads(told.read_text(encoding="utf-8"))["checkpoint"])
-        Checkpoint.read(place / CHECKPOINT, digest)
-    except (ValueError, TypeError, KeyError, ApexflowError):
+        vouched_checkpoint(place)
+    except ApexflowError:
         return False
     return True
 
@@ -59,5 +61,5 @@ def train_final(
             state=fitted.state,
         ).write(place / CHECKPOINT)
         values = {"epoch": fitted.epoch, "curves": fitted.curves, "checkpoint": digest}
-        write_whole(place / _VOUCHES, json.dumps(values).encode())
+        write_whole(place / FOLD, json.dumps(values).encode())
         bookmark.remove()

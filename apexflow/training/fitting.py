@@ -18,12 +18,12 @@ from torch import nn
 from apexflow.errors import ApexflowError
 from apexflow.storage.collate import Padded
 from apexflow.storage.dataset import ClipDataset
+from apexflow.storage.labels import Kind
 from apexflow.training.augmentation import augmentation_kind, augmented
 from apexflow.training.batches import (
     Feeder,
     Input,
     Normalization,
-    class_weights,
     in_order,
     one_input,
     to_device,
@@ -33,6 +33,8 @@ from apexflow.training.checkpoint import Bookmark
 from apexflow.training.config import TrainConfig
 from apexflow.training.estimators import fit_estimator, is_estimator
 from apexflow.training.folds import Fold, inner_split
+from apexflow.training.learning import learning_of
+from apexflow.training.scoring import scoring_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,13 @@ class Leak:
     Attributes
     ----------
     epoch : int
-        The epoch at which most of them were right, counted from 1.
-    predicted : tuple of int
-        The classes given to them then.
+        The epoch at which most of them were right, or the error was smallest, counted from 1.
+    predicted : tuple
+        What was said of each then, as in `apexflow.training.scoring.Prediction`.
     """
 
     epoch: int
-    predicted: tuple[int, ...]
+    predicted: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class Fitted:
     epoch : int
         The epoch whose network this is, counted from 1; 0 of what is not trained in epochs.
     curves : dict of name to list of float
-        One value an epoch: loss; with inner validation also validation_loss, validation_uar. Of
+        One value an epoch: loss; with inner validation also validation_loss, and its score as
+        validation_uar, validation_f1 or validation_mae. Of
         a linear classifier see `apexflow.training.estimators.FittedEstimator`.
     normalization : Normalization
     state : dict
@@ -68,7 +71,7 @@ class Fitted:
     sample_shape : tuple of int
         Of one sample, as the network was first fed.
     probabilities : float32 (test clips, n_classes)
-        Empty where nobody is tested.
+        Of each class or unit, or the position of the apex; empty where nobody is tested.
     leak : Leak or None
         Where it was asked for.
     """
@@ -165,7 +168,7 @@ def fit(
             training = _Training(dataset, indices, config, machine, seed, found=course)
             training.run(course.epoch, bookmark, kept)
         network, normalization = training.network, training.normalization
-        found = predict_clips(network, normalization, dataset, test, machine)
+        found = predict_clips(network, normalization, dataset, test, machine, dataset.kind)
     return Fitted(
         epoch=course.epoch,
         curves=course.curves,
@@ -188,7 +191,9 @@ def _fit_at_once(
 ) -> Fitted:
     with deterministic(seed, machine.device, config.threads):
         fitted = fit_estimator(dataset, indices, config, seed=seed)
-        found = predict_clips(fitted.network, fitted.normalization, dataset, test, machine)
+        found = predict_clips(
+            fitted.network, fitted.normalization, dataset, test, machine, dataset.kind
+        )
     on_epoch(1)
     return Fitted(
         epoch=0,
@@ -207,8 +212,9 @@ def predict_clips(
     dataset: ClipDataset,
     indices: Sequence[int],
     machine: Machine,
+    kind: Kind,
 ) -> NDArray[np.float32]:
-    """Return float32 (n, n_classes), the probabilities of each class.
+    """Return float32 (n, n_classes), the probabilities of each class or unit, or positions.
 
     Each clip is computed by itself, so that the same network gives the same clip the same bits
     whatever is predicted with it.
@@ -216,7 +222,7 @@ def predict_clips(
     if not indices:
         return np.zeros((0, len(dataset.classes)), np.float32)
     rows = _logits(network, normalization, dataset, indices, 1, machine)
-    return torch.softmax(rows, 1).numpy()
+    return learning_of(kind).read(rows).numpy()
 
 
 def fold_seed(seed: int, name: str) -> int:
@@ -266,11 +272,11 @@ class _Course:
     done : int
         Epochs.
     epoch, rank, best
-        The best epoch on inner validation, its recall and loss, and its weights; without inner
+        The best epoch on inner validation, its score and loss, and its weights; without inner
         validation the last one.
     curves : dict
     leak_epoch, leak_right, leak
-        The epoch at which most of the watched clips were right, how many, and their classes.
+        The epoch at which most of the watched clips were right, how many, and what was said.
     """
 
     done: int = 0
@@ -279,8 +285,8 @@ class _Course:
     best: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, list[float]] = field(default_factory=lambda: {"loss": []})
     leak_epoch: int = 0
-    leak_right: int = -1
-    leak: list[int] = field(default_factory=list)
+    leak_right: float = -np.inf
+    leak: list[Any] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -305,6 +311,8 @@ class _Training:
         self._dataset, self._config, self._machine = dataset, config, machine
         self._found = found
         self._augment = augmentation_kind(config.augment, dataset)
+        self._learning = learning_of(dataset.kind)
+        self._scoring = scoring_of(dataset.kind, dataset.classes)
         self.normalization = Normalization.fit(config.normalize, dataset, indices)
         values, _ = dataset[indices[0]]
         sample = self.normalization(_tensor(values)[None])
@@ -314,9 +322,11 @@ class _Training:
         self.network = make_network(config, sample[0], n_classes).to(machine.device)
         self._optimizer = make_optimizer(config, self.network.parameters())
         self._schedule = make_schedule(config, self._optimizer)
-        labels = [dataset.samples[i].label for i in indices]
-        weights = class_weights(labels, n_classes).to(machine.device)
-        self._loss = make_loss(config, weights if config.balance == "weights" else None, n_classes)
+        weights = None
+        if config.balance == "weights":
+            labels = dataset.labels[list(indices)]
+            weights = self._learning.weights(labels, n_classes).to(machine.device)
+        self._loss = make_loss(config, self._learning, weights, n_classes)
         self._feeder = Feeder(
             dataset,
             indices,
@@ -390,25 +400,22 @@ class _Training:
 
     def _validate(self, course: _Course, indices: Sequence[int]) -> None:
         logits = self._all_logits(indices)
-        labels = self._dataset.labels[list(indices)]
-        loss = float(nn.functional.cross_entropy(logits, labels))
-        right = logits.argmax(1) == labels
-        # As `scores` has it, without its 20 ms an epoch.
-        recalls = [float(right[labels == label].float().mean()) for label in set(labels.tolist())]
-        uar = float(np.mean(recalls))
+        score, loss = self._learning.judge(logits, self._dataset.labels[list(indices)])
         course.curves.setdefault("validation_loss", []).append(loss)
-        course.curves.setdefault("validation_uar", []).append(uar)
-        if (uar, -loss) > course.rank:
-            course.rank, course.epoch = (uar, -loss), course.done
+        course.curves.setdefault(f"validation_{self._learning.validation}", []).append(score)
+        rank = self._learning.better(score), -loss
+        if rank > course.rank:
+            course.rank, course.epoch = rank, course.done
             course.best = copy.deepcopy(self.network.state_dict())
 
     def _watch(self, course: _Course, indices: Sequence[int]) -> None:
         """Note the epoch that a look at the tested clips would choose; nothing depends on it."""
-        predicted = self._all_logits(indices).argmax(1)
-        right = int((predicted == self._dataset.labels[list(indices)]).sum())
+        logits = self._all_logits(indices)
+        right = self._learning.right(logits, self._dataset.labels[list(indices)])
         if right > course.leak_right:
             course.leak_epoch, course.leak_right = course.done, right
-            course.leak = predicted.tolist()
+            outputs = self._learning.read(logits).tolist()
+            course.leak = [self._scoring.decide(row) for row in outputs]
 
     def _all_logits(self, indices: Sequence[int]) -> torch.Tensor:
         return _logits(
@@ -459,7 +466,7 @@ def _logits(
     batch_size: int,
     machine: Machine,
 ) -> torch.Tensor:
-    """Return (n, n_classes) float32 on the CPU, clips in this order."""
+    """Return the outputs (n, n_classes) float32 on the CPU, clips in this order."""
     network.eval()
     found = []
     for values, _ in in_order(dataset, indices, batch_size):

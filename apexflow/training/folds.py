@@ -13,6 +13,7 @@ import numpy as np
 
 from apexflow.catalog import person_of
 from apexflow.errors import ApexflowError
+from apexflow.storage.labels import ApexPosition
 
 if TYPE_CHECKING:
     from torch.utils.data import Subset
@@ -35,7 +36,7 @@ class Clip(Protocol):
     @property
     def frames(self) -> str: ...
     @property
-    def label(self) -> int: ...
+    def label(self) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +282,8 @@ def inner_split(
     """Split training clips by person into (fit, validation).
 
     All clips of a person move to validation, in an order drawn from ``seed``, until it holds
-    ``fraction`` of the clips; a subject who is the last one to show a class stays. First
-    come those who show a class that validation lacks.
+    ``fraction`` of the clips; a subject who is the last one to show a class, or an action unit,
+    stays. First come those who show one that validation lacks.
 
     Parameters
     ----------
@@ -308,7 +309,7 @@ def inner_split(
     clips: dict[str, list[int]] = {}
     for i in train:
         clips.setdefault(person(samples[i]), []).append(i)
-    shown = {who: {samples[i].label for i in mine} for who, mine in clips.items()}
+    shown = {who: shown_by(samples[i].label for i in mine) for who, mine in clips.items()}
     waiting = sorted(clips)
     np.random.default_rng(seed).shuffle(waiting)
     chosen: list[str] = []
@@ -332,9 +333,20 @@ def inner_split(
     return fit, validation
 
 
+def shown_by(labels: Iterable[Any]) -> set[int]:
+    """Return the classes, or the places of the action units, that clips of these labels show."""
+    shown: set[int] = set()
+    for label in labels:
+        if isinstance(label, int):
+            shown.add(label)
+        elif not isinstance(label, ApexPosition):
+            shown.update(i for i, unit in enumerate(label) if unit == 1)
+    return shown
+
+
 def _spared(who: str, waiting: list[str], shown: dict[str, set[int]]) -> bool:
     left = [shown[other] for other in waiting if other != who]
-    return bool(left) and shown[who] <= set().union(*left)
+    return bool(left) and shown[who] <= set[int]().union(*left)
 
 
 _NO_FOLD = "train"
@@ -369,12 +381,19 @@ def _split(splitter: Any, samples: Sequence[Clip]) -> list[tuple[Any, Any]]:
             "folds must be 'subject', 'dataset', a number of groups, a CSV file, a scikit-learn "
             f"splitter, a mapping of names to positions or pairs of positions. Got {splitter!r}."
         )
-    labels = np.array([sample.label for sample in samples])
+    # What splitters stratify by; those of several labels have rows of 1 and 0.
+    labels = np.array([_stratum(sample.label) for sample in samples])
     groups = np.array([person(sample) for sample in samples])
     try:
         return list(splitter.split(np.zeros((len(samples), 1)), labels, groups))
     except (ValueError, TypeError) as error:
         raise ApexflowError(f"{splitter!r}: {str(error).splitlines()[0]}") from None
+
+
+def _stratum(label: Any) -> Any:
+    if isinstance(label, ApexPosition):
+        return label.value
+    return label if isinstance(label, int) else [int(unit == 1) for unit in label]
 
 
 def _positions(indices: Iterable[Any], samples: Sequence[Clip]) -> tuple[int, ...]:

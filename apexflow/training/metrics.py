@@ -144,27 +144,27 @@ def class_measures(confusion: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
     right = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
     true, said = confusion.sum(-1), confusion.sum(-2)
     clips = true.sum(-1)
-    precision, recall = _ratio(right, said), _ratio(right, true)
-    f1 = _ratio(2 * right, true + said)
+    precision, recall = ratio(right, said), ratio(right, true)
+    f1 = ratio(2 * right, true + said)
     return {
-        "uf1": _mean(f1),
-        "uar": _mean(recall),
-        "accuracy": _ratio(right.sum(-1), clips),
-        "precision": _ratio((np.nan_to_num(precision) * true).sum(-1), clips),
-        "recall": _ratio((np.nan_to_num(recall) * true).sum(-1), clips),
-        "f1": _ratio((np.nan_to_num(f1) * true).sum(-1), clips),
+        "uf1": mean_of_known(f1),
+        "uar": mean_of_known(recall),
+        "accuracy": ratio(right.sum(-1), clips),
+        "precision": ratio((np.nan_to_num(precision) * true).sum(-1), clips),
+        "recall": ratio((np.nan_to_num(recall) * true).sum(-1), clips),
+        "f1": ratio((np.nan_to_num(f1) * true).sum(-1), clips),
         "class_precision": precision,
         "class_recall": recall,
         "class_f1": f1,
     }
 
 
-def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+def ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
     """Divide; NaN where the whole is nothing."""
     known = np.asarray(whole) > 0
     return np.where(known, part / np.where(known, whole, 1), np.nan)
 
 
-def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def mean_of_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the mean over the last axis of what is not NaN; NaN where nothing is."""
-    return _ratio(np.nansum(values, axis=-1), (~np.isnan(values)).sum(-1))
+    return ratio(np.nansum(values, axis=-1), (~np.isnan(values)).sum(-1))

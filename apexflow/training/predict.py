@@ -15,22 +15,18 @@ from numpy.typing import NDArray
 
 from apexflow.errors import ApexflowError
 from apexflow.storage.dataset import MEMORY, ClipDataset, SampleInfo
-from apexflow.storage.labels import NO_LABEL, UNLABELLED
+from apexflow.storage.labels import NO_LABEL, UNLABELLED, ClassMap, Kind, Label
+from apexflow.storage.opened import Key
 from apexflow.storage.target import Target
 from apexflow.training.build import make_dataset
-from apexflow.training.checkpoint import CHECKPOINT, Checkpoint
+from apexflow.training.checkpoint import CHECKPOINT, Checkpoint, vouched_checkpoint
 from apexflow.training.config import TrainConfig
 from apexflow.training.final import FINAL
 from apexflow.training.fitting import Machine, deterministic, predict_clips
 from apexflow.training.folds import person
-from apexflow.training.results import (
-    Prediction,
-    TrainResult,
-    prediction_rows,
-    read_result,
-    write_csv,
-)
+from apexflow.training.results import TrainResult, read_result, write_csv
 from apexflow.training.run import SEEN, find_machine
+from apexflow.training.scoring import Prediction, Scoring, scoring_of
 from apexflow.training.tables import Table
 
 logger = logging.getLogger(__name__)
@@ -49,9 +45,11 @@ class Predictions:
     predictions : tuple of Prediction
         One a clip, in the order of the store. ``fold`` says which network spoke: the fold's that
         did not see the person, "final", or "all folds" (the mean of their probabilities).
-        ``label`` is -1 where the class is unknown.
+        ``label`` is -1 where it is unknown.
     own : int
         How many of the clips are the training's own test clips.
+    kind : "class", "units" or "apex"
+        What is predicted.
     """
 
     model: str
@@ -59,6 +57,12 @@ class Predictions:
     classes: tuple[str, ...]
     predictions: tuple[Prediction, ...]
     own: int = 0
+    kind: Kind = "class"
+
+    @property
+    def scoring(self) -> Scoring:
+        """How predictions of this kind are scored, written and drawn."""
+        return scoring_of(self.kind, self.classes)
 
     @property
     def scored(self) -> TrainResult | None:
@@ -66,20 +70,18 @@ class Predictions:
         known = tuple(one for one in self.predictions if one.label != NO_LABEL)
         if not known:
             return None
-        return TrainResult(self.model, self.protocol, self.classes, known, {})
+        return TrainResult(
+            self.model, self.protocol, self.classes, known, epochs={}, kind=self.kind
+        )
 
     def table(self) -> str:
         """Return a row a clip, which networks spoke, and the scores of what is labelled."""
         rows = (
-            (
-                f"{one.dataset}/{one.subject}/{one.clip}",
-                self.classes[one.predicted],
-                f"{one.probabilities[one.predicted]:.3f}",
-                one.fold,
-            )
+            (f"{one.dataset}/{one.subject}/{one.clip}", *self.scoring.text(one), one.fold)
             for one in self.predictions
         )
-        text = Table(("clip", "class", "probability", "network"), tuple(rows)).to_text()
+        head = ("clip", *_HEADS[self.kind], "network")
+        text = Table(head, tuple(rows)).to_text()
         return "\n".join([text, "", self.summary()])
 
     def summary(self) -> str:
@@ -102,11 +104,16 @@ class Predictions:
     def write(self, path: str | Path) -> None:
         """Write a CSV file as a training's ``predictions.csv``: a row a clip, probabilities."""
         try:
-            write_csv(Path(path), *prediction_rows(self.predictions, self.classes))
+            write_csv(Path(path), *self.scoring.rows(self.predictions))
         except OSError as error:
             raise ApexflowError(f"cannot write {path}: {error.strerror}") from None
 
 
+_HEADS: Mapping[Kind, tuple[str, str]] = {
+    "class": ("class", "probability"),
+    "units": ("units", "probability"),
+    "apex": ("apex", ""),
+}
 _ALL = "all folds"
 _SAID = {_ALL: "the mean of all folds' networks", FINAL: "the network trained on all clips"}
 
@@ -131,36 +138,35 @@ def predict_stores(
     trained = TrainedRun.read(run)
     config = trained.config
     if not isinstance(stores, ClipDataset):
-        stores = make_dataset(stores, replace(config, protocol=UNLABELLED), memory=memory)
+        stores = make_dataset(
+            stores, replace(config, labels=UNLABELLED, exclude=None), memory=memory
+        )
     dataset = stores
     trained.check_recipes(dataset)
-    labels = _labels(dataset, config, trained.result)
+    result = trained.result
+    labels = _labels(dataset, config, result)
     own = {one.key: one for one in trained.result.predictions}
     groups = _spoken_by(dataset.samples, trained, network)
     machine = trained.machine(device)
     probabilities: dict[int, NDArray[np.float32]] = {}
     for folds, indices in groups.items():
-        found = [
-            _predicted(trained.checkpoint(fold), dataset, indices, machine, model) for fold in folds
-        ]
+        found = [_predicted(trained, fold, dataset, indices, machine, model) for fold in folds]
         mean = found[0] if len(found) == 1 else np.stack(found).mean(0, dtype=np.float32)
         probabilities.update(dict(zip(indices, mean, strict=True)))
     spoken = {i: _called(folds, trained) for folds, indices in groups.items() for i in indices}
     made = []
     for i, sample in enumerate(dataset.samples):
-        row = probabilities[i].astype(float)
-        made.append(
-            Prediction(
-                *_key(sample), spoken[i], labels[i], int(np.argmax(row)), tuple(row), sample.person
-            )
-        )
+        row = tuple(probabilities[i].astype(float))
+        said = result.scoring.decide(row)
+        made.append(Prediction(*_key(sample), spoken[i], labels[i], said, row, sample.person))
     _compare_own(made, own)
     return Predictions(
-        trained.result.model,
-        trained.result.protocol,
-        trained.result.classes,
+        result.model,
+        result.protocol,
+        result.classes,
         tuple(made),
         sum(one.key in own for one in made),
+        result.kind,
     )
 
 
@@ -225,15 +231,7 @@ class TrainedRun:
     def checkpoint(self, fold: str) -> Checkpoint:
         """Return a fold's network; `ApexflowError` when it is missing, damaged or another's."""
         place = self.places[fold]
-        told = place / "fold.json"
-        try:
-            digest = str(json.loads(told.read_text(encoding="utf-8"))["checkpoint"])
-        except (OSError, ValueError, TypeError, KeyError):
-            raise ApexflowError(
-                f"{told} is missing or damaged, so that nothing vouches for its network: delete "
-                f"{place}, and the command that trained it does it again"
-            ) from None
-        found = Checkpoint.read(place / CHECKPOINT, digest)
+        found = vouched_checkpoint(place)
         if found.fold != fold or found.classes != self.result.classes:
             raise ApexflowError(
                 f"{place / CHECKPOINT} is of fold {found.fold} with the classes "
@@ -321,31 +319,40 @@ def _called(folds: tuple[str, ...], run: TrainedRun) -> str:
 
 
 def _predicted(
-    checkpoint: Checkpoint,
+    trained: TrainedRun,
+    fold: str,
     dataset: ClipDataset,
     indices: Sequence[int],
     machine: Machine,
     model: Callable[..., Any] | None,
 ) -> NDArray[np.float32]:
-    network = checkpoint.network(machine.device, model=model)
-    config = checkpoint.config
+    checkpoint = trained.checkpoint(fold)
+    network, normal = checkpoint.network(machine.device, model=model), checkpoint.normalization
+    config, kind = checkpoint.config, trained.result.kind
     with deterministic(config.seed, machine.device, config.threads):
-        return predict_clips(network, checkpoint.normalization, dataset, indices, machine)
+        return predict_clips(network, normal, dataset, indices, machine, kind)
 
 
-def _labels(dataset: ClipDataset, config: TrainConfig, result: TrainResult) -> list[int]:
-    """Return each clip's class among the run's, NO_LABEL where it is unknown."""
+def _labels(dataset: ClipDataset, config: TrainConfig, result: TrainResult) -> list[Label]:
+    """Return each clip's label as the run has them, NO_LABEL where it is unknown."""
     own = {one.key: one.label for one in result.predictions}
     try:
-        named = (
-            {_key(one): dataset.classes[one.label] for one in dataset.samples}
-            if dataset.classes
-            else dataset.class_names(config.protocol)
-        )
+        found = dataset.class_map if dataset.classes else dataset.labelled(config.labels)
     except ApexflowError as error:
-        named = {}
-        logger.info("no class of these clips is known: %s", error)
-    place = {name: i for i, name in enumerate(result.classes)}
+        logger.info("no label of these clips is known: %s", error)
+        found = ClassMap({}, (), {}, (), result.kind)
+    known = found.label_of
+    if found.kind != result.kind or (found.kind == "units" and found.classes != result.classes):
+        known = {}
+    elif found.kind == "class":
+        known = _by_name(found, result.classes)
+    return [known.get(_key(one), own.get(_key(one), NO_LABEL)) for one in dataset.samples]
+
+
+def _by_name(found: ClassMap, classes: Sequence[str]) -> dict[Key, Label]:
+    """Return the place of each clip's class among the run's; without those it does not know."""
+    place = {name: i for i, name in enumerate(classes)}
+    named = found.class_of
     other = Counter(name for name in named.values() if name not in place)
     if other:
         logger.warning(
@@ -354,11 +361,7 @@ def _labels(dataset: ClipDataset, config: TrainConfig, result: TrainResult) -> l
             other.total(),
             ", ".join(other),
         )
-    found = []
-    for sample in dataset.samples:
-        key = _key(sample)
-        found.append(place.get(named.get(key, ""), own.get(key, NO_LABEL)))
-    return found
+    return {key: place[name] for key, name in named.items() if name in place}
 
 
 def _compare_own(

@@ -5,52 +5,26 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apexflow.catalog import person_of
 from apexflow.errors import ApexflowError
 from apexflow.storage.csv_cells import safe_row
-from apexflow.training.figures import draw_confusion
-from apexflow.training.metrics import Scores, class_measures, confusion_matrix, scores, scores_by
+from apexflow.storage.labels import Kind
+from apexflow.training.scoring import Prediction, Scoring, scoring_of
+from apexflow.training.scoring.base import DIGITS
 from apexflow.training.statistics import DRAWS, LEVEL, Interval, bootstrap
 from apexflow.training.tables import Table
 
-_HEADLINE = {"uf1": "UF1", "uar": "UAR", "accuracy": "accuracy"}
-_WEIGHTED = ("precision", "f1")
-_OF_CLASS = ("recall", "precision", "f1")
+__all__ = ["Prediction", "SeedResults", "TrainResult", "read_result", "write_csv"]
+
 _LEAK = "choosing each fold's epoch on the tested clips would have claimed"
-_DIGITS = 6
 # Fewer people, and the interval of the bootstrap is a good deal too narrow (docs/results.md).
 _FEW_PEOPLE = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What a network that never saw the person said of one clip."""
-
-    dataset: str
-    subject: str
-    clip: str
-    fold: str
-    label: int
-    predicted: int
-    probabilities: tuple[float, ...]
-    person: str = ""
-
-    @property
-    def who(self) -> str:
-        """The person whose clip it is; the same in several data sets where that is known."""
-        return self.person or person_of(self.dataset, self.subject)
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """(data set, subject, clip)."""
-        return self.dataset, self.subject, self.clip
 
 
 class _Scored:
@@ -63,9 +37,14 @@ class _Scored:
         """The training of each seed."""
         raise NotImplementedError
 
+    @property
+    def scoring(self) -> Scoring:
+        """How predictions of this kind are scored."""
+        return self.runs[0].scoring
+
     def interval(
         self,
-        score: str = "uf1",
+        score: str = "",
         *,
         dataset: str | None = None,
         level: float = LEVEL,
@@ -77,8 +56,9 @@ class _Scored:
         Parameters
         ----------
         score : str
-            "uf1", "uar", "accuracy"; weighted "precision" and "f1"; or of one class
-            "recall/surprise", "precision/surprise", "f1/surprise".
+            Of classes "uf1" (the default), "uar", "accuracy", weighted "precision" and "f1"; of
+            action units "uf1", "precision", "recall"; or of one class or unit "recall/surprise",
+            "precision/surprise", "f1/AU4". Of the apex "mae_frames", "mae_ms", "mae", "within".
         dataset : str, optional
             Of the clips of this data set alone.
         level : float
@@ -93,6 +73,7 @@ class _Scored:
         if not 0 < level < 1:
             raise ApexflowError(f"level must lie between 0 and 1. Got {level!r}.")
         found = self.intervals(dataset=dataset, level=level, draws=draws, seed=seed)
+        score = score or next(iter(found))
         if score not in found:
             raise ApexflowError(f"score must be one of {', '.join(found)}. Got {score!r}.")
         return found[score]
@@ -107,24 +88,14 @@ class _Scored:
     ) -> dict[str, Interval]:
         """Return every score with its interval, by the names that `interval` takes."""
         counts = person_counts(self.runs, dataset)
-        found = bootstrap(counts, class_measures, level=level, draws=draws, seed=seed)
-        named = {name: found[name] for name in (*_HEADLINE, *_WEIGHTED)}
-        for name in _OF_CLASS:
-            each = zip(self.runs[0].classes, found[f"class_{name}"], strict=True)
-            named.update({f"{name}/{label}": interval for label, interval in each})
-        return named
+        found = bootstrap(counts, self.scoring.measure, level=level, draws=draws, seed=seed)
+        return self.scoring.named(found)
 
     def table(self) -> str:
         """Return all scores with their 95 % intervals, as text."""
-        return "\n".join(
-            [
-                self._title(),
-                self._score_table().to_text(),
-                "",
-                self._class_table().to_text(),
-                *self._notes(),
-            ]
-        )
+        of_classes = self.scoring.class_table(self.intervals(), self.runs[0].predictions)
+        more = [] if of_classes is None else ["", of_classes.to_text()]
+        return "\n".join([self._title(), self._score_table().to_text(), *more, *self._notes()])
 
     def to_markdown(self) -> str:
         """Return the scores with their intervals as a table in Markdown."""
@@ -141,23 +112,18 @@ class _Scored:
     def _score_table(self) -> Table:
         raise NotImplementedError
 
-    def _class_table(self) -> Table:
-        found, counts = self.intervals(), self.runs[0].scores.confusion.sum(1)
-        rows = (
-            (label, str(count), *(str(found[f"{name}/{label}"]) for name in _OF_CLASS))
-            for label, count in zip(self.runs[0].classes, counts, strict=True)
-        )
-        return Table(("class", "clips", "recall", "precision", "F1"), tuple(rows))
-
     def _notes(self) -> Iterator[str]:
         people = len(self.runs[0].people)
         yield f"[ ]: 95 % of {DRAWS:,} bootstrap draws of the people"
         if people < _FEW_PEOPLE:
             yield f"with {people} people such intervals are too narrow"
+        yield from self.scoring.notes(self.runs[0].predictions)
         for run in self.runs:
             if run.leaked:
                 found = run.as_leak().intervals()
-                claims = ", ".join(f"{title} {found[name]}" for name, title in _HEADLINE.items())
+                claims = ", ".join(
+                    f"{title} {found[name]}" for name, title in self.scoring.headline.items()
+                )
                 yield f"LEAK, not a result: {_LEAK} {claims} (seed {run.seed})"
 
     def _write_tables_and_figure(self, folder: Path) -> None:
@@ -165,17 +131,17 @@ class _Scored:
         for name, text in (("table.md", table.to_markdown()), ("table.tex", table.to_latex())):
             (folder / name).write_text(text + "\n", encoding="utf-8")
         found = self.intervals()
-        shown = "\n".join(f"{title} {found[name]}" for name, title in _HEADLINE.items())
-        confusion = np.sum([run.scores.confusion for run in self.runs], axis=0)
-        title = f"{self.runs[0].model}\n{shown}"
-        draw_confusion(folder / "confusion", confusion, self.runs[0].classes, title)
+        titles = self.scoring.headline.items()
+        shown = "\n".join(f"{title} {found[name]}" for name, title in titles)
+        runs = [run.predictions for run in self.runs]
+        self.scoring.draw(folder, runs, f"{self.runs[0].model}\n{shown}")
 
     def _cells(self, dataset: str | None = None) -> list[str]:
         """Return clips, people and the scores of a row."""
         first, found = self.runs[0], self.intervals(dataset=dataset)
         mine = [one for one in first.predictions if dataset in (None, one.dataset)]
         counts = [str(len(mine)), str(len({one.who for one in mine}))]
-        return [*counts, *(str(found[name]) for name in _HEADLINE)]
+        return [*counts, *(str(found[name]) for name in self.scoring.headline)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +157,11 @@ class TrainResult(_Scored):
     epochs : dict of fold to int
         The epoch whose network was tested.
     seed : int
-    leaked : tuple of int
+    leaked : tuple
         What choosing each fold's epoch on the tested clips would have predicted, clip by clip:
         a leak, and no result. Empty where it was not asked for.
+    kind : "class", "units" or "apex"
+        What a label is.
     """
 
     model: str
@@ -202,18 +170,21 @@ class TrainResult(_Scored):
     predictions: tuple[Prediction, ...]
     epochs: dict[str, int]
     seed: int = 0
-    leaked: tuple[int, ...] = ()
+    leaked: tuple[Any, ...] = ()
+    kind: Kind = "class"
+
+    @property
+    def scoring(self) -> Scoring:
+        return scoring_of(self.kind, self.classes)
 
     @property
     def runs(self) -> tuple[TrainResult, ...]:
         return (self,)
 
     @property
-    def leak(self) -> Scores | None:
+    def leak(self) -> Any:
         """What choosing the epochs on the tested clips would have claimed; no result."""
-        if not self.leaked:
-            return None
-        return scores(self._true, self.leaked, len(self.classes))
+        return self.as_leak().scores if self.leaked else None
 
     def as_leak(self) -> TrainResult:
         """Return what the leak would have claimed as if it were a result, which it is not."""
@@ -222,22 +193,25 @@ class TrainResult(_Scored):
         return replace(self, predictions=claimed, epochs={}, leaked=())
 
     @property
-    def scores(self) -> Scores:
-        """Scores of all clips together."""
-        return scores(self._true, self._predicted, len(self.classes))
+    def scores(self) -> Any:
+        """Scores of all clips together: `Scores`, `UnitScores` or `ApexScores`."""
+        return self.scoring.score(self.predictions)
 
     @property
-    def by_dataset(self) -> dict[str, Scores]:
+    def by_dataset(self) -> dict[str, Any]:
         """Scores of each data set's clips."""
-        groups = [one.dataset for one in self.predictions]
-        return scores_by(groups, self._true, self._predicted, len(self.classes))
+        return self._scores_by([one.dataset for one in self.predictions])
 
     @property
-    def by_person(self) -> dict[str, Scores]:
+    def by_person(self) -> dict[str, Any]:
         """Scores of each person's clips."""
-        whose = [one.who for one in self.predictions]
-        found = scores_by(whose, self._true, self._predicted, len(self.classes))
-        return {who: found[who] for who in sorted(found)}
+        return self._scores_by([one.who for one in self.predictions])
+
+    def _scores_by(self, groups: Sequence[str]) -> dict[str, Any]:
+        mine: dict[str, list[Prediction]] = {name: [] for name in sorted(set(groups))}
+        for name, one in zip(groups, self.predictions, strict=True):
+            mine[name].append(one)
+        return {name: self.scoring.score(ones) for name, ones in mine.items()}
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -247,27 +221,30 @@ class TrainResult(_Scored):
     def write(self, folder: Path) -> None:
         """Write the predictions, the scores and the tables into a folder.
 
-        predictions.csv, subjects.csv, classes.csv, summary.csv, summary.json, table.md,
-        table.tex, and the confusion matrix as PNG, PDF and SVG.
+        predictions.csv, subjects.csv, classes.csv where there are classes or units, summary.csv,
+        summary.json, table.md, table.tex, and as PNG, PDF and SVG the confusion matrix, the F1 of
+        the units or the positions.
         """
-        write_csv(folder / "predictions.csv", *prediction_rows(self.predictions, self.classes))
-        head = ("dataset", "subject", "person", "clips", *_HEADLINE, *_WEIGHTED)
+        write_csv(folder / "predictions.csv", *self.scoring.rows(self.predictions))
+        head = ("dataset", "subject", "person", "clips", *self.scoring.columns)
         write_csv(folder / "subjects.csv", head, self._subject_rows())
         groups: dict[str, str | None] = {"all": None, **{name: name for name in self.by_dataset}}
         found = {group: self.intervals(dataset=name) for group, name in groups.items()}
         write_csv(folder / "summary.csv", *self._summary_rows(found))
-        write_csv(folder / "classes.csv", *self._class_rows(found))
+        if self.scoring.of_class:
+            write_csv(folder / "classes.csv", *self._class_rows(found))
         by_group = {"all": self.scores, **self.by_dataset}
         summary = {
             "model": self.model,
             "protocol": self.protocol,
+            "kind": self.kind,
             "seed": self.seed,
             "classes": list(self.classes),
             "groups": {
-                name: {**_score_values(by_group[name]), "intervals": _interval_values(one)}
+                name: {**self.scoring.values(by_group[name]), "intervals": _interval_values(one)}
                 for name, one in found.items()
             },
-            "leak": None if self.leak is None else _score_values(self.leak),
+            "leak": None if self.leak is None else self.scoring.values(self.leak),
             "epochs": self.epochs,
         }
         _write_json(folder / "summary.json", summary)
@@ -278,7 +255,7 @@ class TrainResult(_Scored):
         names = list(self.by_dataset)
         if len(names) > 1:
             rows += [(name, *self._cells(name)) for name in names]
-        return Table(("", "clips", "people", *_HEADLINE.values()), tuple(rows))
+        return Table(("", "clips", "people", *self.scoring.headline.values()), tuple(rows))
 
     def _subject_rows(self) -> Iterator[list[Any]]:
         """Yield a row a person: the data sets and subjects that are this person, and the scores."""
@@ -288,20 +265,19 @@ class TrainResult(_Scored):
         for who, found in self.by_person.items():
             parts = zip(*sorted(names[who]), strict=True)
             datasets, subjects = (" ".join(dict.fromkeys(part)) for part in parts)
-            values = (round(getattr(found, name), _DIGITS) for name in (*_HEADLINE, *_WEIGHTED))
+            values = (_rounded(getattr(found, name)) for name in self.scoring.columns)
             yield [datasets, subjects, who, found.clips, *values]
 
     def _summary_rows(
         self, found: dict[str, dict[str, Interval]]
     ) -> tuple[Sequence[str], Iterator[list[Any]]]:
         head = ["model", "protocol", "group", "clips", "people"]
-        for name in (*_HEADLINE, *_WEIGHTED):
-            column = f"weighted_{name}" if name in _WEIGHTED else name
+        for column in self.scoring.columns.values():
             head += _interval_head(column)
         rows = (
             [
                 *(self.model, self.protocol, group, *self._size(group)),
-                *_numbers(one[name] for name in (*_HEADLINE, *_WEIGHTED)),
+                *_numbers(one[name] for name in self.scoring.columns),
             ]
             for group, one in found.items()
         )
@@ -311,30 +287,26 @@ class TrainResult(_Scored):
         self, found: dict[str, dict[str, Interval]]
     ) -> tuple[Sequence[str], Iterator[list[Any]]]:
         head = ["model", "protocol", "group", "class", "clips"]
-        for name in _OF_CLASS:
+        for name in self.scoring.of_class:
             head += _interval_head(name)
-        of_group = {"all": self.scores, **self.by_dataset}
         rows = (
             [
-                *(self.model, self.protocol, group, label, int(clips)),
-                *_numbers(one[f"{name}/{label}"] for name in _OF_CLASS),
+                *(self.model, self.protocol, group, label, clips),
+                *_numbers(one[f"{name}/{label}"] for name in self.scoring.of_class),
             ]
             for group, one in found.items()
-            for label, clips in zip(self.classes, of_group[group].confusion.sum(1), strict=True)
+            for label, clips in zip(
+                self.classes, self.scoring.shown(self._of_group(group)), strict=True
+            )
         )
         return head, rows
 
     def _size(self, group: str) -> tuple[int, int]:
-        mine = [one for one in self.predictions if group in ("all", one.dataset)]
+        mine = self._of_group(group)
         return len(mine), len({one.who for one in mine})
 
-    @property
-    def _true(self) -> list[int]:
-        return [one.label for one in self.predictions]
-
-    @property
-    def _predicted(self) -> list[int]:
-        return [one.predicted for one in self.predictions]
+    def _of_group(self, group: str) -> list[Prediction]:
+        return [one for one in self.predictions if group in ("all", one.dataset)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,26 +333,36 @@ class SeedResults(_Scored):
         return self.results[0].classes
 
     @property
-    def scores(self) -> Scores:
-        """The mean of each score over the seeds; the confusion is the sum."""
+    def scores(self) -> Any:
+        """The mean of each score over the seeds; counts, such as the confusion, are the sum."""
         found = [one.scores for one in self.results]
-        names = (*_HEADLINE, "precision", "recall", "f1")
-        means = {name: float(np.mean([getattr(s, name) for s in found])) for name in names}
-        return Scores(**means, confusion=np.sum([s.confusion for s in found], axis=0))
+        means: dict[str, Any] = {}
+        for one in fields(found[0]):
+            values = [getattr(scores, one.name) for scores in found]
+            if isinstance(values[0], np.ndarray):
+                means[one.name] = np.sum(values, axis=0)
+            elif isinstance(values[0], dict):
+                means[one.name] = {
+                    name: float(np.mean([value[name] for value in values])) for name in values[0]
+                }
+            elif one.name != "clips":
+                means[one.name] = float(np.mean(values))
+        return replace(found[0], **means)
 
     @property
     def deviation(self) -> dict[str, float]:
-        """The standard deviation over the seeds of UF1, UAR and accuracy."""
+        """The standard deviation over the seeds of the scores that tables print."""
         found = [one.scores for one in self.results]
         return {
-            name: float(np.std([getattr(s, name) for s in found], ddof=1)) for name in _HEADLINE
+            name: float(np.std([getattr(s, name) for s in found], ddof=1))
+            for name in self.scoring.headline
         }
 
     def write(self, folder: Path) -> None:
         """Write summary.json, table.md, table.tex and the confusion of all seeds together."""
         summary = {
-            **{f"seed-{one.seed}": _score_values(one.scores) for one in self.results},
-            "mean": _score_values(self.scores),
+            **{f"seed-{one.seed}": self.scoring.values(one.scores) for one in self.results},
+            "mean": self.scoring.values(self.scores),
             "deviation": self.deviation,
             "intervals": _interval_values(self.intervals()),
         }
@@ -391,36 +373,18 @@ class SeedResults(_Scored):
         rows = [(f"seed {one.seed}", *one._cells()) for one in self.results]
         spread = (f"{value:.4f}" for value in self.deviation.values())
         rows += [("mean", *self._cells()), ("deviation", "", "", *spread)]
-        return Table(("", "clips", "people", *_HEADLINE.values()), tuple(rows))
+        return Table(("", "clips", "people", *self.scoring.headline.values()), tuple(rows))
 
 
-def prediction_rows(
-    predictions: Sequence[Prediction], classes: Sequence[str]
-) -> tuple[Sequence[str], Iterator[list[Any]]]:
-    """Return the head and the rows of ``predictions.csv``; no label where it is unknown."""
-    head = ("dataset", "subject", "person", "clip", "fold", "label", "predicted")
-    names = (f"p_{name}" for name in classes)
-    rows = (
-        [
-            *(one.dataset, one.subject, one.who, one.clip, one.fold),
-            *("" if one.label < 0 else one.label, one.predicted),
-            *("" if one.label < 0 else classes[one.label], classes[one.predicted]),
-            *(round(p, _DIGITS) for p in one.probabilities),
-        ]
-        for one in predictions
-    )
-    return (*head, "true_class", "class", *names), rows
-
-
-def person_counts(runs: Sequence[TrainResult], dataset: str | None = None) -> NDArray[np.int64]:
-    """Return the confusion of each run's and person's clips: (run, person, class, class).
+def person_counts(runs: Sequence[TrainResult], dataset: str | None = None) -> NDArray[Any]:
+    """Return what the scores of each run's and person's clips are counted from: (run, person, …).
 
     Raises `ApexflowError` when a run has no clip of the data set.
     """
     return np.stack([_person_counts(run, dataset) for run in runs])
 
 
-def _person_counts(run: TrainResult, dataset: str | None) -> NDArray[np.int64]:
+def _person_counts(run: TrainResult, dataset: str | None) -> NDArray[Any]:
     mine: dict[str, list[Prediction]] = {}
     for one in run.predictions:
         if dataset in (None, one.dataset):
@@ -428,12 +392,7 @@ def _person_counts(run: TrainResult, dataset: str | None) -> NDArray[np.int64]:
     if not mine:
         there = ", ".join(sorted({one.dataset for one in run.predictions}))
         raise ApexflowError(f"dataset must be one of {there}. Got {dataset!r}.")
-    return np.stack([_confusion(mine[who], len(run.classes)) for who in sorted(mine)])
-
-
-def _confusion(predictions: Sequence[Prediction], n_classes: int) -> NDArray[np.int64]:
-    true, predicted = [one.label for one in predictions], [one.predicted for one in predictions]
-    return confusion_matrix(true, predicted, n_classes)
+    return np.stack([run.scoring.counts(mine[who]) for who in sorted(mine)])
 
 
 def read_result(folder: str | Path) -> TrainResult | SeedResults:
@@ -470,9 +429,11 @@ def _read_one(folder: Path) -> TrainResult:
         classes = tuple(map(str, values["classes"]))
         model, protocol = str(values["model"]), str(values["protocol"])
         epochs, seed = dict(values["epochs"]), int(values.get("seed", 0))
+        kind: Kind = values.get("kind", "class")
+        scoring = scoring_of(kind, classes)
         path = table
         with table.open(newline="", encoding="utf-8") as file:
-            predictions = tuple(_prediction(row, classes) for row in csv.DictReader(file))
+            predictions = tuple(scoring.parse(row) for row in csv.DictReader(file))
         if not predictions:
             raise ValueError("it has no row")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
@@ -487,25 +448,8 @@ def _read_one(folder: Path) -> TrainResult:
         predictions=predictions,
         epochs=epochs,
         seed=seed,
+        kind=kind,
     )
-
-
-def _prediction(row: dict[str, str], classes: tuple[str, ...]) -> Prediction:
-    label, predicted = int(row["label"]), int(row["predicted"])
-    for number in (label, predicted):
-        if not 0 <= number < len(classes):
-            raise ValueError(f"class {number} of {len(classes)}")
-    return Prediction(
-        *(row["dataset"], row["subject"], row["clip"], row["fold"], label, predicted),
-        tuple(float(row[name]) for name in row if name.startswith("p_")),
-        row.get("person") or "",
-    )
-
-
-def _score_values(found: Scores) -> dict[str, Any]:
-    names = (*_HEADLINE, "precision", "recall", "f1")
-    values: dict[str, Any] = {name: getattr(found, name) for name in names}
-    return {"clips": found.clips, **values, "confusion": np.asarray(found.confusion).tolist()}
 
 
 def _interval_values(found: dict[str, Interval]) -> dict[str, list[float | None]]:
@@ -522,7 +466,11 @@ def _interval_head(name: str) -> list[str]:
 
 def _numbers(found: Iterable[Interval]) -> list[Any]:
     ends = (end for one in found for end in (one.value, one.low, one.high))
-    return ["" if np.isnan(end) else round(end, _DIGITS) for end in ends]
+    return [_rounded(end) for end in ends]
+
+
+def _rounded(value: float) -> float | str:
+    return "" if np.isnan(value) else round(value, DIGITS)
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -8,14 +8,13 @@ import logging
 import os
 import platform
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from apexflow.errors import ApexflowError
@@ -25,19 +24,21 @@ from apexflow.training import own
 from apexflow.training.batches import reading_order
 from apexflow.training.build import make_dataset
 from apexflow.training.checkpoint import write_whole
-from apexflow.training.config import TrainConfig
+from apexflow.training.config import TrainConfig, settings_of
 from apexflow.training.estimators import check_settings, is_estimator
 from apexflow.training.figures import draw_curves
 from apexflow.training.final import FINAL, final_is_done, train_final
 from apexflow.training.fitting import Machine
-from apexflow.training.folds import By, Fold, make_folds, person
+from apexflow.training.folds import By, Fold, make_folds, person, shown_by
 from apexflow.training.parallel import train_side_by_side
 from apexflow.training.progress import Progress
-from apexflow.training.results import Prediction, SeedResults, TrainResult
+from apexflow.training.results import SeedResults, TrainResult
+from apexflow.training.scoring import Prediction, Scoring, scoring_of
 from apexflow.training.task import FinishedFold, FoldTask, read_finished, train_task
 
 _GOES_ON = "the folds finished so far are safe, and the same command goes on from there"
 SEEN = "seen.json"
+_BY_CONTENT = (("config", "weights"), ("config", "exclude"))
 logger = logging.getLogger(__name__)
 
 _PACKAGES = ("apexflow", "numba", "numpy", "scikit-learn", "torch", "torchvision", "zarr")
@@ -69,8 +70,8 @@ def train(
         A folder; made when it is not there. Holds ``config.json``, a folder a finished fold
         (``folds/``, with its checkpoint), and in the end ``predictions.csv``, ``subjects.csv``,
         ``classes.csv``, ``summary.csv``, ``summary.json``, ``table.md``, ``table.tex`` and the
-        figures ``confusion`` and ``curves`` as PNG, PDF and SVG; with several seeds, such a
-        folder each (``seed-0/``, …).
+        figures ``confusion`` (of action units ``units``, of the apex ``positions``) and
+        ``curves`` as PNG, PDF and SVG; with several seeds, such a folder each (``seed-0/``, …).
     config : TrainConfig, optional
         In the place of ``model``; ``settings`` change it.
     model : str or callable
@@ -127,10 +128,11 @@ def train(
         logger.warning("%s", dataset.class_map)
     made = make_folds(dataset.samples, config.folds if folds is None else folds)
     _check_tested(dataset, made)
+    _tell_unlearnt(dataset, made)
     config = replace(
         config,
         sample=dataset.options,
-        protocol=config.protocol or dataset.protocol,
+        labels=config.labels or dataset.protocol,
         folds=config.folds if folds is None else "given in Python",
     )
     folder = Path(output)
@@ -260,35 +262,42 @@ class _Run:
 
     def _told(self, task: FoldTask) -> str:
         finished = self._finished(task)
-        predicted = np.argmax(finished.probabilities, axis=1)
-        right = int((predicted == self._dataset.labels[list(task.fold.test)].numpy()).sum())
-        told = f"{task.name}: {right} of {len(predicted)} right"
+        said = self._scoring.told(self._predictions(task.fold, finished))
+        told = f"{task.name}: {said}"
         if finished.epoch:
             return f"{told}, epoch {finished.epoch}"
         return "".join([told, *(f", C {c:g}" for c in finished.curves.get("chosen_C", ()))])
 
+    @property
+    def _scoring(self) -> Scoring:
+        return scoring_of(self._dataset.kind, self._dataset.classes)
+
+    def _predictions(self, fold: Fold, finished: FinishedFold) -> list[Prediction]:
+        """Return what a fold says of its test clips, in their order."""
+        found = []
+        for i, row in zip(fold.test, finished.probabilities, strict=True):
+            who = self._dataset.samples[i]
+            key = (who.dataset, who.subject, who.clip, fold.name)
+            said = self._scoring.decide(row)
+            found.append(Prediction(*key, who.label, said, tuple(row), who.person))
+        return found
+
     def _result(self, found: Sequence[FinishedFold], config: TrainConfig) -> TrainResult:
         by_clip: dict[int, Prediction] = {}
-        leaks: dict[int, int] = {}
+        leaks: dict[int, Any] = {}
         for fold, finished in zip(self._folds, found, strict=True):
-            for i, row in zip(fold.test, finished.probabilities, strict=True):
-                who = self._dataset.samples[i]
-                by_clip[i] = Prediction(
-                    *(who.dataset, who.subject, who.clip, fold.name, who.label),
-                    int(np.argmax(row)),
-                    tuple(row),
-                    who.person,
-                )
+            by_clip.update(zip(fold.test, self._predictions(fold, finished), strict=True))
             if finished.leak is not None:
                 leaks.update(zip(fold.test, finished.leak.predicted, strict=True))
         return TrainResult(
             model=config.model_name,
-            protocol=config.protocol or "labels of the store",
+            protocol=config.labels or "labels of the store",
             classes=self._dataset.classes,
             predictions=tuple(by_clip[i] for i in sorted(by_clip)),
             epochs={fold.name: one.epoch for fold, one in zip(self._folds, found, strict=True)},
             seed=config.seed,
             leaked=tuple(leaks[i] for i in sorted(leaks)),
+            kind=self._dataset.kind,
         )
 
     def _description(self, config: TrainConfig) -> dict[str, Any]:
@@ -342,21 +351,23 @@ def _config(
 ) -> TrainConfig:
     if (config is None) == (model is None):
         raise ApexflowError("train takes a model, or a TrainConfig that names one")
-    known = {one.name for one in fields(TrainConfig)}
-    for name in settings:
-        if name not in known:
-            raise ApexflowError(f"a training has no setting {name!r}; it has {sorted(known)}")
+    settings = settings_of(settings)
+    if isinstance(data, ClipDataset):
+        _refuse_said_by_dataset(settings if config is None else config.to_dict())
+        settings["labels"] = data.protocol
     if config is None:
         assert model is not None
-        config = TrainConfig.of(model, **settings)
-    elif settings:
-        config = replace(config, **settings)
-    if isinstance(data, ClipDataset) and (config.sample or config.protocol):
+        return TrainConfig.of(model, **settings)
+    return replace(config, **settings) if settings else config
+
+
+def _refuse_said_by_dataset(settings: Mapping[str, Any]) -> None:
+    said = [name for name in ("sample", "labels", "exclude") if settings.get(name)]
+    if said:
         raise ApexflowError(
-            "a ClipDataset says itself what a sample holds and which classes there are: give "
-            "sample and protocol (labels) there"
+            "a ClipDataset says itself what a sample holds, what is learnt and who is left out: "
+            f"give {' and '.join(said)} there"
         )
-    return config
 
 
 def _seeds(config: TrainConfig, seeds: int | Sequence[int]) -> list[TrainConfig]:
@@ -402,6 +413,24 @@ def _check_tested(dataset: ClipDataset, folds: Sequence[Fold]) -> None:
         )
 
 
+def _tell_unlearnt(dataset: ClipDataset, folds: Sequence[Fold]) -> None:
+    """Say which classes or units are tested in folds that have no training clip of them."""
+    where: dict[int, list[str]] = {}
+    for fold in folds:
+        tested, learnt = (
+            shown_by(dataset.samples[i].label for i in side) for side in (fold.test, fold.train)
+        )
+        for place in tested - learnt:
+            where.setdefault(place, []).append(fold.name)
+    for place, names in sorted(where.items()):
+        logger.warning(
+            "%s is tested in %d of %d folds (%s%s) that have no training clip of it: it cannot be "
+            "learnt there",
+            *(dataset.classes[place], len(names), len(folds), ", ".join(names[:3])),
+            ", …" if len(names) > 3 else "",
+        )
+
+
 def _claim(folder: Path, description: dict[str, Any]) -> None:
     """Write the configuration into a new folder; refuse one that holds another's results."""
     path = folder / "config.json"
@@ -420,8 +449,8 @@ def _claim(folder: Path, description: dict[str, Any]) -> None:
     for part, known in parts.items():
         for name, value in description[part].items():
             before = known.get(name)
-            # Another path may hold the same weights: their digest counts.
-            if before != value and (part, name) != ("config", "weights"):
+            # Another path may hold the same: the weights' digest and the clips count.
+            if before != value and (part, name) not in _BY_CONTENT:
                 raise ApexflowError(
                     f"{folder} holds results with {name} {before!r}, now it is {value!r}: "
                     "take the same settings and clips, or another output"

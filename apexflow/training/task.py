@@ -15,13 +15,12 @@ import torch
 from apexflow.errors import ApexflowError
 from apexflow.storage.dataset import ClipDataset
 from apexflow.storage.target import exclusive
-from apexflow.training.checkpoint import CHECKPOINT, Bookmark, Checkpoint, write_whole
+from apexflow.training.checkpoint import CHECKPOINT, FOLD, Bookmark, Checkpoint, write_whole
 from apexflow.training.config import TrainConfig
 from apexflow.training.fitting import Fitted, Leak, Machine, fit_fold
 from apexflow.training.folds import Fold
 
 _BOOKMARK = "bookmark.pt"
-_FOLD = "fold.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ def _write(task: FoldTask, fitted: Fitted, classes: tuple[str, ...]) -> None:
         checkpoint=digest,
         leak=fitted.leak,
     )
-    write_whole(task.place / _FOLD, json.dumps(asdict(finished)).encode())
+    write_whole(task.place / FOLD, json.dumps(asdict(finished)).encode())
 
 
 def read_finished(task: FoldTask, n_classes: int) -> FinishedFold | None:
@@ -109,7 +108,7 @@ def read_finished(task: FoldTask, n_classes: int) -> FinishedFold | None:
 
     Raises `ApexflowError` when the file is damaged, or the network it vouches for is gone.
     """
-    path = task.place / _FOLD
+    path = task.place / FOLD
     if not path.is_file():
         return None
     shape = (len(task.fold.test), n_classes)
@@ -137,9 +136,10 @@ def read_finished(task: FoldTask, n_classes: int) -> FinishedFold | None:
 def _leak(values: Any, clips: int) -> Leak | None:
     if values is None:
         return None
-    leak = Leak(int(values["epoch"]), tuple(int(one) for one in values["predicted"]))
+    said = (tuple(one) if isinstance(one, list) else one for one in values["predicted"])
+    leak = Leak(int(values["epoch"]), tuple(said))
     if len(leak.predicted) != clips:
-        raise ValueError(f"leak: {len(leak.predicted)} classes for {clips} clips")
+        raise ValueError(f"leak: {len(leak.predicted)} predictions for {clips} clips")
     return leak
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apexflow.datasets.action_units import ActionUnit, parse_action_units
+from apexflow.action_units import ActionUnit, parse_action_units
 from apexflow.datasets.emotions import EMOTIONS, canonical_emotion, unknown_emotions
 
 

@@ -3,8 +3,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import apexflow as af
+from apexflow.cli.import_maps import import_maps
 from apexflow.errors import ApexflowError
 
 PEOPLE = ("006", "s06", "sub06")
@@ -146,3 +148,38 @@ def test_doubtful_rows_are_refused(published: Path, tmp_path: Path) -> None:
     (tmp_path / "s.zarr" / "x").write_text("")
     with pytest.raises(ApexflowError, match="exists; choose another output"):
         af.import_maps(None, published, tmp_path / "s.zarr")
+
+
+@pytest.fixture
+def sorted_maps(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for who in ("01", "02"):
+        for name in ("fear", "joy"):
+            place = tmp_path / "sorted" / who / name
+            place.mkdir(parents=True)
+            image = rng.integers(0, 256, (28, 28, 3), np.uint8)
+            cv2.imwrite(str(place / f"{who}{name}.png"), image)
+    return tmp_path / "sorted"
+
+
+def test_a_dry_run_says_what_is_there_and_writes_nothing(sorted_maps: Path, tmp_path: Path) -> None:
+    store = tmp_path / "s.zarr"
+    command = [str(sorted_maps), "-o", str(store), "--dataset", "smic"]
+    found = CliRunner().invoke(import_maps, [*command, "--dry-run"], catch_exceptions=False)
+    assert "4 maps 28x28x3 of 2 people, as 'maps'" in found.output
+    assert "classes: fear 2, joy 2" in found.output
+    assert not store.exists()
+    CliRunner().invoke(import_maps, command, catch_exceptions=False)
+    assert af.ClipDataset(store, maps="maps").classes == ("fear", "joy")
+
+
+def test_every_bad_file_is_named(sorted_maps: Path, tmp_path: Path) -> None:
+    (sorted_maps / "01" / "joy" / "01joy.png").write_bytes(b"no image")
+    cv2.imwrite(str(sorted_maps / "02" / "joy" / "02joy.png"), np.zeros((9, 9, 3), np.uint8))
+    found = CliRunner().invoke(import_maps, [str(sorted_maps), "-o", str(tmp_path / "s.zarr")])
+    assert isinstance(found.exception, ApexflowError)
+    assert "01joy.png cannot be read" in found.output
+    assert "02joy.png is (9, 9, 3)" in found.output
+    assert not (tmp_path / "s.zarr").exists()
+    with pytest.raises(ApexflowError, match="2 of 4 files cannot be imported"):
+        af.import_maps(None, sorted_maps, tmp_path / "s.zarr")

@@ -40,6 +40,8 @@ class Made:
     status: str = DONE
     flags: str = ""
     details: str = ""
+    action_units: str = ""
+    apex: int | None = None  # by default the middle
 
 
 def make_store(target: Target, clips: Sequence[Made], *, finalize: bool = True) -> StoreWriter:
@@ -99,8 +101,9 @@ def _row(clip: Made) -> ClipRow:
         emotion=clip.emotion,
         label=clip.label,
         details=clip.details,
+        action_units=clip.action_units,
         onset=10,
-        apex=10 + count // 2,
+        apex=10 + (count // 2 if clip.apex is None else clip.apex),
         offset=10 + count - 1,
         frame_capacity=count,
     )

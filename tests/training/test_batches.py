@@ -7,7 +7,8 @@ import torch
 from apexflow.storage.collate import Padded
 from apexflow.storage.dataset import ClipDataset
 from apexflow.training.augmentation import augmented
-from apexflow.training.batches import Feeder, Normalization, class_weights
+from apexflow.training.batches import Feeder, Normalization
+from apexflow.training.learning import learning_of
 from tests.storage.stores import make_store, random_clips
 
 
@@ -71,7 +72,7 @@ def test_augmented_frames_change_as_a_whole() -> None:
 
 
 def test_weights_of_classes() -> None:
-    weights = class_weights([0, 0, 0, 2], 3)
+    weights = learning_of("class").weights(torch.tensor([0, 0, 0, 2]), 3)
     np.testing.assert_allclose(weights, [4 / 6, 0, 2])
 
 

@@ -16,6 +16,7 @@ from apexflow.training import own
 from apexflow.training.build import make_loss, make_network, make_optimizer, make_schedule
 from apexflow.training.checkpoint import Checkpoint
 from apexflow.training.config import TrainConfig
+from apexflow.training.learning import learning_of
 from apexflow.training.task import checkpoints
 
 
@@ -143,7 +144,7 @@ def test_what_else_does_not_fit_is_one_line() -> None:
     parameters = [nn.Parameter(torch.zeros(2))]
     config = TrainConfig.of(Linear, loss=lambda logits, targets: logits)
     with pytest.raises(ApexflowError, match="must return one number"):
-        make_loss(config, None, 2)
+        make_loss(config, learning_of("class"), None, 2)
     with pytest.raises(ApexflowError, match=r"must return a torch.optim.optimizer.Optimizer"):
         make_optimizer(TrainConfig.of(Linear, optimizer=lambda p, **_: p), parameters)
     optimizer = torch.optim.SGD(parameters)

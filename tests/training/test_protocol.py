@@ -206,7 +206,7 @@ def test_a_checkpoint_gives_its_predictions_again_bit_by_bit(tmp_path: Path) -> 
     assert (kept.fold, kept.classes) == (fold.name, dataset.classes)
     # With other clips beside them, and in another order.
     mixed = [*fold.test[::-1], 0, 1]
-    found = predict_clips(kept.network(), kept.normalization, dataset, mixed, CPU)
+    found = predict_clips(kept.network(), kept.normalization, dataset, mixed, CPU, "class")
     np.testing.assert_array_equal(found[: len(fold.test)][::-1], finished["probabilities"])
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ApexflowError, match="is not the file that this training wrote"):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 
+from apexflow.action_units import parse_action_units
 from apexflow.catalog import UNREAD_SUBJECT, Clip
 from apexflow.datasets import Reader
-from apexflow.datasets.action_units import parse_action_units
 from apexflow.datasets.audit.findings import Finding
 from apexflow.datasets.corrections import Correction, decided, proposals, published_corrections
 from apexflow.datasets.emotions import EMOTIONS, canonical_emotion, unknown_emotions

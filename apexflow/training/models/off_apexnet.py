@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
+from apexflow.training.models.two_streams import TwoStreams
 
-class OffApexNet(nn.Module):
+
+class OffApexNet(TwoStreams):
     """Optical flow features from apex frame network [1]_.
 
     Two streams, one for the horizontal and one for the vertical flow, each of two 5x5
@@ -30,9 +31,7 @@ class OffApexNet(nn.Module):
     """
 
     def __init__(self, n_classes: int = 3, *, dropout: float = 0.5) -> None:
-        super().__init__()
-        self.horizontal = _stream()
-        self.vertical = _stream()
+        super().__init__(_stream)
         self.classifier = nn.Sequential(
             nn.Linear(2 * 16 * 7 * 7, 1024),
             nn.ReLU(),
@@ -42,11 +41,6 @@ class OffApexNet(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(1024, n_classes),
         )
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        streams = [self.horizontal(maps[:, :1]), self.vertical(maps[:, 1:2])]
-        logits: torch.Tensor = self.classifier(torch.cat(streams, dim=1))
-        return logits
 
 
 def _stream() -> nn.Module:

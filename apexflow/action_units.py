@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.catalog import Catalog
-from apexflow.datasets.tables import is_unknown
+from apexflow.cells import is_unknown
 from apexflow.errors import ApexflowError
 
 CD6ME_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17)
