@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import click
 
 
@@ -43,6 +46,8 @@ def predict(
     """
     from apexflow.new_clips import predict as predict_clips
 
+    # As `train` has it: the user's own modules lie in this folder.
+    sys.path.insert(0, str(Path.cwd()))
     found = predict_clips(
         run,
         clips,

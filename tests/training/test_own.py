@@ -187,6 +187,8 @@ def test_with_skorch(dataset: af.ClipDataset) -> None:
     assert np.mean(right) > 0.8
 
 
+# Of Lightning's own: its version of torch's trees is to be replaced, how many workers to take.
+@pytest.mark.filterwarnings("default")
 def test_with_lightning(dataset: af.ClipDataset, tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning", reason="Lightning is not installed")
 
@@ -210,6 +212,7 @@ def test_with_lightning(dataset: af.ClipDataset, tmp_path: Path) -> None:
         enable_checkpointing=False,
         default_root_dir=tmp_path,
         enable_progress_bar=False,
+        enable_model_summary=False,
     )
     task = Task()
     trainer.fit(task, loader)
