@@ -42,8 +42,11 @@ ONE_EPOCH: Otherwise = {"train": {"epochs": 1, "jobs": 1}}
 """What the tests do otherwise than the page says."""
 TOO_LONG = (  # these by themselves, or by other tests on less
     "apexflow demo tutorial",
+    "apexflow process casme2 CASME2 -o b.zarr --recipe roi",
     "apexflow train b.zarr --model roi-hybrid --protocol casme2_4 -o b",
+    "apexflow process casme2 CASME2 -o c.zarr --recipe apexnet",
     "apexflow train c.zarr --model siamese-resnet --protocol casme2_4 -o c",
+    "apexflow process samm SAMM -o d.zarr --recipe sequence",
     "apexflow train d.zarr --model cnn-bilstm -o d",
 )
 

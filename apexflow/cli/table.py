@@ -26,6 +26,6 @@ def table(videos: tuple[str, ...], output: str, force: bool) -> None:
     rows, left_out = write_table(videos, output, overwrite=force)
     for reason in left_out:
         click.echo(f"left out  {reason}", err=True)
-    click.echo(f"{rows} clips in {output}")
+    click.echo(f"{rows} clip{'s' * (rows != 1)} in {output}")
     if left_out:
         sys.exit(1)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from apexflow.catalog import Catalog, Clip
 from apexflow.marks import read_marks
 from apexflow.report import write_report
 from apexflow.storage.dataset import ClipDataset
@@ -95,6 +96,9 @@ def test_marks_are_kept_saved_and_leave_clips_out(page: Any, folder: Path, tmp_p
     whole = ClipDataset(folder / "made.zarr")
     less = ClipDataset(folder / "made.zarr", exclude=path)
     assert {sample.clip for sample in whole.samples} - {s.clip for s in less.samples} == {"c1"}
+    # As `apexflow process --exclude` takes them.
+    catalog = Catalog(Clip(s.dataset, s.subject, s.clip) for s in whole.samples)
+    assert {c.name for c in catalog} - {c.name for c in catalog.without(path)} == {"c1"}
     page.evaluate("localStorage.clear()")
     page.reload()
     page.set_input_files("#import", path)
