@@ -298,6 +298,11 @@ def test_nothing_escapes(page: Path) -> None:
             )
 
 
+def test_what_takes_long_is_on_a_page() -> None:
+    said = {piece.text for page in PAGES for piece in pieces(page)}
+    assert said >= set(TOO_LONG)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

@@ -97,7 +97,9 @@ def test_marks_are_kept_saved_and_leave_clips_out(page: Any, folder: Path, tmp_p
     less = ClipDataset(folder / "made.zarr", exclude=path)
     assert {sample.clip for sample in whole.samples} - {s.clip for s in less.samples} == {"c1"}
     # As `apexflow process --exclude` takes them.
-    catalog = Catalog(Clip(s.dataset, s.subject, s.clip) for s in whole.samples)
+    catalog = Catalog(
+        Clip(dataset=s.dataset, subject=s.subject, name=s.clip) for s in whole.samples
+    )
     assert {c.name for c in catalog} - {c.name for c in catalog.without(path)} == {"c1"}
     page.evaluate("localStorage.clear()")
     page.reload()

@@ -33,6 +33,8 @@ class STSTNet(nn.Module):
     dropout : float, default 0.5
         Rounded to 1/256.
 
+    Notes
+    -----
     Input: (B, in_channels, 28, 28) float32, published as 0..255. Output: logits (B, n_classes).
 
     References
