@@ -119,3 +119,9 @@ def test_a_closed_pipe_is_no_error(samm_root: Path) -> None:
 def test_errors_are_the_projects_own() -> None:
     result = run("info", "nowhere.zarr")
     assert isinstance(result.exception, ApexflowError)
+
+
+def test_a_misspelt_command_is_answered_with_the_one_that_is_meant() -> None:
+    result = CliRunner().invoke(cli, ["proces", "samm"])
+    assert result.exit_code == 2
+    assert "No such command 'proces'. Did you mean process?" in result.output

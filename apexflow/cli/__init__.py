@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+from difflib import get_close_matches
 
 import click
 
@@ -52,6 +53,16 @@ class _LazyGroup(click.Group):
         module, function = _COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), function)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if like := get_close_matches(args[0], _COMMANDS, n=1):
+                error.message += f" Did you mean {like[0]}?"
+            raise
 
 
 @click.group(
