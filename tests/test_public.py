@@ -15,7 +15,7 @@ from apexflow import _NAMES
 from apexflow.errors import ApexflowError
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("bench", "datasets", "kernels", "protocols", "spotting", "training")
+ROOMS = ("bench", "datasets", "features", "kernels", "protocols", "spotting", "training")
 CLASSES = ("Catalog", "Clip", "Recipe", "RunSummary")
 
 
