@@ -230,11 +230,11 @@ def _first_line(error: Exception) -> str:
 
 def _fitting(network: str, sample: torch.Tensor) -> dict[str, Any]:
     """Return the arguments of a network that follow from what a sample is."""
+    if network == "LinearClassifier":
+        return {"in_features": sample.numel()}
     channels = sample.shape[-3]
     if network in ("STSTNet", "SSSNet", "RCN"):
         return {"in_channels": channels}
-    if network == "LinearClassifier":
-        return {"in_features": sample.numel()}
     if network == "CnnBiLstm":
         return {"in_channels": channels, "size": tuple(sample.shape[-2:])}
     if not network.startswith("Roi"):
