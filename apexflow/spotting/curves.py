@@ -23,6 +23,7 @@ Mask = NDArray[np.bool_]
 _LEAST_NOISE = 0.002  # px of the crop
 # Of the samples: how many are taken for noise at least, and up to which they follow its law.
 _QUIET, _LEVEL, _STEPS = 0.5, 0.3, 4
+_NOISE_S = 0.4  # k for the noise: over less, a crowd of long expressions would seem noise
 _BOTH = 0.3  # of how far a peak comes down on one side, it does on the other, at least
 _SYLLABLE_S = 0.03  # standard deviation of the Gaussian that the mouth's opening is smoothed with
 _SYLLABLES = 3  # in a row that are speech
@@ -322,7 +323,7 @@ class _Bumps:
         sigma = options.smooth_ms * rate / 1000
         smooth = gaussian_filter1d(features, sigma, axis=0, mode="nearest") if sigma else features
         lag = max(1, round(options.lag_ms * rate / 1000))
-        bumps = _bumps(smooth, lag)
+        bumps = _bumps(smooth, min(lag, max(1, round(_NOISE_S * rate))))
         silent = ~speech if not speech.all() else speech
         white = np.stack(
             [
