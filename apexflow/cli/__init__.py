@@ -61,7 +61,8 @@ class _LazyGroup(click.Group):
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             if like := get_close_matches(args[0], _COMMANDS, n=1):
-                error.message += f" Did you mean {like[0]}?"
+                told = f"{error.message} Did you mean {like[0]}?"
+                raise click.UsageError(told, ctx) from error
             raise
 
 
