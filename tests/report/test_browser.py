@@ -128,6 +128,8 @@ def test_paper_has_the_columns_names_and_every_picture(page: Any, tmp_path: Path
     page.emulate_media(media="print")
     assert page.locator("[data-sort=score]").is_visible()
     assert not page.locator("#export").is_visible()
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 less its margins
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
 
 
 def test_every_picture_has_a_text_and_nothing_is_too_wide_for_a_phone(page: Any) -> None:
