@@ -27,6 +27,7 @@ from tests.docs_pages import PAGES, ROOT, Piece, pieces
 
 BEFORE = {  # what a page takes from another one
     "features.md": ("samm.zarr",),
+    "features.md": ("samm.zarr",),
     "howto.md": ("samm.zarr", "marks.csv"),
     "quality.md": ("samm.zarr",),
     "results.md": ("ststnet.zarr", "results", "new.zarr"),
@@ -48,6 +49,7 @@ TOO_LONG = (  # these by themselves, or by other tests on less
     "apexflow process casme2 CASME2 -o c.zarr --recipe apexnet",
     "apexflow train c.zarr --model siamese-resnet --protocol casme2_4 -o c",
     "apexflow process samm SAMM -o d.zarr --recipe sequence",
+    "apexflow train seq.zarr --model cnn-bilstm-pooled --labels apex -o results/apex",
     "apexflow train d.zarr --model cnn-bilstm -o d",
 )
 
