@@ -27,7 +27,6 @@ from tests.docs_pages import PAGES, ROOT, Piece, pieces
 
 BEFORE = {  # what a page takes from another one
     "features.md": ("samm.zarr",),
-    "features.md": ("samm.zarr",),
     "howto.md": ("samm.zarr", "marks.csv"),
     "quality.md": ("samm.zarr",),
     "results.md": ("ststnet.zarr", "results", "new.zarr"),
