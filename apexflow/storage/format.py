@@ -280,7 +280,7 @@ def picture_paths(layout: Layout) -> tuple[str, ...]:
 
 
 def picture_dtype(layout: Layout, path: str) -> str:
-    """Return the dtype of an array of pixels."""
+    """Return the dtype of an array that a clip has a part of."""
     group = path.partition("/")[0]
     dtypes = {
         "flow": layout.flow_dtype,
