@@ -27,11 +27,10 @@ from apexflow.training.folds import person
 from apexflow.training.results import TrainResult, read_result, write_csv
 from apexflow.training.run import SEEN, find_machine
 from apexflow.training.scoring import Prediction, Scoring, scoring_of
+from apexflow.training.scoring.base import DIGITS
 from apexflow.training.tables import Table
 
 logger = logging.getLogger(__name__)
-
-_DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,7 +369,7 @@ def _compare_own(
     """Warn where the training's own test clips come out otherwise than they did."""
     differences = [
         max(
-            abs(round(new, _DIGITS) - old)
+            abs(round(new, DIGITS) - old)
             for new, old in zip(one.probabilities, own[one.key].probabilities, strict=True)
         )
         for one in made
