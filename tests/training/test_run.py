@@ -73,7 +73,9 @@ def trained(store: Path, output: Path, model: str = "ststnet", **changes: Any) -
 
 
 def test_every_model_is_tried() -> None:
-    assert set(SETTINGS) == set(PRESETS)
+    # What is not trained in epochs is tried in test_estimators.
+    at_once = {name for name, one in PRESETS.items() if one.network == "LinearClassifier"}
+    assert set(SETTINGS) == set(PRESETS) - at_once
 
 
 # Of those that share a trunk, or the form of a stream, one is the sample; `slow` has all.
