@@ -21,10 +21,12 @@ _NAMES = {
     "utf-32": "UTF-32",
     "gb18030": "GBK/GB18030",
     "cp932": "Shift-JIS",
+    "cp949": "EUC-KR (Korean)",
     "cp1251": "Windows-1251 (Cyrillic)",
     "cp1252": "Windows-1252 (Western)",
 }
 _GOOD = 0.75  # of the characters beyond ASCII, for an encoding to be believed
+_LEAST_SYLLABLES = 12
 _LEAD = 0.2  # and so much before the next
 _MARKS = (
     (b"\xef\xbb\xbf", "utf-8-sig"),
@@ -60,8 +62,8 @@ def decode_text(name: str, data: bytes) -> tuple[str, str]:
 
 def _refusal(name: str) -> ApexflowError:
     return ApexflowError(
-        f"{name}: is neither text (UTF-8, UTF-16, GBK, Shift-JIS, Windows-1251 or -1252) nor an "
-        ".xlsx workbook; save it as one of these"
+        f"{name}: is neither text (UTF-8, UTF-16, GBK, Shift-JIS, EUC-KR, Windows-1251 or -1252) "
+        "nor an .xlsx workbook; save it as one of these"
     )
 
 
@@ -110,8 +112,29 @@ def _guessed(name: str, data: bytes) -> tuple[str, str]:
 def _chinese(data: bytes, text: str) -> float:
     """Score GBK: pairs of GB 2312, above all its first 3755 characters and its punctuation."""
     high = [run.group() for run in _HIGH.finditer(data)]
+    if _is_korean(data):
+        return 0.0
     good = sum(sum(_gb2312(run[i], run[i + 1]) for i in range(0, len(run) - 1, 2)) for run in high)
     return 2 * good / max(1, sum(map(len, high)))
+
+
+def _korean(data: bytes, text: str) -> float:
+    """Score EUC-KR, whose bytes are those of GB 2312 as well."""
+    return float(_is_korean(data))
+
+
+def _is_korean(data: bytes) -> bool:
+    """Tell whether pairs of bytes are Hangul: their first bytes end where those of Chinese go on.
+
+    Of Chinese characters three in five lie in that half: of twelve different ones all do in four of a
+    thousand texts. A text of fewer is taken for Chinese, and the audit names that.
+    """
+    runs = [run.group() for run in _HIGH.finditer(data)]
+    pairs = {run[i : i + 2] for run in runs for i in range(0, len(run) - 1, 2)}
+    syllables = {pair for pair in pairs if pair[0] >= 0xB0}
+    return len(syllables) >= _LEAST_SYLLABLES and all(
+        pair[0] <= 0xC8 and pair[1] >= 0xA1 for pair in syllables
+    )
 
 
 def _gb2312(lead: int, trail: int) -> float:
@@ -184,4 +207,5 @@ _SCORES: dict[str, Callable[[bytes, str], float]] = {
     "gb18030": _chinese,
     "cp1251": _cyrillic,
     "cp932": _japanese,
+    "cp949": _korean,
 }

@@ -22,6 +22,7 @@ HEAD = "Subject,Filename,Notes\n006,006_1_2,"
         ("cp1251", "Windows-1251", "Отвращение, с закрытыми глазами"),  # noqa: RUF001
         ("cp932", "Shift-JIS", "驚き"),
         ("cp932", "Shift-JIS", "カメラを見る,被験者"),
+        ("cp949", "EUC-KR", "놀람,행복,눈을 깜박임,카메라를 본다"),
         ("cp1252", "Windows-1252", "clin d'œil étonné"),
         ("cp1252", "Windows-1252", "it’s “½” – 25°"),  # noqa: RUF001
         ("utf-8", "UTF-8", "厌恶 é и"),
