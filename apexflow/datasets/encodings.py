@@ -126,8 +126,8 @@ def _korean(data: bytes, text: str) -> float:
 def _is_korean(data: bytes) -> bool:
     """Tell whether pairs of bytes are Hangul: their first bytes end where those of Chinese go on.
 
-    Of Chinese characters three in five lie in that half: of twelve different ones all do in four of a
-    thousand texts. A text of fewer is taken for Chinese, and the audit names that.
+    Of Chinese characters three in five lie in that half: of twelve different ones all do in four
+    of a thousand texts. A text of fewer is taken for Chinese, and the audit names that.
     """
     runs = [run.group() for run in _HIGH.finditer(data)]
     pairs = {run[i : i + 2] for run in runs for i in range(0, len(run) - 1, 2)}
