@@ -148,7 +148,8 @@ def clips_of_rows(
 
 def unread_clip(row: Row, error: RowError, dataset: str) -> Clip:
     """Return the clip of a row whose subject or clip cannot be read."""
-    problems = {**row.problems, error.column: error.text}
+    frames = key_frames(row, onset_known=False, offset_known=False)
+    problems = {error.column: error.text, **dict(frames["problems"])}
     return Clip(
         dataset=dataset,
         subject=UNREAD_SUBJECT,
