@@ -93,15 +93,14 @@ def draw_errors(even: Table, drift: Table) -> plt.Figure:
 def draw_confidence(table: Table) -> plt.Figure:
     """Draw the true error of each tenth of the pixels over the one that the confidence tells."""
     figure, axis = plt.subplots(figsize=(6, 4.4))
-    shown = dict(
-        zip(
-            ("even", "small", "noise of 5", "eyes half"),
-            (BLUE, GREEN, ORANGE, VERMILION),
-            strict=True,
-        )
-    )
+    shown = {
+        "even light": BLUE,
+        "light that drifts over": VERMILION,
+        "small motions": GREEN,
+        "noise of 5": ORANGE,
+    }
     for name, colour in shown.items():
-        (row,) = (row for row in table if name in row["clips"])
+        (row,) = (row for row in table if row["clips"].startswith(name))
         cells = [re.fullmatch(r"([\d.]+) \(([\d.]+)\)", row[str(n)]) for n in range(1, 11)]
         found, told = np.array([[float(part) / 100 for part in c.groups()] for c in cells if c]).T
         axis.plot(told, found, "o-", color=colour, markersize=4, label=row["clips"])
