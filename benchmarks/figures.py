@@ -104,9 +104,9 @@ def draw_confidence(table: Table) -> plt.Figure:
         cells = [re.fullmatch(r"([\d.]+) \(([\d.]+)\)", row[str(n)]) for n in range(1, 11)]
         found, told = np.array([[float(part) / 100 for part in c.groups()] for c in cells if c]).T
         axis.plot(told, found, "o-", color=colour, markersize=4, label=row["clips"])
-    ends = np.array([0.004, 0.6])
+    ends = np.array([0.008, 0.3])
     axis.plot(ends, ends, color=GRAY, linestyle="--", label="as told")
-    ticks = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+    ticks = (0.01, 0.02, 0.05, 0.1, 0.2)
     axis.set(xscale="log", yscale="log", xlabel="expected error, px", ylabel="true error (RMS), px")
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
