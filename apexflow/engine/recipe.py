@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from apexflow.engine import regions
+from apexflow.engine.models import model_digest
 from apexflow.engine.windows import Window
 from apexflow.errors import ApexflowError
 from apexflow.storage.format import COORDINATES
@@ -34,13 +35,30 @@ Interpolation = Literal["nearest", "linear", "cubic", "area", "lanczos4"]
 class FaceOptions:
     """How the face's box is found, once per clip."""
 
-    detector: Literal["mtcnn", "fixed"]
+    detector: Literal["mtcnn", "blazeface", "fixed"]
     template_frame: Literal["first", "middle", "onset", "apex"]
     min_face_size: Annotated[int, Field(ge=12)]
     image_side: Annotated[int, Field(ge=0)]
     choice: Literal["largest", "central", "followed"] = "largest"
     frames_tried: Annotated[int, Field(ge=1, le=100)] = 1
     box: tuple[int, int, int, int] | None = None
+    model: str = ""
+    model_digest: str = ""
+    mesh: str = ""
+    mesh_digest: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.detector == "blazeface") != bool(self.model):
+            raise ValueError(
+                f"model: the file face_detection_short_range.tflite goes with detector "
+                f"'blazeface', and with no other. Got detector {self.detector!r}, model "
+                f"{self.model!r}"
+            )
+
+    @property
+    def landmark_count(self) -> int:
+        """How many landmarks the detector gives."""
+        return 6 if self.detector == "blazeface" else 5
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -211,7 +229,7 @@ class Regions:
     @property
     def placed(self) -> tuple[str, ...]:
         """All regions that are placed, those with flow of their own first."""
-        return tuple(dict.fromkeys((*self.names, *self.fraction_of)))
+        return tuple(dict.fromkeys((*self.names, *regions.NAMES, *self.fractions)))
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -320,6 +338,8 @@ class Recipe:
     def from_dict(cls, values: dict[str, Any], *, origin: str = "recipe") -> Recipe:
         """Validate plain values, as in a recipe's TOML file or `to_dict`.
 
+        A model file whose digest the values do not say is read for it.
+
         Parameters
         ----------
         values : dict
@@ -336,7 +356,7 @@ class Recipe:
             An unknown key or a value outside its rule.
         """
         try:
-            return TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
+            return TypeAdapter(cls).validate_json(json.dumps(_with_digests(values)), strict=True)
         except ValidationError as error:
             raise ApexflowError(f"{origin}: {_reason(error)}") from None
 
@@ -352,12 +372,14 @@ class Recipe:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the recipe's values.
+        """SHA-256 of the recipe's values; of model files their content counts, not their place.
 
         Keys that came later count only where they say something else than what was done before
         there were any: a store keeps its hash, and the recipe that it was made with.
         """
         values = self.to_dict()
+        for model in _MODELS:
+            del values["face"][model]
         for *tables, key in _LATER_KEYS:
             table = reduce(getitem, tables, values)
             if table[key] == reduce(getitem, (*tables, key), _BEFORE):
@@ -370,7 +392,7 @@ class Recipe:
 
 # Keys that recipes did not have at first, and what their absence meant.
 _BEFORE: dict[str, Any] = {
-    "face": {"choice": "largest", "frames_tried": 1},
+    "face": {"choice": "largest", "frames_tried": 1, "model_digest": "", "mesh_digest": ""},
     "alignment": {"reach": "median", "follow": 0.0},
     "normalization": asdict(Normalization()),
     "temporal": asdict(Temporal()),
@@ -379,6 +401,8 @@ _BEFORE: dict[str, Any] = {
 _LATER_KEYS = (
     ("face", "choice"),
     ("face", "frames_tried"),
+    ("face", "model_digest"),
+    ("face", "mesh_digest"),
     ("alignment", "reach"),
     ("alignment", "follow"),
     ("normalization",),
@@ -387,6 +411,20 @@ _LATER_KEYS = (
     ("flow", "tvl1", "cubic"),
     ("flow", "keep_confidence"),
 )
+
+
+_MODELS = ("model", "mesh")
+"""Keys of ``face`` that name a file; its SHA-256 is the key with ``_digest``."""
+
+
+def _with_digests(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with the digest of each model file that they name."""
+    face = values.get("face")
+    if not isinstance(face, dict):
+        return values
+    unknown = [name for name in _MODELS if face.get(name) and not face.get(f"{name}_digest")]
+    named = {f"{name}_digest": model_digest(str(face[name])) for name in unknown}
+    return values | {"face": face | named}
 
 
 def _reason(error: ValidationError) -> str:
@@ -445,6 +483,7 @@ def _read(name: str | Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ApexflowError(f"recipe {name}: not a TOML file: {error}") from None
     _read_boxes(values, Path(name).parent)
+    _find_models(values, Path(name).parent)
     base = values.pop("base", None)
     if base is None:
         return values
@@ -461,6 +500,15 @@ def _read_boxes(values: dict[str, Any], folder: Path) -> None:
     if isinstance(table, dict) and isinstance(table.get("file"), str):
         boxes = regions.read_region_boxes(folder / table.pop("file"))
         table["boxes"] = boxes | table.get("boxes", {})
+
+
+def _find_models(values: dict[str, Any], folder: Path) -> None:
+    """Make the paths of model files, which are given from the recipe's folder, absolute."""
+    face = values.get("face")
+    if isinstance(face, dict):
+        for name in _MODELS:
+            if isinstance(face.get(name), str) and face[name]:
+                face[name] = str((folder / Path(face[name]).expanduser()).resolve())
 
 
 def _over_base(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ RegionBoxes = dict[str, RegionBox]
 
 # Where each region lies between five landmarks, in distances between the eyes: the landmark
 # that it hangs on, then left, top, right, bottom from there, along and across the line of the
-# eyes. Each covers both sides of the face. Fitted to the portraits that MTCNN was tried on;
+# eyes. Fitted to the portraits that MTCNN was tried on;
 # micro-expressions of the brow move skin up to half that distance above the eyes.
 _BY_LANDMARKS: Mapping[str, tuple[str, float, float, float, float]] = MappingProxyType(
     {
@@ -30,6 +30,34 @@ _BY_LANDMARKS: Mapping[str, tuple[str, float, float, float, float]] = MappingPro
         "cheeks": ("nose", -1.00, -0.36, 1.00, 0.26),
         "chin": ("mouth", -0.60, 0.34, 0.60, 0.90),
         "forehead": ("eyes", -0.80, -1.10, 0.80, -0.50),
+        # Halves of eyes and eyebrows.
+        "left_eye": ("eyes", -0.90, -0.24, 0.00, 0.24),
+        "right_eye": ("eyes", 0.00, -0.24, 0.90, 0.24),
+        "left_eyebrow": ("eyes", -1.00, -0.58, 0.00, -0.10),
+        "right_eyebrow": ("eyes", 0.00, -0.58, 1.00, -0.10),
+    }
+)
+
+# Points of FaceMesh's 468 around parts of the face; left and right as seen in the image. Those of
+# the eyes are the lids' rims, those of the brows both of their edges, those of the mouth the
+# lips' outer rim, as MediaPipe's face_mesh_connections lists them.
+_LEFT_EYE = (*(33, 7, 163, 144, 145, 153, 154, 155), *(133, 173, 157, 158, 159, 160, 161, 246))
+_RIGHT_EYE = (*(263, 249, 390, 373, 374, 380, 381, 382), *(362, 398, 384, 385, 386, 387, 388, 466))
+_LEFT_EYEBROW = (46, 53, 52, 65, 55, 70, 63, 105, 66, 107)
+_RIGHT_EYEBROW = (276, 283, 282, 295, 285, 300, 293, 334, 296, 336)
+_MOUTH = (
+    *(61, 146, 91, 181, 84, 17, 314, 405, 321, 375),
+    *(291, 185, 40, 39, 37, 0, 267, 269, 270, 409),
+)
+_BY_MESH: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {
+        "eyes": (*_LEFT_EYE, *_RIGHT_EYE),
+        "eyebrows": (*_LEFT_EYEBROW, *_RIGHT_EYEBROW),
+        "mouth": _MOUTH,
+        "left_eye": _LEFT_EYE,
+        "right_eye": _RIGHT_EYE,
+        "left_eyebrow": _LEFT_EYEBROW,
+        "right_eyebrow": _RIGHT_EYEBROW,
     }
 )
 
@@ -44,12 +72,19 @@ FRACTIONS: Mapping[str, RegionBox] = MappingProxyType(
         "cheeks": (0.05, 0.40, 0.90, 0.25),
         "chin": (0.25, 0.85, 0.50, 0.15),
         "forehead": (0.15, 0.00, 0.70, 0.15),
+        # Halves of eyes and eyebrows.
+        "left_eye": (0.10, 0.10, 0.40, 0.30),
+        "right_eye": (0.50, 0.10, 0.40, 0.30),
+        "left_eyebrow": (0.10, 0.05, 0.40, 0.15),
+        "right_eyebrow": (0.50, 0.05, 0.40, 0.15),
     }
 )
 
-NAMES = tuple(FRACTIONS)
+NAMES = ("eyes", "eyebrows", "mouth", "nose", "cheeks", "chin", "forehead")
+"""Regions that are placed in every clip; those of one side are where a recipe names them."""
 FILE_COLUMNS = ("clip", "region", "x0", "y0", "x1", "y1")
 _SMALLEST = 4.0
+_BLAZEFACE = 6  # landmarks: the fourth is the mouth's middle
 
 
 def place_regions(
@@ -57,6 +92,7 @@ def place_regions(
     box: RegionBox,
     landmarks: Sequence[tuple[float, float]],
     *,
+    mesh: NDArray[np.float64] | None = None,
     padding: float = 0.0,
     fractions: Mapping[str, RegionBox] = FRACTIONS,
     own: Mapping[str, RegionBox] = MappingProxyType({}),
@@ -69,8 +105,11 @@ def place_regions(
     box : (x0, y0, x1, y1)
         The face's box; every region is cut to it.
     landmarks : sequence of (x, y)
-        Left and right eye, nose, left and right mouth corner as seen in the image, or nothing.
+        Left and right eye, nose, and the mouth: its left and right corner as seen in the image,
+        or its middle first of three points as of BlazeFace; or nothing.
         The head may be tilted: the region's box then holds the tilted region.
+    mesh : (468, 2) or (468, 3), optional
+        FaceMesh's points: eyes, eyebrows, mouth and their sides are the boxes around theirs.
     padding : float
         Pixels added on each side of what is placed by landmarks.
     fractions : dict of region to (left, top, width, height)
@@ -86,6 +125,10 @@ def place_regions(
     for name in names:
         if name in own:
             found = own[name]
+        elif mesh is not None and name in _BY_MESH:
+            points = mesh[list(_BY_MESH[name]), :2]
+            (x0, y0), (x1, y1) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+            found = (x0 - padding, y0 - padding, x1 + padding, y1 + padding)
         elif landmarks and name in _BY_LANDMARKS:
             x0, y0, x1, y1 = _by_landmarks(name, np.asarray(landmarks, np.float64))
             found = (x0 - padding, y0 - padding, x1 + padding, y1 + padding)
@@ -178,12 +221,13 @@ def _slices(box: RegionBox, size: tuple[int, ...]) -> tuple[slice, slice]:
 
 
 def _by_landmarks(name: str, points: NDArray[np.float64]) -> RegionBox:
-    left, right, nose, mouth_left, mouth_right = points
+    left, right, nose = points[:3]
+    mouth = points[3] if len(points) == _BLAZEFACE else (points[3] + points[4]) / 2
     across = right - left
     unit = float(np.hypot(*across))
     along = across / max(unit, 1e-6)
     down = np.array([-along[1], along[0]])
-    anchors = {"eyes": (left + right) / 2, "nose": nose, "mouth": (mouth_left + mouth_right) / 2}
+    anchors = {"eyes": (left + right) / 2, "nose": nose, "mouth": mouth}
     anchor, u0, v0, u1, v1 = _BY_LANDMARKS[name]
     corners = [anchors[anchor] + unit * (u * along + v * down) for u in (u0, u1) for v in (v0, v1)]
     (x0, y0), (x1, y1) = np.min(corners, axis=0).tolist(), np.max(corners, axis=0).tolist()

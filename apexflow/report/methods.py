@@ -15,6 +15,18 @@ _MTCNN = (
     "cascaded convolutional networks. IEEE Signal Processing Letters 23(10), 2016. "
     "doi:10.1109/LSP.2016.2603342"
 )
+_BLAZEFACE = (
+    "Bazarevsky, V., Kartynnik, Y., Vakunov, A., Raveendran, K., Grundmann, M.: BlazeFace: "
+    "Sub-millisecond neural face detection on mobile GPUs. 2019. arXiv:1907.05047"
+)
+_FACEMESH = (
+    "Kartynnik, Y., Ablavatski, A., Grishchenko, I., Grundmann, M.: Real-time facial surface "
+    "geometry from monocular video on mobile GPUs. 2019. arXiv:1907.06724"
+)
+_DETECTORS: Mapping[str, tuple[str, str]] = {
+    "mtcnn": ("MTCNN", _MTCNN),
+    "blazeface": ("BlazeFace", _BLAZEFACE),
+}
 _FLOWS: Mapping[str, tuple[str, str]] = {
     "farneback": (
         "Farnebäck's polynomial expansion",
@@ -95,8 +107,11 @@ def _steps(recipe: Mapping[str, Any], references: list[str]) -> list[str]:
         references.append(text)
         return f"[{len(references)}]"
 
-    found = f"found by MTCNN {cite(_MTCNN)}" if face["detector"] == "mtcnn" else "given by a box"
+    detector = _DETECTORS.get(face["detector"])
+    found = f"found by {detector[0]} {cite(detector[1])}" if detector else "given by a box"
     steps = [f"The face was {found} once per clip, in the {face['template_frame']} frame."]
+    if face.get("mesh"):
+        steps.append(f"Its parts were located by FaceMesh {cite(_FACEMESH)}.")
     size = f"{crop['height']}×{crop['width']} px ({crop['interpolation']} interpolation)"
     how = _ALIGNMENTS.get(alignment["method"])
     aligned = (

@@ -19,11 +19,11 @@ from apexflow.storage.format import (
     FRAME_FLOAT_COLUMNS,
     NUMBER_COLUMNS,
     PENDING,
-    RESULT_FLOAT_COLUMNS,
     RESULT_NUMBER_COLUMNS,
     RESULT_TEXT_COLUMNS,
     TEXT_COLUMNS,
     ClipRecord,
+    float_columns,
 )
 from apexflow.storage.store import Store, open_store
 from apexflow.storage.target import Target
@@ -117,8 +117,7 @@ def _damages(store: Store) -> Iterator[Damage]:
 def _unreadable_columns(store: Store) -> Iterator[Damage]:
     count = store.clip_count
     names = (*TEXT_COLUMNS, *NUMBER_COLUMNS, *RESULT_TEXT_COLUMNS, *RESULT_NUMBER_COLUMNS)
-    placed = ("roi_box",) if store.layout.region_boxes else ()
-    for name in (*names, *RESULT_FLOAT_COLUMNS, *placed, "timings"):
+    for name in (*names, *float_columns(store.layout), "timings"):
         if name in ADDED_FLOAT_COLUMNS and not store.has_column(name):
             continue
         try:

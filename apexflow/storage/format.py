@@ -69,7 +69,6 @@ RESULT_NUMBER_COLUMNS = ("frame_count", "template_frame", "apex_frame", "sample_
 RESULT_FLOAT_COLUMNS: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
     "confidence": ((), ()),
     "box": ((4,), ("corner",)),
-    "landmarks": ((5, 2), ("landmark", "xy")),
     "flow_quality": ((3,), ("flow_figure",)),
 }
 FRAME_FLOAT_COLUMNS: Mapping[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
@@ -103,7 +102,7 @@ UNITS: Mapping[str, str] = {
     **dict.fromkeys(("clips/onset", "clips/apex", "clips/offset"), "frame number"),
     **dict.fromkeys(("clips/template_frame", "clips/apex_frame"), "frame number"),
     **dict.fromkeys(("clips/frame_count", "clips/frame_capacity"), "frames"),
-    **dict.fromkeys(("clips/box", "clips/landmarks"), "pixels of the template frame"),
+    **dict.fromkeys(("clips/box", "clips/landmarks", "clips/mesh"), "pixels of the template frame"),
     "clips/roi_box": "pixels of the template frame",
     "clips/frame_start": "row of frames",
     "clips/label": "class number",
@@ -201,6 +200,10 @@ class Layout:
         Of the confidence in each flow of the face; "" where none is stored.
     features : dict of name to FeatureLayout
         Of a store of features, which has no pixels.
+    landmarks : int
+        How many landmarks the detector gives.
+    mesh : int
+        How many points a mesh has; 0 without one.
     """
 
     crop: tuple[int, int]
@@ -215,6 +218,8 @@ class Layout:
     region_boxes: tuple[str, ...] = ()
     confidence_dtype: str = ""
     features: Mapping[str, FeatureLayout] = field(default_factory=dict)
+    landmarks: int = 5
+    mesh: int = 0
 
     def pairs(self, window: str) -> int | None:
         """Return the number of frame pairs of a window; 1 for maps of no window."""
@@ -247,6 +252,8 @@ class Layout:
             features={
                 name: FeatureLayout(**found) for name, found in values.get("features", {}).items()
             },
+            landmarks=values.get("landmarks", 5),  # stores of earlier versions do not say
+            mesh=values.get("mesh", 0),
         )
 
 
@@ -258,6 +265,9 @@ def _pair(values: Sequence[int]) -> tuple[int, int]:
 def float_columns(layout: Layout) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
     """Return shape and dimensions of each column of numbers that a clip's result fills."""
     columns = dict(RESULT_FLOAT_COLUMNS)
+    columns["landmarks"] = ((layout.landmarks, 2), ("landmark", "xy"))
+    if layout.mesh:
+        columns["mesh"] = ((layout.mesh, 3), ("mesh_point", "xyz"))
     if layout.region_boxes:
         columns["roi_box"] = ((len(layout.region_boxes), 4), ("placed_region", "corner"))
     return columns
@@ -400,6 +410,7 @@ class ClipRecord:
     apex_confidence: float | None = None
     box: tuple[float, ...] = ()
     landmarks: tuple[tuple[float, float], ...] = ()
+    mesh: tuple[tuple[float, float, float], ...] = ()
     confidence: float | None = None
     pairs: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     roi_box: tuple[tuple[float, float, float, float], ...] = ()
@@ -461,7 +472,8 @@ class ClipRecord:
             values[name] = tuple(values[name])
         for name in ("shift", "landmarks", "roi_box"):
             values[name] = tuple(map(tuple, values[name]))
-        values["quality"] = tuple(map(tuple, values.get("quality", ())))
+        for name in ("quality", "mesh"):
+            values[name] = tuple(map(tuple, values.get(name, ())))
         values["flow_quality"] = tuple(values.get("flow_quality", ()))
         values["pairs"] = {
             window: tuple(map(tuple, pairs)) for window, pairs in values.pop("steps").items()
@@ -469,7 +481,15 @@ class ClipRecord:
         return cls(**values)
 
 
-_ONLY_WHEN_THERE = ("apex_confidence", "flow_quality", "quality", "flags", "frames", "versions")
+_ONLY_WHEN_THERE = (
+    "apex_confidence",
+    "mesh",
+    "flow_quality",
+    "quality",
+    "flags",
+    "frames",
+    "versions",
+)
 _NOTHING: tuple[Any, ...] = (None, "", (), {})
 _SEAL = re.compile(r', "crc32c": (\d+)\}$')
 

@@ -145,4 +145,28 @@ def test_cut_flow_keeps_vectors(seed: int, rows: int, columns: int) -> None:
 def test_boxes_move_into_the_crop() -> None:
     (found,) = in_crop([(200.0, 300.0, 300.0, 550.0)], FACE, (100, 200))
     assert found == pytest.approx((50, 50, 100, 100))
-    assert set(FRACTIONS) == set(NAMES)
+    assert set(FRACTIONS) > set(NAMES)
+
+
+def test_a_mesh_places_eyes_eyebrows_and_mouth_of_each_side_with_padding() -> None:
+    """Points of the mesh that MediaPipe draws the parts with, here at places of their own."""
+    mesh = np.full((468, 3), 300.0)
+    corners = {33: (200, 210), 133: (260, 214), 159: (230, 200), 145: (230, 220)}
+    corners |= {263: (400, 212), 362: (340, 214), 386: (370, 198), 374: (370, 222)}
+    for point, place in corners.items():
+        mesh[point, :2] = place
+    names = ["left_eye", "right_eye", "mouth", "nose"]
+    five = [(230.0, 210.0), (370.0, 210.0), (300.0, 300.0), (250.0, 380.0), (350.0, 380.0)]
+    left, right, mouth, nose = place_regions(names, FACE, five, mesh=mesh, padding=10)
+    assert left == (190, 190, 310, 310)
+    assert right == (290, 188, 410, 310)
+    assert mouth == (290, 290, 310, 310)
+    assert nose == place_regions(["nose"], FACE, five, padding=10)[0]
+    halves = place_regions(names[:2], FACE, five)
+    assert halves[0][2] == halves[1][0] == 300
+
+
+def test_the_six_points_of_blazeface_place_what_five_landmarks_place() -> None:
+    five = [(230.0, 210.0), (370.0, 214.0), (300.0, 300.0), (250.0, 380.0), (350.0, 384.0)]
+    six = [*five[:3], (300.0, 382.0), (150.0, 240.0), (450.0, 240.0)]
+    assert place_regions(NAMES, FACE, six) == place_regions(NAMES, FACE, five)

@@ -90,4 +90,5 @@ def process_clip(
         quality=quality,
         sample_bits=source.sample_bits,
         confidence=confidence,
+        mesh=located.mesh,
     )

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from apexflow.catalog import Clip
 from apexflow.datasets.sources import Image
+from apexflow.engine.clip import blazeface, facemesh
 from apexflow.engine.clip.frames import ClipFrames
 from apexflow.engine.clip.plan import ClipPlan
 from apexflow.engine.regions import RegionBox, own_boxes, place_regions
@@ -36,11 +38,11 @@ MIN_BOX_SIDE = 16
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """A face in pixels of the image: box (x0, y0, x1, y1), five landmarks, confidence.
+    """A face in pixels of the image: box (x0, y0, x1, y1), landmarks, confidence.
 
-    The landmarks are the left and right eye, the nose, the left and right mouth corner as
-    seen in the image; empty where the detector gives none. ``others`` are the other faces of
-    the image.
+    The landmarks are the left and right eye, the nose, then the left and right mouth corner, or
+    BlazeFace's mouth, left and right ear: left and right as seen in the image; empty where the
+    detector gives none. ``others`` are the other faces of the image.
     """
 
     box: tuple[float, float, float, float]
@@ -80,11 +82,14 @@ class LocatedFace:
         The template, in whole pixels.
     regions : tuple of (x0, y0, x1, y1)
         The box of each region that the recipe places.
+    mesh : (468, 3) float64, or None
+        FaceMesh's points, where the recipe names its model: x, y and depth in pixels.
     """
 
     face: Face
     box: Box
     regions: tuple[RegionBox, ...]
+    mesh: NDArray[np.float64] | None = None
 
     @property
     def candidates(self) -> int:
@@ -92,12 +97,13 @@ class LocatedFace:
         rivals = (
             other
             for other in self.face.others
-            if other.confidence >= _SURE and other.area >= _RIVAL_AREA * self.face.area
+            if other.confidence >= _SURE * self.face.confidence
+            and other.area >= _RIVAL_AREA * self.face.area
         )
         return 1 + sum(1 for _ in rivals)
 
 
-_SURE = 0.9
+_SURE = 0.9  # parts of the chosen face's confidence
 _RIVAL_AREA = 0.15
 
 
@@ -123,12 +129,11 @@ def locate_in_clip(
             frames.take_template(number)
         try:
             face = found.detect(frames.template)
+            if face.others:
+                face = choose_face(face, frames, recipe.face, found)
+            return place_face(face, frames.template, clip, recipe)
         except NoFaceError as error:
             reason = reason or str(error)
-            continue
-        if face.others:
-            face = choose_face(face, frames, recipe.face, found)
-        return place_face(face, frames.template, clip, recipe)
     others = f", nor do {len(tried) - 1} others of {len(frames.plan.numbers)}" * (len(tried) > 1)
     raise NoFaceError(f"frame {wanted} shows no face{others}: {reason}")
 
@@ -204,18 +209,41 @@ def locate_face(
 
 
 def place_face(face: Face, template_frame: Image, clip: Clip, recipe: Recipe) -> LocatedFace:
-    """Return a face's box in whole pixels, and the recipe's regions on it."""
+    """Return a face's box in whole pixels, and the recipe's regions on it.
+
+    Raises `ClipError` when the box is too small, `NoFaceError` when no mesh fits the face.
+    """
     box = box_in_frame(face, template_frame)
     options = recipe.regions
+    mesh = _mesh(face, template_frame, recipe.face) if recipe.face.mesh else None
+    landmarks = face.landmarks if mesh is None else facemesh.five_landmarks(mesh)
+    by_landmarks = options.placement == "landmarks"
     regions = place_regions(
         options.placed,
         box,
-        face.landmarks if options.placement == "landmarks" else (),
+        landmarks if by_landmarks else (),
+        mesh=mesh if by_landmarks else None,
         padding=options.padding,
         fractions=options.fraction_of,
         own=own_boxes(options.boxes, clip.key),
     )
-    return LocatedFace(face, box, regions)
+    return LocatedFace(face, box, regions, mesh)
+
+
+def _mesh(face: Face, image: Image, options: FaceOptions) -> NDArray[np.float64]:
+    eyes = np.array(face.landmarks[:2], np.float64) if face.landmarks else None
+    points, confidence = facemesh.find_mesh(
+        _rgb(image), face.box, eyes, options.mesh, options.mesh_digest
+    )
+    if confidence < _LEAST_MESH:
+        raise NoFaceError(
+            f"FaceMesh sees no face ({confidence:.2f}) in the box "
+            f"{tuple(map(round, face.box))}; look at the frame, or leave out face.mesh"
+        )
+    return points
+
+
+_LEAST_MESH = 0.5
 
 
 def box_in_frame(face: Face, frame: Image) -> Box:
@@ -266,7 +294,7 @@ class MtcnnDetector:
     def detect(self, image: Image) -> Face:
         refuse_small_frame(image.shape[1], image.shape[0], self.min_face_size, self.image_side)
         small, scale = _reduced(image, self.image_side)
-        rgb = cv2.cvtColor(small, cv2.COLOR_GRAY2RGB if small.ndim == 2 else cv2.COLOR_BGR2RGB)
+        rgb = _rgb(small)
         with _one_torch_thread():
             found = _mtcnn(self.min_face_size).detect(_batch(rgb, self.image_side), landmarks=True)
         boxes, confidences, landmarks = (values[0] for values in found)
@@ -288,6 +316,55 @@ class MtcnnDetector:
         return replace(first, others=tuple(others))
 
 
+@dataclass(frozen=True, slots=True)
+class BlazeFaceDetector:
+    """BlazeFace, from a file of the short-range model: box and six key points.
+
+    See `apexflow.engine.clip.blazeface`.
+
+    Parameters
+    ----------
+    model : str
+        Path of face_detection_short_range.tflite.
+    digest : str
+        SHA-256 that the file must have; "" takes any.
+    min_face_size : int
+        Smaller faces are left out, in pixels of the image reduced to ``image_side``.
+    image_side : int
+        As in `MtcnnDetector`; the network itself sees 128 px, whatever it is.
+    """
+
+    model: str
+    digest: str = ""
+    min_face_size: int = 20
+    image_side: int = 0
+
+    def detect(self, image: Image) -> Face:
+        found = blazeface.find_faces(_rgb(image), self.model, self.digest)
+        scale = max(1.0, max(image.shape[:2]) / self.image_side) if self.image_side else 1.0
+        faces = [
+            Face(tuple(box), tuple(map(tuple, points)), score)
+            for box, points, score in zip(
+                found.boxes.tolist(), found.key_points.tolist(), found.scores.tolist(), strict=True
+            )
+            if min(box[2] - box[0], box[3] - box[1]) >= scale * self.min_face_size
+        ]
+        if not faces:
+            raise NoFaceError(
+                f"BlazeFace found no face of {scale * self.min_face_size:.0f} px or more in a "
+                f"{image.shape[1]}x{image.shape[0]} image; look at the frame, take "
+                f'face.detector = "mtcnn", which finds smaller ones, or give a box ("fixed")'
+            )
+        first, *others = sorted(faces, key=lambda face: -face.area)
+        return replace(first, others=tuple(others))
+
+
+def _rgb(image: Image) -> Image:
+    """Return a gray or BGR image as RGB."""
+    code = cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB
+    return np.asarray(cv2.cvtColor(image, code), np.uint8)
+
+
 def refuse_small_frame(width: int, height: int, min_face_size: int, image_side: int) -> None:
     """Refuse a frame that MTCNN looks for no face in, as it would fail with a torch error.
 
@@ -307,7 +384,22 @@ def make_detector(options: FaceOptions) -> FaceDetector:
     """Return the detector that a recipe asks for."""
     if options.detector == "fixed":
         return FixedBox(options.box)
+    if options.detector == "blazeface":
+        return BlazeFaceDetector(
+            options.model, options.model_digest, options.min_face_size, options.image_side
+        )
     return MtcnnDetector(options.min_face_size, options.image_side)
+
+
+def check_models(options: FaceOptions) -> None:
+    """See that the model files that a recipe names are there, and are what it was made with.
+
+    Raises `ClipError`, before any clip is begun.
+    """
+    if options.model:
+        blazeface.read_model(options.model, options.model_digest)
+    if options.mesh:
+        facemesh.read_model(options.mesh, options.mesh_digest)
 
 
 def slow_modules(options: FaceOptions) -> tuple[str, ...]:

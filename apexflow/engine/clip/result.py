@@ -85,6 +85,8 @@ class ClipResult:
         where the recipe does not keep it.
     maps : dict of name to uint8 ([pair,] [region,] height, width, 3)
     seconds : dict of stage to float
+    mesh : (468, 3) float64, or None
+        FaceMesh's points in pixels of the template frame, where the recipe asks for them.
     quality : ClipQuality
         How good the frames and the clip are, and the flags that follow.
     device : str
@@ -107,6 +109,7 @@ class ClipResult:
     device: str = CPU.name
     sample_bits: int = 8
     confidence: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    mesh: NDArray[np.float64] | None = None
 
     @property
     def flags(self) -> tuple[Flag, ...]:

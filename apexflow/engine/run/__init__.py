@@ -18,7 +18,7 @@ from apexflow.catalog import Catalog, Clip
 from apexflow.datasets.shared_frames import summed_up
 from apexflow.engine.clip.backend import CPU
 from apexflow.engine.clip.clock import STAGES
-from apexflow.engine.clip.faces import slow_modules
+from apexflow.engine.clip.faces import check_models, slow_modules
 from apexflow.engine.clip.flow import kernel_compiled
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.run.executors import (
@@ -301,6 +301,7 @@ def process(
     )
     target = _absolute(store)
     matching_store(target, chosen)  # refuses before any worker starts
+    check_models(chosen.face)
     executor: AbstractContextManager[RunTasks]
     compiling = scheduler is None and not kernel_compiled(chosen.flow)
     modules = ("apexflow.engine.run.task", *slow_modules(chosen.face))

@@ -20,6 +20,7 @@ from apexflow.catalog import Clip
 from apexflow.engine.clip import CPU, ClipResult, process_clip
 from apexflow.engine.clip.backend import Backend
 from apexflow.engine.clip.clock import STAGES
+from apexflow.engine.clip.facemesh import POINTS as MESH_POINTS
 from apexflow.engine.clip.plan import MOST_NUMBER
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.windows import Window
@@ -235,6 +236,8 @@ def layout(recipe: Recipe) -> Layout:
         + ("crop" if recipe.regions.source == "flow" else "enlarged region"),
         region_boxes=recipe.regions.placed,
         confidence_dtype=recipe.flow.confidence_dtype,
+        landmarks=recipe.face.landmark_count,
+        mesh=MESH_POINTS if recipe.face.mesh else 0,
     )
 
 
@@ -320,6 +323,7 @@ def _done_record(clip: Clip, result: ClipResult) -> ClipRecord:
         apex_confidence=result.plan.apex_confidence,
         box=tuple(float(value) for value in result.box),
         landmarks=face.landmarks,
+        mesh=() if result.mesh is None else tuple(map(tuple, result.mesh.round(2).tolist())),
         confidence=face.confidence,
         pairs=result.plan.pairs,
         roi_box=result.regions,
