@@ -12,7 +12,17 @@ import click
 @click.option(
     "-o", "--output", metavar="PAGE", help="Default: the video's or folder's name with .html."
 )
-def look(source: str, output: str | None) -> None:
+@click.option(
+    "--blazeface",
+    metavar="FILE",
+    help="Find the face by this model, face_detection_short_range.tflite, not by MTCNN.",
+)
+@click.option(
+    "--mesh",
+    metavar="FILE",
+    help="Take eyes, eyebrows and mouth from the 468 points of this model, face_landmark.tflite.",
+)
+def look(source: str, output: str | None, blazeface: str | None, mesh: str | None) -> None:
     """Look at one video, or one folder of numbered frames: no table, no recipe.
 
     Writes one self-contained page: the face's box, the aligned face beside the raw frames, what
@@ -23,7 +33,7 @@ def look(source: str, output: str | None) -> None:
     from apexflow.report.look import write_look
 
     path = Path(output) if output else Path(f"{Path(source).resolve().stem}.html")
-    found = write_look(source, path)
+    found = write_look(source, path, blazeface=blazeface, mesh=mesh)
     for line in found.verdicts:
         click.echo(line)
     if found.flags:

@@ -39,6 +39,7 @@ MOST_FRAMES = 360
 
 _REGIONS = ("eyes", "eyebrows", "mouth")
 _COLORS = {"eyes": "#3b7ddd", "eyebrows": "#d97a1e", "mouth": "#2f9e6e", HEAD: "#8a8f98"}
+_PADDING = 10.0  # px around the points of a mesh
 _PLAYER_FRAMES = 240
 _RAW_SIDE, _ALIGNED_SIDE = 420, 224  # px, the longer side
 _ARROW_GRID = 14  # px of the crop between arrows
@@ -86,16 +87,28 @@ class _Tracked:
     flags: tuple[Flag, ...]
 
 
-def write_look(source: str | Path, path: str | Path) -> Look:
+def write_look(
+    source: str | Path,
+    path: str | Path,
+    *,
+    blazeface: str | Path | None = None,
+    mesh: str | Path | None = None,
+) -> Look:
     """Look at a video or a folder of frames, and write one self-contained HTML page about it.
+
+    Parameters
+    ----------
+    source, path : path
+    blazeface, mesh : path, optional
+        Model files: BlazeFace finds the face in place of MTCNN, FaceMesh its parts.
 
     Raises
     ------
     ApexflowError
-        There are no two frames to look at, or the page cannot be written.
+        There are no two frames to look at, a model is none, or the page cannot be written.
     """
+    recipe = _recipe(blazeface, mesh)
     clip, opened = _open(source)
-    recipe = _recipe()
     _, plan = plan_clip(clip, recipe)
     every = math.ceil(len(plan.numbers) / MOST_FRAMES)
     numbers = tuple(sorted({*plan.numbers[::every], plan.template}))
@@ -127,10 +140,15 @@ def _open(source: str | Path) -> tuple[Clip, FrameSource]:
     return replace(clip, onset=numbers[0], offset=numbers[-1], apex_source="difference"), opened
 
 
-def _recipe() -> Recipe:
+def _recipe(blazeface: str | Path | None, mesh: str | Path | None) -> Recipe:
     values = Recipe.load("default").to_dict()
     values["frames"]["which"] = "all"
     values["regions"]["names"] = list(_REGIONS)
+    if blazeface is not None:
+        values["face"] |= {"detector": "blazeface", "model": str(Path(blazeface).resolve())}
+    if mesh is not None:
+        values["face"] |= {"mesh": str(Path(mesh).resolve())}
+        values["regions"]["padding"] = _PADDING
     return Recipe.from_dict(values)
 
 

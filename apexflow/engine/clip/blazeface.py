@@ -75,7 +75,7 @@ def find_faces(rgb: NDArray[np.uint8], model: str, digest: str = "") -> Detectio
 
 def read_model(path: str, digest: str = "") -> Network:
     """Return the network; raises `ClipError` when the file is not the short-range model."""
-    return network(path, digest, SIDE, _OUTPUTS)
+    return network(path, digest, SIDE, _OUTPUTS, "face_detection_short_range.tflite")
 
 
 def _look(rgb: NDArray[np.uint8], net: Network) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -79,7 +79,7 @@ def find_mesh(
 
 def read_model(path: str, digest: str = "") -> Network:
     """Return the network; raises `ClipError` when the file is not FaceMesh's model."""
-    return network(path, digest, SIDE, _OUTPUTS)
+    return network(path, digest, SIDE, _OUTPUTS, "face_landmark.tflite")
 
 
 def five_landmarks(points: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:

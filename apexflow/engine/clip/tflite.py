@@ -32,6 +32,8 @@ class Network:
         Height and width of the image that it takes.
     sizes : sequence of int
         How many numbers its outputs have. A file with others is another model.
+    name : str
+        What the file is called where it is published.
 
     Raises
     ------
@@ -39,7 +41,7 @@ class Network:
         The file cannot be read, is not a model, has another digest or other outputs.
     """
 
-    def __init__(self, path: str, digest: str, side: int, sizes: Sequence[int]) -> None:
+    def __init__(self, path: str, digest: str, side: int, sizes: Sequence[int], name: str) -> None:
         found = model_digest(path)
         if digest and found != digest:
             raise ClipError(
@@ -57,12 +59,13 @@ class Network:
                 shapes = [one.shape for one in self._forward(blank)]
         except cv2.error:
             raise ClipError(
-                f"model {path} is damaged, or does not take an image of {side}x{side} px"
+                f"model {path} is damaged, or does not take an image of {side}x{side} px: "
+                f"{name} is needed"
             ) from None
         if sorted(map(np.prod, shapes)) != sorted(sizes):
             raise ClipError(
                 f"model {path} is another model: its outputs of an image of {side}x{side} px are "
-                f"{_listed(shapes)}, and must hold {_listed(sizes)} numbers"
+                f"{_listed(shapes)}, and must hold {_listed(sizes)} numbers: {name} is needed"
             )
 
     def __call__(self, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -79,9 +82,9 @@ class Network:
 
 
 @cache
-def network(path: str, digest: str, side: int, sizes: tuple[int, ...]) -> Network:
+def network(path: str, digest: str, side: int, sizes: tuple[int, ...], name: str) -> Network:
     """Return the network of a file, read once in a process."""
-    return Network(path, digest, side, sizes)
+    return Network(path, digest, side, sizes, name)
 
 
 def _listed(values: Sequence[Any]) -> str:
