@@ -41,7 +41,8 @@ class FrameQuality:
     match : -1 to 1
         Correlation of the aligned crop with that of the template frame.
     covered : 0 to 1
-        The part of the face that looks otherwise than in the template frame by more than the
+        The part of the face that looks otherwise than anything within a fourteenth of the face
+        around there in the template frame, or the other way round, by more than 0.75 of the
         template's contrast, whatever the light's gain and offset.
     similarity : -1 to 1
         Correlation with the frame before; 1 in the first frame.
@@ -126,13 +127,30 @@ def _correlation(first: Images, second: Images) -> float:
 
 
 def _covered(images: Images, template: Images) -> Figures:
-    """Return the part of each image that no gain and offset bring near the template."""
+    """Return the part of each image that no gain, offset and small motion bring to the template.
+
+    A place counts where its gray level lies far from all that the other picture has around there,
+    whichever of the two is looked for in the other: a smile moves what is there, a hand brings what
+    was not there and hides what was.
+    """
     stack = np.concatenate([images, template[None]])
     stack -= np.median(stack, axis=(1, 2), keepdims=True)
     # Of what is covered a part alone, the median knows nothing: the gain is that of the rest.
     spread = np.median(np.abs(stack), axis=(1, 2), keepdims=True)
     stack *= spread[-1] / np.maximum(spread, 1.0)
-    return (np.abs(stack[:-1] - stack[-1]) > template.std()).mean(axis=(1, 2), dtype=np.float32)
+    far = _FAR * template.std()
+    *faces, template_face = stack
+    return _figures(
+        (np.maximum(_outside(one, template_face), _outside(template_face, one)) > far).mean()
+        for one in faces
+    )
+
+
+def _outside(image: Images, other: Images) -> Images:
+    """Return by how much each pixel lies outside of the other image's range around it."""
+    around = np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8)
+    least, most = cv2.erode(other, around), cv2.dilate(other, around)
+    return np.maximum(np.maximum(least - image, image - most), 0)
 
 
 def _clipped(crop: NDArray[np.uint8]) -> float:
@@ -317,7 +335,9 @@ _BLANK_CONTRAST = 3.0  # gray levels
 _BLANK_PART = 0.2  # of the clip's median contrast
 _CERTAINLY_LOST = 0.35  # correlation with the template frame
 _LOST = 0.7
-_COVERED = 0.02  # part of the face
+_NEAR = 2  # px of 28: what an expression moves is found within that
+_FAR = 0.75  # of the template's contrast
+_COVERED = 0.04  # part of the face
 _CUT = 0.85  # correlation with the frame before
 _DARK_MEAN = 20.0  # gray levels
 _CLIPPED = 0.3  # part of the face
