@@ -77,10 +77,12 @@ class LbpTop:
         volume = np.require(frames, np.float32, "C")
         first = 0
         for axes, neighbours in zip(((1, 2), (0, 2), (0, 1)), self.neighbours, strict=True):
-            offsets, weights = _neighbours(neighbours, axes, self.radii)
+            steps = _steps(neighbours, axes, self.radii)
+            corners, parts = _corners(steps, axes), _parts(steps, axes, volume.shape)
             labels = uniform_labels(neighbours)
             part = counts[:, :, first : first + _pattern_count(neighbours)]
-            _count(volume, np.array(self.radii), offsets, weights, labels, rows, columns, part)
+            places = (*axes, corners, *parts)
+            _count(volume, np.array(self.radii), *places, labels, rows, columns, part)
             first += part.shape[2]
         return self._normalized(counts)
 
@@ -171,76 +173,97 @@ def _pattern_count(neighbours: int) -> int:
     return neighbours * (neighbours - 1) + 3
 
 
-def _neighbours(
+def _steps(
     count: int, axes: tuple[int, int], radii: tuple[int, int, int]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return where the neighbours of a plane lie, and how they are made.
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how far the neighbours lie along the axes that are a plane's rows and columns.
 
-    Parameters
-    ----------
-    count : int
-    axes : (int, int)
-        The axes of the volume that are rows and columns of the plane.
-    radii : (x, y, t)
-
-    Returns
-    -------
-    (neighbour, 4, 3) int64
-        Offsets of the four voxels around each: (t, y, x) of top left, top right, bottom left and
-        bottom right in the plane.
-    (neighbour, 2) float64
-        Parts of the way from top to bottom and from left to right.
+    Of the axes (t, y, x) of the volume; ``radii`` are along (x, y, t).
     """
     angles = 2 * np.pi * np.arange(count) / count
     by_axis = radii[::-1]
     # Five digits, as scikit-image has them: what should be a pixel is one.
     row = np.round(-by_axis[axes[0]] * np.sin(angles), 5)
-    column = np.round(by_axis[axes[1]] * np.cos(angles), 5)
-    offsets = np.zeros((count, 4, 3), np.int64)
-    corners = ((np.floor, np.floor), (np.floor, np.ceil), (np.ceil, np.floor), (np.ceil, np.ceil))
-    for i, (of_row, of_column) in enumerate(corners):
+    return row, np.round(by_axis[axes[1]] * np.cos(angles), 5)
+
+
+def _corners(
+    steps: tuple[NDArray[np.float64], NDArray[np.float64]], axes: tuple[int, int]
+) -> NDArray[np.int64]:
+    """Return the four voxels around each neighbour, as offsets: (neighbour, 4, 3) along (t, y, x).
+
+    Top left, top right, bottom left and bottom right in the plane.
+    """
+    row, column = steps
+    offsets = np.zeros((len(row), 4, 3), np.int64)
+    sides = ((np.floor, np.floor), (np.floor, np.ceil), (np.ceil, np.floor), (np.ceil, np.ceil))
+    for i, (of_row, of_column) in enumerate(sides):
         offsets[:, i, axes[0]] = of_row(row)
         offsets[:, i, axes[1]] = of_column(column)
-    return offsets, np.stack([row - np.floor(row), column - np.floor(column)], axis=-1)
+    return offsets
+
+
+def _parts(
+    steps: tuple[NDArray[np.float64], NDArray[np.float64]],
+    axes: tuple[int, int],
+    shape: tuple[int, ...],
+) -> list[NDArray[np.float64]]:
+    """Return the parts of the way between voxels, down and across: (neighbour, place) each.
+
+    By the place itself, as scikit-image has them: their last digits decide where the neighbour is
+    as bright as the centre.
+    """
+    places = [
+        step[:, None] + np.arange(shape[axis]) for step, axis in zip(steps, axes, strict=True)
+    ]
+    return [place - np.floor(place) for place in places]
 
 
 @njit(nogil=True, cache=True)
-def _count(volume, radii, offsets, weights, labels, rows, columns, counts):  # type: ignore[no-untyped-def]
+def _count(  # type: ignore[no-untyped-def]
+    volume, radii, row_axis, column_axis, corners, down, across, labels, rows, columns, counts
+):
     """Add the labels of all voxels that have all neighbours to ``counts`` (row, column, label)."""
     frames, height, width = volume.shape
     rx, ry, rt = radii
     inside = width - 2 * rx
     codes = np.empty(inside, np.int32)
+    parts = np.empty(inside)
     for t in range(rt, frames - rt):
         for y in range(ry, height - ry):
             codes[:] = 0
             centre = volume[t, y, rx:]
-            for p in range(len(offsets)):
-                _compare(volume, t, y, rx, offsets[p], weights[p], centre, np.int32(1 << p), codes)
+            for p in range(len(corners)):
+                bit, row = np.int32(1 << p), y if row_axis == 1 else t
+                if column_axis == 2:
+                    parts[:] = across[p, rx : rx + inside]
+                else:
+                    parts[:] = across[p, y]
+                _compare(volume, t, y, rx, corners[p], down[p, row], parts, centre, bit, codes)
             here = counts[rows[y - ry]]
             for x in range(inside):
                 here[columns[x], labels[codes[x]]] += 1
 
 
 @njit(nogil=True, cache=True)
-def _compare(volume, t, y, rx, corners, weights, centre, bit, codes):  # type: ignore[no-untyped-def]
+def _compare(  # type: ignore[no-untyped-def]
+    volume, t, y, rx, corners, down, across, centre, bit, codes
+):
     """Set a bit of a row's codes where the neighbour is at least as bright as the centre."""
     n = len(codes)
-    top, left = corners[0], corners[2]
-    a = volume[t + top[0], y + top[1], rx + top[2] :]
-    if weights[0] == 0 and weights[1] == 0:
+    first, second, third, last = corners[0], corners[1], corners[2], corners[3]
+    a = volume[t + first[0], y + first[1], rx + first[2] :]
+    if (first == last).all():
         for x in range(n):
             codes[x] |= bit if a[x] >= centre[x] else np.int32(0)
         return
-    right, last = corners[1], corners[3]
-    b = volume[t + right[0], y + right[1], rx + right[2] :]
-    c = volume[t + left[0], y + left[1], rx + left[2] :]
+    b = volume[t + second[0], y + second[1], rx + second[2] :]
+    c = volume[t + third[0], y + third[1], rx + third[2] :]
     d = volume[t + last[0], y + last[1], rx + last[2] :]
-    down, across = weights
     for x in range(n):
         # In float64, and in scikit-image's order: ties are decided by the last bit.
-        above = (1 - across) * np.float64(a[x]) + across * np.float64(b[x])
-        below = (1 - across) * np.float64(c[x]) + across * np.float64(d[x])
+        above = (1 - across[x]) * np.float64(a[x]) + across[x] * np.float64(b[x])
+        below = (1 - across[x]) * np.float64(c[x]) + across[x] * np.float64(d[x])
         value = (1 - down) * above + down * below
         codes[x] |= bit if value - centre[x] >= 0 else np.int32(0)
 
