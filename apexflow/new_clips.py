@@ -122,8 +122,25 @@ def _process(run: str | Path, clips: list[Clip], store: Path) -> None:
     from apexflow.engine.run import process
     from apexflow.training.predict import TrainedRun
 
-    recipe = Recipe.from_dict(TrainedRun.read(run).recipe())
-    summary = process(Catalog(clips), store, recipe=recipe, workers=0, progress=False)
+    described = TrainedRun.read(run).recipe()
+    features = described.get("features")
+    frames = store if features is None else store.with_name("frames.zarr")
+    recipe = Recipe.from_dict(described if features is None else described["source"])
+    summary = process(Catalog(clips), frames, recipe=recipe, workers=0, progress=False)
     if summary.failed:
         first = summary.failed[0]
         raise ApexflowError(f"{first.clip} cannot be processed: {first.reason}")
+    if features is not None:
+        _extract(frames, store, features)
+
+
+def _extract(frames: Path, store: Path, features: dict[str, Any]) -> None:
+    """Compute the features that a training's stores hold."""
+    from apexflow.features.run import extract
+
+    options = dict(features)
+    window = options.pop("flow", None)
+    found = extract(frames, store, window=window, progress=False, **options)
+    if found.failed:
+        clip, reason = found.failed[0]
+        raise ApexflowError(f"{clip} has no {found.method}: {reason}")

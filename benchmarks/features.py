@@ -37,7 +37,7 @@ from tests.training.motion import CLASSES, motion_clips
 
 # Boxes of the three parts that move, as a recipe's regions would be.
 BOXES = [(8, 2, 24, 14), (2, 16, 18, 31), (16, 10, 31, 22)]
-STRENGTHS = (0.1, 0.25, 0.5, 1.0)
+STRENGTHS = (0.1, 0.3, 1.0)
 
 
 def of_frames(function: Callable[..., NDArray[np.float32]], clip: Made) -> NDArray[np.float32]:
@@ -202,7 +202,7 @@ def main() -> None:
     if given.parts in ("all", "speed"):
         speed(*((6, 32) if given.tiny else (32, 224)))
     if given.parts in ("all", "table"):
-        table(*((3, 1, 1) if given.tiny else (10, 2, 5)))
+        table(*((3, 1, 1) if given.tiny else (6, 2, 2)))
 
 
 if __name__ == "__main__":
