@@ -407,7 +407,7 @@ def _commit(
         )
         made.commit(slot, failed, None, {})
         return _Outcome(name, found.reason, 0, "")
-    arrays = ClipArrays(None, {}, {}, {}, features={method: found.vector})
+    arrays = ClipArrays(None, {}, {}, features={method: found.vector})
     made.commit(slot, _record(clip), arrays, {"features": found.seconds})
     return _Outcome(name, "", len(record.frame_numbers), record.flags)
 
