@@ -23,6 +23,7 @@ Mask = NDArray[np.bool_]
 _LEAST_NOISE = 0.002  # px of the crop
 # Of the samples: how many are taken for noise at least, and up to which they follow its law.
 _QUIET, _LEVEL, _STEPS = 0.5, 0.3, 4
+_FAR_LEVEL = 0.15
 _NOISE_S = 0.4  # k for the noise: over less, a crowd of long expressions would seem noise
 _BOTH = 0.3  # of how far a peak comes down on one side, it does on the other, at least
 _SYLLABLE_S = 0.03  # standard deviation of the Gaussian that the mouth's opening is smoothed with
@@ -323,15 +324,12 @@ class _Bumps:
         sigma = options.smooth_ms * rate / 1000
         smooth = gaussian_filter1d(features, sigma, axis=0, mode="nearest") if sigma else features
         lag = max(1, round(options.lag_ms * rate / 1000))
-        bumps = _bumps(smooth, min(lag, max(1, round(_NOISE_S * rate))))
+        near, far = _bumps(smooth, min(lag, max(1, round(_NOISE_S * rate)))), _bumps(smooth, lag)
         silent = ~speech if not speech.all() else speech
-        white = np.stack(
-            [
-                smooth[:, at] @ _whitening(bumps[silent if name == "mouth" else slice(None), at])
-                for at, name in enumerate(names)
-            ],
-            axis=1,
-        )
+        white = np.empty_like(smooth)
+        for at, name in enumerate(names):
+            rows = silent if name == "mouth" else slice(None)
+            white[:, at] = smooth[:, at] @ _whitening(near[rows, at], far[rows, at])
         blocks = np.sqrt(np.mean(_bumps(white, lag) ** 2, axis=2))
         blocks[np.ix_(speech, names == "mouth")] = 0
         return cls(white, blocks, names, lag)
@@ -386,7 +384,7 @@ def _bumps(values: Values, lag: int, at: int | None = None) -> Values:
     return np.asarray(values[rows] - 0.5 * around)
 
 
-def _whitening(values: Values) -> Values:
+def _whitening(values: Values, far: Values) -> Values:
     """Return the matrix (feature, feature) after which noise is white, of variance 1.
 
     The noise is the covariance of the part of the samples that move least: the minimum
@@ -403,9 +401,13 @@ def _whitening(values: Values) -> Values:
         away = np.einsum("ti,ij,tj->t", values, np.linalg.inv(covariance), values)
         quiet = values[away <= np.quantile(away, _QUIET)]
         covariance = quiet.T @ quiet / max(len(quiet), 1) + least
-    away = np.einsum("ti,ij,tj->t", values, np.linalg.inv(covariance), values)
-    # By what the quiet part is quieter than all.
-    scale = np.quantile(away, _LEVEL) / chi2.ppf(_LEVEL, features)
+    # By what the quiet part is quieter than all, and what drifts over the whole of k louder.
+    inverse = np.linalg.inv(covariance)
+    scale = max(
+        np.quantile(np.einsum("ti,ij,tj->t", bumps, inverse, bumps), level)
+        / chi2.ppf(level, features)
+        for bumps, level in ((values, _LEVEL), (far, _FAR_LEVEL))
+    )
     lengths, axes = np.linalg.eigh(covariance)
     return np.asarray(axes / np.sqrt(np.maximum(scale, 1.0) * lengths), np.float32)
 
