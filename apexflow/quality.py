@@ -15,10 +15,12 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
     {
         "apex-unclear": "the confidence of an estimated apex that has no clear peak",
         "at-margin": "frames in which the search ended at its margin: the face may lie beyond",
+        "beyond-bound": "px of motion, too long to be magnified by alpha at any scale",
         "blank-frame": "frames with hardly any contrast in the place of the face: black or a wall",
         "blur": "the sharpness of the least sharp frame, in parts of the clip's median",
         "cut": "places where a frame looks quite unlike the one before",
         "dark": "frames that are nearly black",
+        "folded": "the part of a frame, at most, in which magnified motion folds the picture",
         "head-motion": "px by which the whole aligned face moves between the key frames",
         "inconsistent-flow": "px by which flow there and back misses its start",
         "lost-face": "frames that do not show the face of the template frame",

@@ -99,7 +99,9 @@ A configuration file has the options' names with _ for -, and two tables:
 @click.option("--maps", metavar="NAME", help="Feed these stored maps.")
 @click.option("--flow", metavar="WINDOW,…", callback=_listed, help="Feed the flow of windows.")
 @click.option("--roi", metavar="WINDOW,…", callback=_listed, help="Feed the flow of regions.")
-@click.option("--frames", metavar="WHICH", help="Feed frames: all, interval, or onset,apex.")
+@click.option(
+    "--frames", metavar="WHICH", help="Feed frames: all, interval, interpolated, or onset,apex."
+)
 @click.option("--features", metavar="NAME", help="Feed these stored features, as lbp-top.")
 @click.option("--encode", metavar="NAME", help="Make maps of --flow or --roi: hsv, uv-strain, …")
 @click.option("--size", type=click.IntRange(min=8), metavar="N", help="Side of these maps.")
@@ -223,7 +225,7 @@ def _sample(values: dict[str, Any]) -> dict[str, Any]:
     }
     given = {name: value for name, value in sample.items() if value is not None}
     frames = given.get("frames")
-    if frames is not None and frames not in ("all", "interval"):
+    if frames is not None and frames not in ("all", "interval", "interpolated"):
         given["frames"] = tuple(frames.split(","))
     if given and not given.keys() & {"maps", "flow", "roi", "frames", "features"}:
         raise click.UsageError(

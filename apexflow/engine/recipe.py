@@ -83,10 +83,28 @@ class Crop:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Frames:
-    """Which frames are decoded, and whether their crops are stored."""
+    """Which frames are decoded, whether their crops are stored, and as how many others."""
 
     which: Literal["all", "interval", "windows"]
     keep: bool
+    interpolated: Annotated[int, Field(ge=0, le=10_000)] = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Magnification:
+    """How much the motion of the aligned crops is enlarged, see `apexflow.kernels.magnification`.
+
+    ``alpha`` is the published magnification factor: motion becomes 1 + alpha times as large.
+    """
+
+    method: Literal["none", "eulerian", "flow"] = "none"
+    alpha: Annotated[float, Field(ge=0, le=1000)] = 10.0
+    low: Annotated[float, Field(ge=0)] = 0.0
+    high: Annotated[float, Field(gt=0)] = 10.0
+
+    def __post_init__(self) -> None:
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high, both in Hz. Got {self.low} and {self.high}")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -282,8 +300,10 @@ class Recipe:
     maps: dict[str, Map]
     normalization: Normalization = field(default_factory=Normalization)
     temporal: Temporal = field(default_factory=Temporal)
+    magnification: Magnification = field(default_factory=Magnification)
 
     def __post_init__(self) -> None:
+        self._check_sequences()
         if self.temporal.method == "sequence" and self.flow.method != "clg":
             raise ValueError(
                 f"temporal.method: 'sequence' needs flow.method 'clg', not {self.flow.method!r}; "
@@ -311,6 +331,25 @@ class Recipe:
                 )
             if wanted.regions and not self.regions.names:
                 raise ValueError(f"maps.{name}.regions: regions.names must name regions")
+
+    def _check_sequences(self) -> None:
+        """Refuse what needs the frames of a sequence where only some are read."""
+        magnified = self.magnification.method != "none"
+        wanted = {
+            "frames.interpolated": self.frames.interpolated > 0,
+            "magnification.method": magnified,
+        }
+        for key, asked in wanted.items():
+            if asked and self.frames.which == "windows":
+                raise ValueError(
+                    f"{key} needs every frame: frames.which must be 'interval' or 'all', "
+                    f"not 'windows'"
+                )
+        if magnified and self.regions.names and self.regions.source == "frames":
+            raise ValueError(
+                "magnification.method acts on the crops of the face: regions.source must be "
+                "'flow', not 'frames'"
+            )
 
     @classmethod
     def load(cls, name: str | Path | Recipe) -> Recipe:
@@ -394,8 +433,10 @@ class Recipe:
 _BEFORE: dict[str, Any] = {
     "face": {"choice": "largest", "frames_tried": 1, "model_digest": "", "mesh_digest": ""},
     "alignment": {"reach": "median", "follow": 0.0},
+    "frames": {"interpolated": 0},
     "normalization": asdict(Normalization()),
     "temporal": asdict(Temporal()),
+    "magnification": asdict(Magnification()),
     "flow": {"clg": asdict(Clg()), "tvl1": {"cubic": -0.75}, "keep_confidence": False},
 }
 _LATER_KEYS = (
@@ -405,8 +446,10 @@ _LATER_KEYS = (
     ("face", "mesh_digest"),
     ("alignment", "reach"),
     ("alignment", "follow"),
+    ("frames", "interpolated"),
     ("normalization",),
     ("temporal",),
+    ("magnification",),
     ("flow", "clg"),
     ("flow", "tvl1", "cubic"),
     ("flow", "keep_confidence"),

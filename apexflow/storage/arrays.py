@@ -60,7 +60,7 @@ def make_array(
 
     ``shape`` and ``dims`` are those of one row; ``units`` by default what `UNITS` has for it.
     """
-    size = 4 if dtype == "float32" else 2 if dtype == "float16" else 1
+    size = np.dtype(dtype).itemsize if dtype.startswith("float") else 1
     # lz4 with bitshuffle costs no measurable time and takes the padding of the last chunk.
     packed = (BloscCodec(typesize=size, cname="lz4", shuffle="bitshuffle"), Crc32cCodec())
     units = units or UNITS.get(f"{group.name.strip('/')}/{name}", "")

@@ -26,7 +26,7 @@ def coordinates_of(layout: Layout) -> dict[str, dict[str, str]]:
     }
     groups["frames"]["frame_number"] = "frames/frame_number"
     features = ("features",) if layout.features else ()
-    for group in ("flow", "confidence", "roi", "maps", *features):
+    for group in ("interpolated", "flow", "confidence", "roi", "maps", *features):
         axes = _axes(layout, group)
         for number, axis in enumerate(axes):
             prefix = f"{axis.removesuffix('s')}_" if number else ""
@@ -34,6 +34,8 @@ def coordinates_of(layout: Layout) -> dict[str, dict[str, str]]:
             groups.setdefault(group, {}).update(found)
         if "frames" in axes:
             groups[group]["frame_number"] = "frames/frame_number"
+    if layout.interpolated:
+        groups["interpolated"]["frame_number"] = "interpolated/frame_number"
     return groups
 
 

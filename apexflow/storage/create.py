@@ -101,9 +101,20 @@ def _make_arrays(group: zarr.Group, layout: Layout) -> None:
         make_array(
             frames, "image", "uint8", layout.crop, ("y", "x"), axis="frame", rows=FRAME_CHUNK
         )
+    _make_interpolated_arrays(group, layout)
     _make_flow_arrays(group, layout)
     _make_map_arrays(group, layout)
     _make_feature_arrays(group, layout)
+
+
+def _make_interpolated_arrays(group: zarr.Group, layout: Layout) -> None:
+    count = layout.interpolated
+    if not count:
+        return
+    made = group.create_group("interpolated")
+    dims = ("position", "y", "x")
+    make_array(made, "image", "uint8", (count, *layout.crop), dims, rows=1)
+    make_array(made, "frame_number", "float64", (count,), dims[:1], rows=1, fill_value=np.nan)
 
 
 def _make_flow_arrays(group: zarr.Group, layout: Layout) -> None:

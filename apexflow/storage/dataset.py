@@ -140,10 +140,10 @@ class ClipDataset(Dataset[Sample]):
         windows in a row (window, 2, height, width).
     roi : str or sequence of str, optional
         Window or windows of the flow of regions: (window, roi, 2, height, width).
-    frames : "all", "interval" or key frames, optional
-        Aligned crops: all that are stored or those from onset to offset, (time, channel,
-        height, width) in 0..1; or the named key frames, as ("onset", "apex"):
-        (key frame, channel, height, width).
+    frames : "all", "interval", "interpolated" or key frames, optional
+        Aligned crops: all that are stored, those from onset to offset, or these as the recipe's
+        ``frames.interpolated`` others, (time, channel, height, width) in 0..1; or the named key
+        frames, as ("onset", "apex"): (key frame, channel, height, width).
     features : str, optional
         Name of stored features, "lbp-top": (feature,) as `apexflow features` made them.
     encode : str or callable, optional
@@ -589,6 +589,8 @@ def _check_lengths(frames: Any, max_frames: int | None, n_frames: int | None) ->
         raise ApexflowError(
             "n_frames takes so many of frames 'all' or 'interval', and no max_frames beside it"
         )
+    if max_frames is not None and frames == "interpolated":
+        raise ApexflowError("interpolated frames are as many of each clip; leave out max_frames")
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -6,6 +6,8 @@ A store is a Zarr v3 group, plain enough to open without apexflow::
       clips/            one array a column, one row a clip
       frames/           image, frame_number, shift, rotation, scale, score: clip after clip
                         along axis 0
+      interpolated/     image (clip, position, y, x), frame_number (clip, position): the interval
+                        as so many frames, where the recipe asks for them
       flow/<window>     (clip, 2, y, x), pixels of the crop
       confidence/<window>  (clip, y, x), 0 to 1: how sure that flow is; where the recipe keeps it
       roi/<window>      (clip, region, 2, y, x), the same of each region of the face
@@ -110,6 +112,8 @@ UNITS: Mapping[str, str] = {
     "clips/sample_bits": "bits",
     "clips/timings": "s",
     "frames/image": "gray level",
+    "interpolated/image": "gray level",
+    "interpolated/frame_number": "frame number",
     "frames/frame_number": "frame number",
     "frames/label": "class number",
     "frames/shift": "pixels of the original frame",
@@ -204,6 +208,8 @@ class Layout:
         How many landmarks the detector gives.
     mesh : int
         How many points a mesh has; 0 without one.
+    interpolated : int
+        As how many frames the interval is stored beside its own; 0 is none.
     """
 
     crop: tuple[int, int]
@@ -220,6 +226,7 @@ class Layout:
     features: Mapping[str, FeatureLayout] = field(default_factory=dict)
     landmarks: int = 5
     mesh: int = 0
+    interpolated: int = 0
 
     def pairs(self, window: str) -> int | None:
         """Return the number of frame pairs of a window; 1 for maps of no window."""
@@ -230,6 +237,8 @@ class Layout:
         values["windows"] = {name: n or _BY_LENGTH for name, n in self.windows.items()}
         if not self.features:
             del values["features"]
+        if not self.interpolated:  # as stores had it that could not hold any
+            del values["interpolated"]
         return values
 
     @classmethod
@@ -254,6 +263,7 @@ class Layout:
             },
             landmarks=values.get("landmarks", 5),  # stores of earlier versions do not say
             mesh=values.get("mesh", 0),
+            interpolated=values.get("interpolated", 0),
         )
 
 
@@ -285,8 +295,11 @@ def picture_paths(layout: Layout) -> tuple[str, ...]:
         groups.append("roi")
     flows = (f"{group}/{window}" for group in groups for window in layout.windows)
     kept = ("frames/image",) if layout.keep_frames else ()
+    made = ("image", "frame_number") if layout.interpolated else ()
+    interpolated = (f"interpolated/{name}" for name in made)
+    maps = (f"maps/{name}" for name in layout.maps)
     features = (f"features/{name}" for name in layout.features)
-    return (*flows, *(f"maps/{name}" for name in layout.maps), *kept, *features)
+    return (*flows, *maps, *interpolated, *kept, *features)
 
 
 def picture_dtype(layout: Layout, path: str) -> str:
@@ -298,16 +311,18 @@ def picture_dtype(layout: Layout, path: str) -> str:
         "confidence": layout.confidence_dtype,
         "features": "float32",
     }
+    if path == "interpolated/frame_number":
+        return "float64"
     return dtypes.get(group, "uint8")
 
 
 def window_of(layout: Layout, path: str) -> str:
     """Return the window of an array of ``flow``, ``confidence``, ``roi`` or ``maps``.
 
-    "" of features, as of maps that somebody else has made.
+    "" of interpolated frames and of features, as of maps that somebody else has made.
     """
     group, _, name = path.partition("/")
-    if group == "features":
+    if group in ("interpolated", "features"):
         return ""
     return layout.maps[name].window if group == "maps" else name
 
@@ -389,6 +404,11 @@ class ClipRecord:
         however it is annotated; "" in records of older stores.
     versions : dict of package to str
         Those that changed pixels here and differ from what the store was made with.
+    frame_rate : float or None
+        Frames a second; None where nobody says, and in records of older stores.
+    magnification : dict
+        What magnification found: ``motion`` in px, with ``levels`` (wavelength in px and alpha of
+        each) or ``folded``; empty where there was none.
     """
 
     dataset: str
@@ -424,6 +444,8 @@ class ClipRecord:
     flags: str = ""
     frames: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    frame_rate: float | None = None
+    magnification: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -482,13 +504,8 @@ class ClipRecord:
 
 
 _ONLY_WHEN_THERE = (
-    "apex_confidence",
-    "mesh",
-    "flow_quality",
-    "quality",
-    "flags",
-    "frames",
-    "versions",
+    *("apex_confidence", "mesh", "flow_quality", "quality", "flags", "frames", "versions"),
+    *("frame_rate", "magnification"),
 )
 _NOTHING: tuple[Any, ...] = (None, "", (), {})
 _SEAL = re.compile(r', "crc32c": (\d+)\}$')

@@ -211,8 +211,10 @@ def features_part(store: Store, name: str) -> SamplePart:
 
 def frames_part(
     store: Store, wanted: str | Sequence[str], limit: int | None, count: int | None = None
-) -> PerFramePart:
+) -> SamplePart:
     """Return the part that serves aligned frames: ``limit`` at most, or ``count`` of each clip."""
+    if wanted == "interpolated":
+        return _interpolated_part(store)
     if not store.layout.keep_frames:
         raise NotStoredError(f"{store.name} keeps no frames; its recipe has frames.keep = false")
     if wanted in ("all", "interval"):
@@ -221,7 +223,8 @@ def frames_part(
     key_frames = (wanted,) if isinstance(wanted, str) else tuple(wanted)
     if not key_frames or not set(key_frames) <= set(KEY_FRAMES):
         raise ApexflowError(
-            f"frames must be 'all', 'interval', or some of {', '.join(KEY_FRAMES)}. Got {wanted!r}."
+            f"frames must be 'all', 'interval', 'interpolated', or some of "
+            f"{', '.join(KEY_FRAMES)}. Got {wanted!r}."
         )
     return PerFramePart(_FRAMES, partial(_key_frame_rows, key_frames), False, _frames_finished)
 
@@ -260,6 +263,14 @@ def _windows_fed(store: Store, options: Mapping[str, Any]) -> list[str]:
     windows = [name for one in fed for name in ([one] if isinstance(one, str) else one)]
     made = store.layout.maps.get(options.get("maps", ""))
     return windows if made is None else [*windows, made.window]
+
+
+def _interpolated_part(store: Store) -> PerClipPart:
+    if not store.layout.interpolated:
+        raise NotStoredError(
+            f"{store.name} has no interpolated frames; its recipe has frames.interpolated = 0"
+        )
+    return PerClipPart(("interpolated/image",), (1,), False, _with_channel)
 
 
 def encoder(
@@ -397,6 +408,10 @@ def _encoded(encode: Encode, flow: NDArray[Any]) -> NDArray[Any]:
 
 def _frames_finished(frames: NDArray[Any]) -> NDArray[Any]:
     return frames[:, None] if frames.ndim == 3 else _channels_first(frames)
+
+
+def _with_channel(sequences: NDArray[Any]) -> NDArray[Any]:
+    return sequences[:, :, None]
 
 
 def _filled(count: int, pieces: Iterator[NDArray[Any]]) -> NDArray[Any]:

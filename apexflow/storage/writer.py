@@ -61,6 +61,8 @@ class ClipArrays:
     confidence : dict of window to float ([pair,] height, width)
         Of the flow; empty when the recipe keeps none.
     features : dict of name to float32 (feature,)
+    interpolated : dict of "image" and "frame_number" to uint8 (n, height, width), float64 (n,)
+        Empty where the recipe asks for none.
 
     Windows of one frame pair have no axis of pairs.
     """
@@ -71,10 +73,11 @@ class ClipArrays:
     roi: Mapping[str, NDArray[np.floating[Any]]] = field(default_factory=dict)
     confidence: Mapping[str, NDArray[np.floating[Any]]] = field(default_factory=dict)
     features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    interpolated: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def by_path(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """Yield the path and the values of each array but the frames."""
-        for group in ("flow", "confidence", "roi", "maps", "features"):
+        for group in ("flow", "confidence", "roi", "maps", "interpolated", "features"):
             for name, values in getattr(self, group).items():
                 yield f"{group}/{name}", values
 

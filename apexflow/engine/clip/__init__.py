@@ -1,8 +1,9 @@
 """One clip's way: frames in, aligned crops, flow and maps out. No scheduler, no store.
 
 The files stand in the order of the way: `plan` with `rate` and `temporal`, `frames`, `faces`,
-`align`, `apex`, `light`, `flow`, `quality`, `result`; `backend` says where a step computes,
-`cuda` is the GPU's, `compile_ahead` shares the first clip's compilation.
+`align`, `apex`, `magnify`, `interpolate`, `light`, `flow`, `quality`, `result`; `backend` says
+where a step computes, `cuda` is the GPU's, `compile_ahead` shares the first clip's
+compilation.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from apexflow.engine.clip.clock import Clock
 from apexflow.engine.clip.faces import FaceDetector, locate_in_clip
 from apexflow.engine.clip.flow import flow_of_regions, flow_of_windows, make_all_maps
 from apexflow.engine.clip.frames import ClipFrames
+from apexflow.engine.clip.interpolate import interpolate_crops
 from apexflow.engine.clip.light import normalize_frames
+from apexflow.engine.clip.magnify import magnify_crops
 from apexflow.engine.clip.plan import plan_clip, with_apex
 from apexflow.engine.clip.quality import judge_clip
 from apexflow.engine.clip.result import ClipResult
@@ -68,19 +71,23 @@ def process_clip(
         aligned = steps.run(align_frames, frames, located, recipe)
     with clock("flow"):
         plan = with_apex(plan, aligned.crops, recipe)
-        images = steps.run(normalize_frames, plan, aligned, recipe)
+        magnified = magnify_crops(plan, aligned, recipe)
+        interpolated = interpolate_crops(plan, magnified.aligned, recipe)
+        images = steps.run(normalize_frames, plan, magnified.aligned, recipe)
         flow, confidence = steps.run(flow_of_windows, plan, images, recipe)
         roi = steps.run(flow_of_regions, plan, images, flow, located, recipe)
     with clock("encode"):
         maps = steps.run(make_all_maps, flow, roi, confidence, located, recipe)
     with clock("quality"):
-        quality = judge_clip(plan, located, aligned, flow, wanted=wanted)
+        quality = judge_clip(plan, located, aligned, magnified, flow, wanted=wanted)
     return ClipResult(
         plan=plan,
         face=located.face,
         box=located.box,
         regions=located.regions,
-        aligned=aligned,
+        aligned=magnified.aligned,
+        interpolated=interpolated,
+        magnification=magnified.found,
         files=frames.files,
         flow=flow,
         roi=roi,

@@ -57,6 +57,8 @@ class ClipPlan:
         How many frames on each side of a pair's frames its flow may be drawn from.
     apex_confidence : float or None
         How sure an estimated apex is, as in `ApexEstimate`; None when it was not estimated.
+    rate : float or None
+        Frames a second; None where nobody says.
     """
 
     numbers: tuple[int, ...]
@@ -69,6 +71,7 @@ class ClipPlan:
     files: str = ""
     reach: int = 0
     apex_confidence: float | None = None
+    rate: float | None = None
 
     @property
     def apex_pending(self) -> bool:
@@ -111,7 +114,8 @@ def plan_clip(clip: Clip, recipe: Recipe) -> tuple[FrameSource, ClipPlan]:
     wait = pending and "apex" in needed
     pairs = {} if wait else _pairs(windows, key_frames, interval)
     many = bool(windows) and recipe.temporal.method != "pair"
-    reach = frame_reach(recipe.temporal, frame_rate(clip, source)) if many else 0
+    rate = frame_rate(clip, source)
+    reach = frame_reach(recipe.temporal, rate) if many else 0
     if recipe.frames.which == "windows" and not wait:
         ends = {pair for of_window in pairs.values() for pair in of_window}
         drawn = frames_of_pairs(ends, key_frames, interval, recipe.temporal, reach)
@@ -125,9 +129,15 @@ def plan_clip(clip: Clip, recipe: Recipe) -> tuple[FrameSource, ClipPlan]:
         stamp.append(clip.apex_source)
     if many:
         stamp.append(reach)
+    if recipe.magnification.method != "none":
+        stamp.append(rate)
     known = clip.apex_source if wait or "apex" in key_frames else ""
     fingerprints = _digest(stamp), _digest([[size, time] for _, size, time in files])
-    plan = ClipPlan(numbers, template, key_frames, interval, known, pairs, *fingerprints, reach)
+    plan = ClipPlan(
+        *(numbers, template, key_frames, interval, known, pairs, *fingerprints),
+        reach=reach,
+        rate=rate,
+    )
     return source, plan
 
 

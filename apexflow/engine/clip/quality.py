@@ -23,6 +23,7 @@ from apexflow.errors import ClipError
 from apexflow.quality import Flag
 
 if TYPE_CHECKING:
+    from apexflow.engine.clip.magnify import Magnified
     from apexflow.engine.clip.result import Aligned
 
 Figures = NDArray[np.float32]
@@ -213,13 +214,16 @@ def judge_clip(
     plan: ClipPlan,
     located: LocatedFace,
     aligned: Aligned,
+    magnified: Magnified,
     flow: Mapping[str, NDArray[np.float32]],
     *,
     wanted: int,
 ) -> ClipQuality:
     """Return the figures and flags of a clip.
 
-    ``wanted`` is the template frame as planned, before a face was looked for.
+    Frames are judged as they were filmed, the flow beside the frames that it is of, and its
+    lengths, for flags, as they were before they were enlarged. ``wanted`` is the template frame
+    as planned, before a face was looked for.
 
     Raises
     ------
@@ -228,10 +232,15 @@ def judge_clip(
     """
     frames = frame_quality(aligned.crops, aligned.numbers.index(plan.template))
     _refuse_without_face(plan, aligned.numbers, frames)
-    motion, head, inconsistency = pair_quality(plan, aligned, flow)
+    motion, head, inconsistency = pair_quality(plan, magnified.aligned, flow)
+    filmed = (
+        magnified.found.get("motion", motion),
+        *(length / magnified.times for length in (head, inconsistency)),
+    )
     flags = (
         *tracking_flags(plan, located, aligned, frames, wanted=wanted),
-        *_motion_flags(frames, motion, head, inconsistency),
+        *_motion_flags(frames, *filmed),
+        *magnified.flags,
         *apex_flags(plan.apex_confidence),
     )
     return ClipQuality(frames, motion, head, inconsistency, flags)

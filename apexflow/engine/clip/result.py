@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from apexflow.engine.clip.plan import ClipPlan
 from apexflow.engine.clip.quality import ClipQuality
 from apexflow.engine.regions import RegionBox
 from apexflow.quality import Flag
+
+if TYPE_CHECKING:
+    from apexflow.engine.clip.interpolate import Interpolated
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class ClipResult:
     regions : tuple of (x0, y0, x1, y1)
         The box of each region that the recipe places, in pixels of the template frame.
     aligned : Aligned
+        With their motion enlarged, where the recipe says so.
     files : tuple of str
         The image file of each frame in ``aligned``.
     flow : dict of window to float32 ([pair,] 2, height, width)
@@ -93,6 +98,10 @@ class ClipResult:
         What has computed it: "cpu", the name of a GPU, or both where a GPU failed at a step.
     sample_bits : int
         Bits of a sample in the files, which frames were scaled from to 8.
+    interpolated : Interpolated or None
+        The frames from onset to offset as so many others, where the recipe asks for them.
+    magnification : dict
+        What magnification found, as a record keeps it; empty where there was none.
     """
 
     plan: ClipPlan
@@ -110,6 +119,8 @@ class ClipResult:
     sample_bits: int = 8
     confidence: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     mesh: NDArray[np.float64] | None = None
+    interpolated: Interpolated | None = None
+    magnification: dict[str, Any] = field(default_factory=dict)
 
     @property
     def flags(self) -> tuple[Flag, ...]:

@@ -238,6 +238,7 @@ def layout(recipe: Recipe) -> Layout:
         confidence_dtype=recipe.flow.confidence_dtype,
         landmarks=recipe.face.landmark_count,
         mesh=MESH_POINTS if recipe.face.mesh else 0,
+        interpolated=recipe.frames.interpolated,
     )
 
 
@@ -331,6 +332,8 @@ def _done_record(clip: Clip, result: ClipResult) -> ClipRecord:
         face_device=CPU.name,
         decode_device=aligned.decode_device,
         sample_bits=result.sample_bits,
+        frame_rate=result.plan.rate,
+        magnification=result.magnification,
         **_figures(result),
         flags=format_flags(result.flags),
     )
@@ -354,7 +357,11 @@ def _rounded(value: float) -> float | None:
 
 def _arrays(recipe: Recipe, result: ClipResult) -> ClipArrays:
     frames = result.aligned.crops if recipe.frames.keep else None
-    return ClipArrays(frames, result.flow, result.maps, result.roi, result.confidence)
+    made = result.interpolated
+    interpolated = {} if made is None else {"image": made.crops, "frame_number": made.frame_numbers}
+    return ClipArrays(
+        frames, result.flow, result.maps, result.roi, result.confidence, interpolated=interpolated
+    )
 
 
 def worker_versions() -> dict[str, str]:
