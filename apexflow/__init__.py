@@ -37,6 +37,9 @@ _NAMES = {
     "import_maps": ("apexflow.engine.imports", "import_maps"),
     "process": ("apexflow.engine.run", "process"),
     "process_clip": ("apexflow.engine.clip", "process_clip"),
+    "interpolate_frames": ("apexflow.kernels", "interpolate_frames"),
+    "magnify_eulerian": ("apexflow.kernels", "magnify_eulerian"),
+    "magnify_flow": ("apexflow.kernels", "magnify_flow"),
     "open": ("apexflow.storage.store", "open_store"),
     "verify": ("apexflow.storage.checks", "verify"),
     "compact": ("apexflow.storage.compact", "compact"),
@@ -87,6 +90,7 @@ if TYPE_CHECKING:
     from apexflow.engine.recipe import Recipe
     from apexflow.engine.run import RunSummary, process
     from apexflow.errors import ApexflowError, ClipError
+    from apexflow.kernels import interpolate_frames, magnify_eulerian, magnify_flow
     from apexflow.new_clips import predict
     from apexflow.spotter import spot
     from apexflow.storage.checks import verify

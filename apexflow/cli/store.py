@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -16,6 +16,7 @@ from apexflow.errors import ApexflowError
 from apexflow.quality import say_flagged
 
 if TYPE_CHECKING:
+    from apexflow.engine.magnified import StoredMagnifier
     from apexflow.storage.store import Store
 
 
@@ -65,20 +66,92 @@ def verify(store: str) -> None:
 @click.option("--maps", metavar="DIR", help="One PNG per clip: sub006_006_1_2.png.")
 @click.option("--normalized", metavar="DIR", help="Aligned frames: subject/clip/frame.jpg.")
 @click.option("--gif", metavar="DIR", help="One animation per clip: sub006_006_1_2.gif.")
-def export(store: str, maps: str | None, normalized: str | None, gif: str | None) -> None:
-    """Write a store's contents as plain image files."""
+@click.option(
+    "--magnified",
+    type=click.FloatRange(0, 1000, min_open=True),
+    metavar="FACTOR",
+    help="Enlarge the motion of what --gif and --normalized write: the papers' alpha, motion "
+    "becomes 1 + FACTOR times as large. Animations then show every frame, at 20 frames/s.",
+)
+@click.option(
+    "--magnify-by",
+    type=click.Choice(["flow", "eulerian"]),
+    default="flow",
+    show_default=True,
+    help="Warp by the measured flow, or amplify gray levels within the bound of Wu et al. 2012.",
+)
+@click.option(
+    "--band",
+    type=click.FloatRange(min=0),
+    nargs=2,
+    default=(0.0, 10.0),
+    metavar="LOW HIGH",
+    show_default=True,
+    help="Hz: what is slower or faster is not enlarged.",
+)
+@click.option(
+    "--fps",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="Frames/s, where the store does not know them.",
+)
+def export(
+    store: str,
+    maps: str | None,
+    normalized: str | None,
+    gif: str | None,
+    magnified: float | None,
+    magnify_by: Literal["flow", "eulerian"],
+    band: tuple[float, float],
+    fps: float | None,
+) -> None:
+    r"""Write a store's contents as plain image files.
+
+    \b
+    apexflow export samm.zarr --maps maps
+    apexflow export samm.zarr --gif moving --magnified 10
+    apexflow export samm.zarr --normalized frames --magnified 10 --magnify-by eulerian
+
+    Magnification is described in docs/magnification.md. Clips in which it cannot do what was
+    asked for are named, with the reason; exit status 1 when some are left out.
+    """
     from apexflow.storage.export import export_gifs, export_maps, export_normalized
     from apexflow.storage.store import open_store
 
     if not (maps or normalized or gif):
         raise click.UsageError("say what to write: --maps, --normalized or --gif, with a folder")
+    if magnified is not None and not (normalized or gif):
+        raise click.UsageError("--magnified FACTOR goes with --gif DIR or --normalized DIR")
     with open_store(store) as opened:
+        change = None
+        if magnified is not None:
+            change = _magnifier(opened, magnify_by, magnified, band, fps)
         if maps:
             click.echo(f"{export_maps(opened, maps)} maps in {maps}")
         if normalized:
-            click.echo(f"{export_normalized(opened, normalized)} frames in {normalized}")
+            count = export_normalized(opened, normalized, change=change)
+            click.echo(f"{count} frames in {normalized}")
         if gif:
-            click.echo(f"{export_gifs(opened, gif)} animations in {gif}")
+            click.echo(f"{export_gifs(opened, gif, change=change)} animations in {gif}")
+    if change is not None and change.left_out:
+        sys.exit(EXIT_SOME_FAILED)
+
+
+def _magnifier(
+    store: Store,
+    method: Literal["flow", "eulerian"],
+    alpha: float,
+    band: tuple[float, float],
+    fps: float | None,
+) -> StoredMagnifier:
+    from apexflow.engine.magnified import StoredMagnifier
+    from apexflow.engine.recipe import Magnification
+
+    low, high = band
+    if low >= high:
+        raise click.UsageError(f"--band: LOW must be below HIGH, not {low:g} and {high:g}")
+    wanted = Magnification(method=method, alpha=alpha, low=low, high=high)
+    return StoredMagnifier(store, wanted, fps=fps, tell=click.echo)
 
 
 @click.command()
@@ -141,8 +214,10 @@ def _info_lines(store: Store) -> list[str]:
     devices: Counter[str] = Counter()
     bits: Counter[int] = Counter()
     damaged: set[int] = set()
+    magnified: list[Mapping[str, Any]] = []
     for record in store.sound_records(damaged):
         if record is not None:
+            magnified += [record.magnification] if record.magnification else []
             done += record.done
             devices[record.device] += record.done
             bits[record.sample_bits] += record.done and record.sample_bits > 8
@@ -164,6 +239,7 @@ def _info_lines(store: Store) -> list[str]:
     ]
     lines.append(f"classes   {_classes(store)}")
     lines.append(f"flagged   {say_flagged(text for _, text in flags)}")
+    lines += _magnified_lines(attributes, magnified)
     if damaged:
         lines.append(f"damaged   {len(damaged)} commit records; `apexflow verify` names them")
     # Records of a time before GPUs name no device.
@@ -177,6 +253,22 @@ def _info_lines(store: Store) -> list[str]:
     lines += [f"failed    {'/'.join(r.key)}: {r.message}" for r in failed]
     lines += [f"flagged   {'/'.join(key)}: {text}" for key, text in flags if text]
     return lines + _shared_lines(store) + _stranger_lines(store)
+
+
+def _magnified_lines(
+    attributes: Mapping[str, Any], found: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Say how motion was enlarged, and in how many clips the bound allowed less somewhere."""
+    if not found:
+        return []
+    wanted = attributes["recipe"]["magnification"]
+    line = f"magnified by {wanted['method']}, alpha {wanted['alpha']:g}"
+    attenuated = [
+        each for each in found if any(a < wanted["alpha"] for _, a in each.get("levels", ()))
+    ]
+    if attenuated:
+        line += f"; by less at some scales in {len(attenuated)} of {len(found)} clips (bound)"
+    return [line]
 
 
 def _shared_lines(store: Store) -> list[str]:

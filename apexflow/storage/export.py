@@ -21,6 +21,8 @@ from apexflow.storage.store import Store
 from apexflow.storage.target import disk_errors
 
 GIF_SECONDS_PER_FRAME = 1 / 1.5
+# Of all frames: what viewers keep to, a tenth of the speed at 200 frames/s.
+MOVING_SECONDS_PER_FRAME = 1 / 20
 # PNG loses nothing; a JPEG tree is for eyes, and for code that expects SAMM's file names.
 JPEG_QUALITY = 95
 # Of most file systems, in one part of a path.
@@ -28,6 +30,9 @@ MOST_NAME_BYTES = 255
 # What parts a path or ends a name; on Windows also what names a drive or a stream.
 _NOT_IN_NAMES = re.compile(r"[\\\0]" if os.name != "nt" else r'[\\\0:*?"<>|]|[. ]$')
 _SUFFIX = re.compile(r"_step[0-9]+(_.*)?$")
+
+Change = Callable[[int, ClipRecord, NDArray[np.uint8]], NDArray[np.uint8] | None]
+"""Makes other frames of a clip's (row, record, frames); None where the clip is left out."""
 
 
 def export_maps(store: Store, folder: str | Path, *, map_name: str | None = None) -> int:
@@ -76,50 +81,67 @@ def _maps_of_clip(
         yield step + region, maps[place]
 
 
-def export_normalized(store: Store, folder: str | Path) -> int:
+def export_normalized(store: Store, folder: str | Path, *, change: Change | None = None) -> int:
     """Write the aligned crops as ``subject/clip/frame.jpg``, by their input names; count them.
 
-    Raises `ApexflowError` as `export_maps` does.
+    With ``change`` what it makes of them. Raises `ApexflowError` as `export_maps` does.
     """
     files = _Files(Path(folder))
     clips = list(_plain(store))
     prefix = _prefix(store)
-    for _, record in clips:
+    for index, record in clips:
+        crops = _frames(store, index, record, change)
+        if crops is None:
+            continue
         into = f"{prefix(record)}{_part(record.subject)}/{_part(record.clip)}"
-        for name, crop in zip(record.files, store.frames(record), strict=True):
+        for name, crop in zip(record.files, crops, strict=True):
             file = Path(_part(name))
             files.write_image(f"{into}/{file.stem}", file.suffix, crop)
     return files.count
 
 
-def export_gifs(store: Store, folder: str | Path) -> int:
+def export_gifs(store: Store, folder: str | Path, *, change: Change | None = None) -> int:
     """Write one animation per clip, onset, apex, offset, at 1.5 frames/s; return how many files.
 
-    They are named as maps are, ``sub006_006_1_2.gif``: clips of two subjects may share a name.
-    Raises `ApexflowError` as `export_maps` does.
+    With ``change`` it shows all frames, as that makes them, at 20 frames/s. They are named as
+    maps are, ``sub006_006_1_2.gif``: clips of two subjects may share a name. Raises
+    `ApexflowError` as `export_maps` does.
     """
     from PIL import Image
 
     onsets, offsets = (store.column(name).tolist() for name in ("onset", "offset"))
     files = _Files(Path(folder))
     for index, record, file in _named_clips(store):
-        crops = store.frames(record)
+        crops = _frames(store, index, record, change)
+        if crops is None:
+            continue
         # The apex as it was used: where none is annotated it was estimated.
         shown = [onsets[index], record.apex_frame, offsets[index]]
         rows = [record.frame_numbers.index(n) for n in shown if n in record.frame_numbers]
         # Where no key frame is among those that are kept, the clip's ends show it.
-        images = [Image.fromarray(crops[row]) for row in rows or (0, len(crops) - 1)]
+        rows = rows or [0, len(crops) - 1]
+        seconds = GIF_SECONDS_PER_FRAME
+        if change is not None:
+            rows, seconds = list(range(len(crops))), MOVING_SECONDS_PER_FRAME
+        images = [Image.fromarray(crops[row]) for row in rows]
         data = io.BytesIO()
         images[0].save(
             data,
             "GIF",
             save_all=True,
             append_images=images[1:],
-            duration=round(1000 * GIF_SECONDS_PER_FRAME),
+            duration=round(1000 * seconds),
             loop=0,
         )
         files.write(file, ".gif", data.getvalue())
     return files.count
+
+
+def _frames(
+    store: Store, index: int, record: ClipRecord, change: Change | None
+) -> NDArray[np.uint8] | None:
+    crops = store.frames(record)
+    return crops if change is None else change(index, record, crops)
 
 
 class _Files:

@@ -67,7 +67,7 @@ UV_MAP = {"encoding": "uv", "window": "onset-apex", "size": [9, 9]}
         (
             "frame",
             {},
-            "unknown key frame; allowed here: alignment, crop, face, flow, frames, maps,",
+            "unknown key frame; allowed here: alignment, crop, face, flow, frames, magnification,",
         ),
         ("crop.hight", 3, "unknown key crop.hight; allowed here: height, interpolation, width"),
         ("maps.hsv.zoom", 2, "unknown key maps.hsv.zoom; allowed here: encoding, mask_eyes,"),

@@ -46,18 +46,18 @@ def test_flow_is_that_of_the_magnified_crops(
 
 def test_flags_say_what_magnification_cannot_do(catalog: Catalog, small_recipe: Recipe) -> None:
     beyond = process_clip(catalog[0], with_magnification(small_recipe, "eulerian", alpha=200.0))
-    assert [flag.name for flag in beyond.flags] == ["beyond-bound"]
+    assert "beyond-bound" in [flag.name for flag in beyond.flags]
     folded = process_clip(catalog[0], with_magnification(small_recipe, "flow", alpha=200.0))
     assert "folded" in [flag.name for flag in folded.flags]
 
 
 def test_the_band_needs_the_rate_and_says_so(catalog: Catalog, small_recipe: Recipe) -> None:
     unknown = replace(catalog[0], dataset="mine")
-    with pytest.raises(ClipError, match="frame rate is not known.*fps.*'flow'"):
+    with pytest.raises(ClipError, match=r"frame rate is not known.*fps.*'flow'"):
         process_clip(unknown, with_magnification(small_recipe, "eulerian"))
     process_clip(unknown, with_magnification(small_recipe, "flow"))
     slow = small(small_recipe, magnification={"method": "flow", "high": 5.0})
-    with pytest.raises(ClipError, match="9 frames at 200 frames/s have 11.1 to .* wider band"):
+    with pytest.raises(ClipError, match=r"9 frames at 200 frames/s have 11.1 to .* wider band"):
         process_clip(catalog[0], slow)
 
 
