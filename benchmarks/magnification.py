@@ -20,7 +20,7 @@ from apexflow.kernels.crop import warp_crops
 
 SIDE = 224
 RATE = 200.0
-FRAMES = 60
+FRAMES = 40
 FACES = (480, 420)  # frames, height and width
 EXPRESSIONS = ("surprise", "happiness", "disgust", "sadness")
 
@@ -148,9 +148,9 @@ def row(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--amplitudes", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.5])
-    parser.add_argument("--alphas", type=float, nargs="+", default=[4, 10, 20])
-    parser.add_argument("--clips", type=int, default=4)
+    parser.add_argument("--amplitudes", type=float, nargs="+", default=[0.05, 0.1, 0.3, 1.0])
+    parser.add_argument("--alphas", type=float, nargs="+", default=[4, 10])
+    parser.add_argument("--clips", type=int, default=2)
     parser.add_argument("--noise", type=float, default=2.0, help="gray levels of the frame")
     parser.add_argument("--frames", type=int, default=FRAMES)
     options = parser.parse_args()

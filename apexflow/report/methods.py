@@ -56,6 +56,19 @@ _TEMPORAL: Mapping[str, str] = {
     "mean": ", each key frame averaged with its neighbours",
     "sequence": ", from all frames around each key frame",
 }
+_MAGNIFICATIONS: Mapping[str, tuple[str, str]] = {
+    "eulerian": (
+        "linear Eulerian video magnification, attenuated where the motion exceeds its bound",
+        "Wu, H.-Y., Rubinstein, M., Shih, E., Guttag, J., Durand, F., Freeman, W.: Eulerian video "
+        "magnification for revealing subtle changes in the world. ACM Transactions on Graphics "
+        "31(4), 2012. doi:10.1145/2185520.2185561",
+    ),
+    "flow": ("warping by the measured optical flow", _FLOWS["clg"][1]),
+}
+_TIM = (
+    "Zhou, Z., Zhao, G., Pietikäinen, M.: Towards a practical lipreading system. CVPR 2011. "
+    "doi:10.1109/CVPR.2011.5995347"
+)
 _STATED = ("python", "numpy", "numba", "opencv-contrib-python-headless", "zarr", "torch")
 
 
@@ -104,8 +117,9 @@ def _steps(recipe: Mapping[str, Any], references: list[str]) -> list[str]:
     face, alignment, crop = recipe["face"], recipe["alignment"], recipe["crop"]
 
     def cite(text: str) -> str:
-        references.append(text)
-        return f"[{len(references)}]"
+        if text not in references:
+            references.append(text)
+        return f"[{references.index(text) + 1}]"
 
     detector = _DETECTORS.get(face["detector"])
     found = f"found by {detector[0]} {cite(detector[1])}" if detector else "given by a box"
@@ -120,6 +134,15 @@ def _steps(recipe: Mapping[str, Any], references: list[str]) -> list[str]:
         else "All frames were cut at the same box, without alignment"
     )
     steps.append(f"{aligned}, and cropped to {size}.")
+    magnified = recipe.get("magnification", {"method": "none"})
+    if magnified["method"] != "none":
+        by, source = _MAGNIFICATIONS[magnified["method"]]
+        steps.append(
+            f"Motion within {magnified['low']:g} to {magnified['high']:g} Hz was magnified "
+            f"(α = {magnified['alpha']:g}) by {by} {cite(source)}."
+        )
+    if count := recipe["frames"].get("interpolated", 0):
+        steps.append(f"The clips were interpolated to {count} frames {cite(_TIM)}.")
     windows = ", ".join(recipe["windows"])
     if windows:
         light = recipe.get("normalization", {})

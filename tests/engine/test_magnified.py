@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,6 +16,8 @@ from apexflow.catalog import Catalog
 from apexflow.cli import cli
 from apexflow.engine.recipe import Recipe
 from apexflow.errors import ApexflowError
+from apexflow.report.entries import read_entries
+from apexflow.report.methods import methods
 from tests.conftest import small
 
 WIDE = ("--band", "0", "100")  # clips of 9 frames at 200 frames/s have 11 Hz and more
@@ -74,8 +76,6 @@ def test_clips_that_cannot_be_magnified_are_named_and_left_out(
 def test_the_rate_is_asked_for_where_nobody_knows_it(
     catalog: Catalog, small_recipe: Recipe, tmp_path: Path
 ) -> None:
-    from dataclasses import replace
-
     path = tmp_path / "mine.zarr"
     mine = Catalog([replace(catalog[0], dataset="mine")])
     af.process(mine, path, recipe=small_recipe, workers=0, progress=False)
@@ -91,14 +91,22 @@ def test_what_is_magnified_already_is_refused(
     catalog: Catalog, small_recipe: Recipe, tmp_path: Path
 ) -> None:
     path = tmp_path / "magnified.zarr"
-    recipe = small(small_recipe, magnification={"method": "flow", "alpha": 2.0, "high": 100.0})
+    recipe = small(
+        small_recipe,
+        magnification={"method": "flow", "alpha": 2.0, "high": 100.0},
+        frames={"which": "interval", "keep": True, "interpolated": 4},
+    )
     af.process(Catalog(catalog[:1]), path, recipe=recipe, workers=0, progress=False)
     result = export(path, "--gif", tmp_path / "gif", "--magnified", "4")
     assert isinstance(result.exception, ApexflowError)
     assert "its recipe has magnified the frames already" in str(result.exception)
     info = CliRunner().invoke(cli, ["info", str(path)]).output
     assert "magnified by flow, alpha 2" in info
-    shutil.rmtree(path)
+    with af.open(path) as store:
+        said = methods(store, read_entries(store))
+    assert "0 to 100 Hz was magnified (α = 2) by warping by the measured optical" in said.paragraph
+    assert "interpolated to 4 frames [3]" in said.paragraph
+    assert [text.split(",")[0] for text in said.references[1:]] == ["Bruhn", "Zhou"]
 
 
 @pytest.mark.parametrize(

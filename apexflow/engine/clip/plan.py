@@ -124,7 +124,7 @@ def plan_clip(clip: Clip, recipe: Recipe) -> tuple[FrameSource, ClipPlan]:
         raise ClipError(f"{clip.path} holds {len(numbers)} frame of the clip; motion needs two")
     _check_storable(source, numbers)
     files = source.fingerprint(numbers)
-    stamp = [clip.key, clip.source, clip.onset, clip.apex, clip.offset, files]
+    stamp: list[object] = [clip.key, clip.source, clip.onset, clip.apex, clip.offset, files]
     if wait:
         stamp.append(clip.apex_source)
     if many:

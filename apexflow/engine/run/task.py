@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import cv2
+from numpy.typing import NDArray
 
 from apexflow import system
 from apexflow.catalog import Clip
@@ -358,7 +359,9 @@ def _rounded(value: float) -> float | None:
 def _arrays(recipe: Recipe, result: ClipResult) -> ClipArrays:
     frames = result.aligned.crops if recipe.frames.keep else None
     made = result.interpolated
-    interpolated = {} if made is None else {"image": made.crops, "frame_number": made.frame_numbers}
+    interpolated: dict[str, NDArray[Any]] = {}
+    if made is not None:
+        interpolated = {"image": made.crops, "frame_number": made.frame_numbers}
     return ClipArrays(
         frames, result.flow, result.maps, result.roi, result.confidence, interpolated=interpolated
     )
