@@ -28,6 +28,7 @@ from tests.docs_pages import PAGES, ROOT, Piece, pieces
 BEFORE = {  # what a page takes from another one
     "features.md": ("samm.zarr",),
     "howto.md": ("samm.zarr", "marks.csv"),
+    "magnification.md": ("samm.zarr",),
     "quality.md": ("samm.zarr",),
     "results.md": ("ststnet.zarr", "results", "new.zarr"),
     "running.md": ("samm.zarr",),

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from apexflow import kernels
 from apexflow.engine.clip.magnify import magnify_frames
-from apexflow.rates import rate_of_dataset
 from apexflow.engine.recipe import Magnification
 from apexflow.errors import ApexflowError, ClipError
 from apexflow.kernels import EulerianMagnified, FlowMagnified
+from apexflow.rates import rate_of_dataset
 from apexflow.storage.format import NO_NUMBER, ClipRecord
 from apexflow.storage.store import Store
 
