@@ -87,12 +87,20 @@ def magnify_frames(
     }
     if wanted.method == "eulerian" and rate is None:
         raise ClipError(NO_RATE)
+    span = numbers[-1] - numbers[0] + 1
+    if rate is not None and span > 2 * len(numbers):
+        raise ClipError(
+            f"{span - len(numbers)} of {span} frames are not on disk, and a band needs half of "
+            f"them at least: copy them again, or leave magnification out"
+        )
     try:
         if wanted.method == "eulerian":
             return kernels.magnify_eulerian(crops, wanted.alpha, rate=rate or 0.0, **options)
         return kernels.magnify_flow(crops, wanted.alpha, rate=rate, **options)
     except ValueError as error:
-        raise ClipError(f"magnification: {error} Take a wider band") from None
+        raise ClipError(
+            f"magnification: {error} Take a wider band: a lower low or a higher high"
+        ) from None
 
 
 def said(result: EulerianMagnified | FlowMagnified) -> dict[str, Any]:

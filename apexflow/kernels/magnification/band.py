@@ -45,7 +45,10 @@ class Band:
         span = int(times[-1]) + 1
         self._curves = eigenvectors(times, span)[:, chosen].astype(np.float32)
         there = np.stack([np.interp(np.arange(span), times, row) for row in np.eye(len(times))])
-        weights = 2 / span * there @ eigenvectors(np.arange(span), span)[:, chosen]
+        # Not by BLAS, whose threads may round otherwise from run to run.
+        weights = (
+            2 / span * np.einsum("ig,gk->ik", there, eigenvectors(np.arange(span), span)[:, chosen])
+        )
         shares = there.sum(axis=1) / span
         shape = np.asarray(frames[0]).shape
         self._images = np.zeros((len(chosen), *shape), np.float32)
