@@ -251,7 +251,7 @@ def test_snippets_that_cannot_run_name_what_there_is() -> None:
 def test_files_that_are_shown_are_what_they_claim(tmp_path: Path) -> None:
     for page in PAGES:
         for piece in pieces(page):
-            if piece.kind == "toml":
+            if piece.kind == "toml" and not piece.reason:
                 check_toml(tomllib.loads(piece.text), tmp_path / "shown.toml", piece.text)
             if piece.kind == "yaml":
                 yaml = pytest.importorskip("yaml")

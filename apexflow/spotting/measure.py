@@ -121,14 +121,16 @@ class Measurer:
         self._before: tuple[int, Image, Place, NDArray[np.float32]] | None = None
         self._shape = image.shape
 
-    def resume(self, image: Image, records: NDArray[Any]) -> None:
-        """Go on behind records; ``image`` is the sample of the last record's template."""
-        row = int(records[-1]["template"])
-        base = np.asarray(records[row]["field"], np.float32)
-        self._template = self._renewed(row, image, Place(*records[row]["place"].tolist()), base)
-        good = np.flatnonzero(records["score"] >= self._recipe.following.lost)
-        if good.size:
-            self._template.follower.last = Place(*records[good[-1]]["place"].tolist())
+    def resume(self, records: NDArray[Any], sample: Callable[[int], Image]) -> None:
+        """Go on behind records, the last of which has the face; ``sample`` reads one of a row."""
+        last = len(records) - 1
+        row = int(records[last]["template"])
+        if row:  # the first template lies where the face was detected, not where it is found
+            place, base = _face_of(records[row])
+            self._template = self._renewed(row, sample(row), place, base)
+        place, field = _face_of(records[last])
+        self._template.follower.last = place
+        self._before = last, sample(last), place, field
 
     def measure(self, row: int, number: int, image: Image) -> NDArray[Any]:
         """Return the record () of one sample."""
@@ -173,6 +175,10 @@ class Measurer:
         follower = Follower(image, self._face.box, self._recipe.following, place)
         motion = FaceMotion(follower.crop(image, place), self._recipe.flow, self._regions.eyes)
         return _Template(row, follower, motion, base)
+
+
+def _face_of(record: NDArray[Any]) -> tuple[Place, NDArray[np.float32]]:
+    return Place(*record["place"].tolist()), np.asarray(record["field"], np.float32)
 
 
 def measure_video(
@@ -226,7 +232,7 @@ def measure_video(
         face = _first_face(source, numbers[:: step * 5][:20], find)
         text = json.dumps({**stamp, "box": face.box, "landmarks": face.landmarks})
         head.write_text(text, encoding="utf-8")
-    done = min(_whole_records(path), count)
+    done = _gone_on_from(path, count, recipe)
     if done < count:
         with path.open("r+b" if path.exists() else "w+b") as file:
             file.truncate(done * RECORD.itemsize)
@@ -276,6 +282,21 @@ def _whole_records(path: Path) -> int:
     return path.stat().st_size // RECORD.itemsize if path.exists() else 0
 
 
+def _gone_on_from(path: Path, count: int, recipe: SpotRecipe) -> int:
+    """Return how many samples need no measuring: all, or those to the last that has the face.
+
+    While it is lost, where it is looked for depends on more than the records tell.
+    """
+    done = _whole_records(path)
+    if done >= count:
+        return count
+    if not done:
+        return 0
+    scores = np.memmap(path, RECORD, "r", shape=(done,))["score"]
+    good = np.flatnonzero(scores >= recipe.following.lost)
+    return int(good[-1]) + 1 if good.size else 0
+
+
 def _first_face(source: FrameSource, numbers: Sequence[int], find: FaceFinder) -> FaceBox:
     """Return the face in the video's first frame; look into some more before giving up."""
     said = ""
@@ -307,8 +328,7 @@ def _go_on(
     measurer = Measurer(next(images(range(1))), face, recipe)
     if done:
         records = np.memmap(file.name, RECORD, "r", shape=(done,))
-        template = int(records[-1]["template"])
-        measurer.resume(next(images(range(template, template + 1))), records)
+        measurer.resume(records, lambda row: next(images(range(row, row + 1))))
     lost = 0
     patience = max(1, round(fps / step))  # a second
     for row, image in enumerate(images(range(done, count)), done):

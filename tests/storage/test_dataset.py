@@ -298,7 +298,7 @@ def test_annotated_labels_come_before_emotions(tmp_path: Path) -> None:
     [
         ({"maps": "uv"}, r"has no maps 'uv'; it has \['hsv'\]"),
         ({"flow": "onset-offset"}, "has no flow of window 'onset-offset'"),
-        ({"frames": "some"}, "frames must be 'all', 'interval', or some of"),
+        ({"frames": "some"}, "frames must be 'all', 'interval', 'interpolated', or some of"),
         ({"flow": "onset-apex", "encode": "abc"}, "abc"),
     ],
 )

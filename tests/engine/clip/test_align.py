@@ -225,7 +225,7 @@ def test_the_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
     )
     script.print_position_table(samples)
     script.print_flow_table(samples)
-    script.print_cost_table(samples)
+    script.print_cost_table(samples[0])
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split("|")[1:-1] for line in lines if line.startswith("| similarity")]
     assert [len(row) for row in rows] == [3, 2, 3]
