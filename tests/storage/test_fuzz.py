@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("mutations", [25, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mutations", [12, pytest.param(2000, marks=pytest.mark.slow)])
 def test_damaged_stores_give_an_error_or_the_truth(tmp_path: Path, mutations: int) -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "fuzz_store.py"
     spec = importlib.util.spec_from_file_location("fuzz_store", script)

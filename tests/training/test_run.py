@@ -78,8 +78,11 @@ def test_every_model_is_tried() -> None:
     assert set(SETTINGS) == set(PRESETS) - at_once
 
 
-# Of those that share a trunk, or the form of a stream, one is the sample; `slow` has all.
-SLOW = ("flow-resnet", "rgb-resnet", "dual-inception", "off-apexnet", "sssnet")
+# Of those that share a trunk, a part or the form of a stream, one is the sample; `slow` has all.
+SLOW = (
+    *("flow-resnet", "rgb-resnet", "dual-inception", "off-apexnet", "sssnet"),
+    *("roi-temporal", "roi-graph", "cnn-bilstm-pooled"),
+)
 LEARNERS = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in SETTINGS
 ]
