@@ -7,6 +7,7 @@ sound clips and on clips with planted faults, and what is missed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -77,6 +78,7 @@ class ClipQuality:
     frames : FrameQuality
     motion : float
         The 95th percentile of the flow's length, in pixels of the crop, at its largest pair.
+        It and what follows are NaN where there is no flow.
     head_motion : float
         Length of the median flow there, in pixels of the crop: what moves as a whole.
     inconsistency : float
@@ -167,7 +169,10 @@ def _detail(small: Images, coarse: Images) -> float:
 def pair_quality(
     plan: ClipPlan, aligned: Aligned, flow: Mapping[str, NDArray[np.float32]]
 ) -> tuple[float, float, float]:
-    """Return motion, head motion and inconsistency of `ClipQuality`, of the largest flow."""
+    """Return motion, head motion and inconsistency of `ClipQuality`, of the largest flow.
+
+    NaN, of which nothing follows, for a recipe without windows.
+    """
     pairs = [
         (pair, vectors[:, ::_STRIDE, ::_STRIDE])
         for window, values in flow.items()
@@ -176,7 +181,7 @@ def pair_quality(
         )
     ]
     if not pairs:
-        return 0.0, 0.0, 0.0
+        return math.nan, math.nan, math.nan
     lengths = [float(np.percentile(np.hypot(*vectors), 95)) for _, vectors in pairs]
     largest = int(np.argmax(lengths))
     (first, second), vectors = pairs[largest]

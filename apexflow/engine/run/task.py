@@ -346,8 +346,9 @@ def _figures(result: ClipResult) -> dict[str, Any]:
     of_frames = {name: getattr(quality.frames, name) for name in quality.frames.__slots__}
     of_frames["distance_to_margin"] = result.aligned.distance_to_margin
     columns = (of_frames[name].tolist() for name in FIGURES["quality"])
+    of_flow = tuple(getattr(quality, name) for name in FIGURES["flow_quality"])
     return {
-        "flow_quality": tuple(getattr(quality, name) for name in FIGURES["flow_quality"]),
+        "flow_quality": of_flow if math.isfinite(quality.motion) else (),
         "quality": tuple(tuple(map(_rounded, row)) for row in zip(*columns, strict=True)),
     }
 

@@ -35,12 +35,12 @@ def sound() -> Frames:
     return rendered(SUBJECT)
 
 
-def judged(folder: Path, frames: Frames) -> dict[str, float | None]:
+def judged(folder: Path, frames: Frames, base: str = "default") -> dict[str, float | None]:
     """Process frames as a clip, with a margin of 8 px; return its flags by name."""
     (folder / "clip").mkdir()
     for i, frame in enumerate(frames):
         cv2.imwrite(str(folder / "clip" / f"{i:03d}.png"), frame)
-    values = Recipe.load("default").to_dict()
+    values = Recipe.load(base).to_dict()
     values["alignment"] |= {"margin": 8, "follow": 0.0}
     clip = Clip(
         dataset="made",
@@ -56,8 +56,9 @@ def judged(folder: Path, frames: Frames) -> dict[str, float | None]:
     return {flag.name: flag.figure for flag in result.flags}
 
 
-def test_a_sound_clip_has_no_flag(sound: Frames, tmp_path: Path) -> None:
-    assert judged(tmp_path, sound) == {}
+@pytest.mark.parametrize("base", ["default", "sequence"])  # the second has no flow to judge
+def test_a_sound_clip_has_no_flag(sound: Frames, tmp_path: Path, base: str) -> None:
+    assert judged(tmp_path, sound, base) == {}
 
 
 def one_black(frames: Frames) -> None:
