@@ -19,13 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from apexflow.engine.run.task import Outcome, Task, fail_task, finished_outcome
-from apexflow.engine.run.worker import (
-    Answer,
-    compile_beside,
-    end_process,
-    run_batch,
-    run_isolated,
-)
+from apexflow.engine.run.worker import Answer, end_process, run_batch, run_isolated
 from apexflow.errors import ApexflowError
 
 if TYPE_CHECKING:
@@ -85,7 +79,6 @@ class Dispatch:
     compile_first: bool = False
     _in_flight: dict[Any, _Batch] = field(default_factory=dict)
     _again: deque[_Batch] = field(default_factory=deque)
-    _beside: list[Any] = field(default_factory=list)
     _finished: SimpleQueue[Any] = field(default_factory=SimpleQueue)
     _refused: set[str] = field(default_factory=set)
     _replaced: set[str] = field(default_factory=set)
@@ -121,7 +114,6 @@ class Dispatch:
                 self._send(self._again.popleft())
             elif tasks := tuple(islice(waiting, self._batch_size())):
                 self._send(_Batch(tasks))
-                self._compile_beside(tasks[0])
             else:
                 return
 
@@ -150,11 +142,6 @@ class Dispatch:
     def _await(self, future: Any, batch: _Batch) -> None:
         self._in_flight[future] = batch
         future.add_done_callback(self._finished.put)
-
-    def _compile_beside(self, task: Task) -> None:
-        """Let a second worker compile what the first one needs later, and say nothing of it."""
-        if self.compile_first and self._threads > 1 and not self._beside:
-            self._beside = [self.client.submit(compile_beside, task.clip, task.recipe, pure=False)]
 
     def _outcomes(self, future: Any) -> Iterator[Outcome]:
         from distributed.client import FutureCancelledError

@@ -20,10 +20,7 @@ from typing import IO, Any
 
 from distributed import WorkerPlugin, get_worker
 
-from apexflow.catalog import Clip
 from apexflow.engine.clip.backend import CPU, Backend
-from apexflow.engine.clip.compile_ahead import compile_flow
-from apexflow.engine.recipe import Recipe
 from apexflow.engine.run.gpus import GpuOptions, open_gpu, share_of_gpu
 from apexflow.engine.run.isolated import run_isolated as isolate
 from apexflow.engine.run.task import (
@@ -143,12 +140,6 @@ class WorkerSetup(WorkerPlugin):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_opening"}
-
-
-def compile_beside(clip: Clip, recipe: Recipe) -> None:
-    """Compile the kernels of flow and maps; what is wrong with the clip its own task says."""
-    with suppress(Exception):
-        compile_flow(clip, recipe)
 
 
 def run_batch(tasks: Sequence[Task], *, setup: str, clip_timeout: float) -> Answer:
