@@ -151,6 +151,21 @@ A configuration file has the options' names with _ for -, and two tables:
 )
 @click.option("--balance", type=click.Choice(["none", "weights", "oversample"]), help="Classes.")
 @click.option("--augment", type=click.Choice(["none", "frames", "mirror"]), help="Training clips.")
+@click.option(
+    "--jitter",
+    type=click.IntRange(min=0),
+    metavar="K",
+    help="Each epoch, move onset and apex of each training clip by up to K frames, and make its "
+    "maps again from the store's frames.",
+)
+@click.option(
+    "--jitter-test",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="K",
+    help="After training, also score each fold's network with the key frames of its test clips "
+    "moved by up to K frames; of a finished run, too.",
+)
 @click.option("--shuffle/--no-shuffle", default=None, help="Another order each epoch.")
 @click.option("--weights", metavar="FILE", help="torchvision's resnet18 weights, to start from.")
 @click.option(
@@ -183,6 +198,7 @@ def train(**values: Any) -> None:
         seeds=values["seeds"],
         jobs=values["jobs"],
         final=values["final"],
+        jitter_test=values["jitter_test"],
         device=values["device"],
         mixed=values["mixed"],
         workers=values["workers"],

@@ -106,6 +106,15 @@ class _Place:
     info: Mapping[str, RowInfo]
 
 
+@dataclass(frozen=True, slots=True)
+class StoredSample:
+    """Where a sample comes from: the store, the clip's row there, and how each part is read."""
+
+    store: Store
+    row: int
+    parts: Mapping[str, SamplePart]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _FinishedClip:
     """A finished clip of a store, before it is known whether it is served."""
@@ -459,6 +468,28 @@ class ClipDataset(Dataset[Sample]):
     def holds_bytes(self) -> bool:
         """Whether what a sample holds is stored as bytes, which are given as 0..1."""
         return all(one.values.dtype == torch.uint8 for one in self.read([0]).values())
+
+    def stored(self, index: int) -> StoredSample | None:
+        """Return where a sample comes from; None where no store holds it."""
+        if not self._readers:
+            return None
+        place = self._places[index]
+        row = next(iter(place.info.values())).row
+        return StoredSample(self._readers[place.reader].store, row, self._parts[place.reader])
+
+    def with_values(
+        self, values: Mapping[str, Packed], indices: Sequence[int] | None = None
+    ) -> ClipDataset:
+        """Return these samples, or all, with other values of the same shapes, in memory."""
+        made = ClipDataset.__new__(ClipDataset)
+        made.__dict__.update(self.__dict__)
+        made._memory = dict(values)
+        made.nbytes = sum(one.nbytes for one in values.values())
+        if indices is not None:
+            made.samples = tuple(self.samples[i] for i in indices)
+            made._places = [self._places[i] for i in indices]
+            made.labels = self.labels[list(indices)]
+        return made
 
     def blocks(self, indices: Sequence[int]) -> list[list[int]]:
         """Group samples by the chunks, or shards, that hold them: what is read together."""

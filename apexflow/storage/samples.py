@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -101,10 +101,14 @@ class PerClipPart:
             yield list(group)
 
     def _piece(self, store: Store, clips: Sequence[RowInfo]) -> NDArray[Any]:
+        return self.finished(self._checked(store, i, clips) for i in range(len(self.paths)))
+
+    def finished(self, stored: Iterable[NDArray[Any]]) -> NDArray[Any]:
+        """Return what samples hold, (n, ...), of what each of ``paths`` holds: (n, ...)."""
         windows = []
-        for position, pairs in enumerate(self.pairs):
-            values = self.finish(self._checked(store, position, clips))
-            windows.append(values[:, None] if self.stacked and pairs == 1 else values)
+        for values, pairs in zip(stored, self.pairs, strict=True):
+            made = self.finish(values)
+            windows.append(made[:, None] if self.stacked and pairs == 1 else made)
         return np.concatenate(windows, axis=1) if self.stacked else windows[0]
 
     def _checked(self, store: Store, position: int, clips: Sequence[RowInfo]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from apexflow.errors import ApexflowError
 from apexflow.storage.collate import Batch, Padded
 from apexflow.storage.dataset import ClipDataset
+from apexflow.training.jitter import JitteredClips
 
 Input = torch.Tensor | Padded
 
@@ -62,11 +63,14 @@ class Feeder:
             yield from self._loader
             return
         rng = np.random.default_rng((self._seed, number))
-        order = _oversampled(self._dataset, self._indices, rng) if self._oversample else None
+        dataset = self._dataset
+        if isinstance(dataset, JitteredClips):
+            dataset = dataset.drawn(self._seed, number)
+        order = _oversampled(dataset, self._indices, rng) if self._oversample else None
         order = self._indices if order is None else order
         if self._shuffle:
             order = rng.permutation(order).tolist()
-        yield from in_order(self._dataset, order, self._batch_size)
+        yield from in_order(dataset, order, self._batch_size)
 
 
 def reading_order(

@@ -80,6 +80,9 @@ class TrainConfig:
         Of clips that are learned from: "frames" flips whole clips, and changes brightness and
         contrast by up to a tenth; "mirror" mirrors them as what they show is mirrored: u with its
         sign, the hue of an HSV map turned. "none".
+    jitter : int
+        Key frames: each epoch, each clip that is learned from is drawn with its onset and its apex
+        moved by up to so many frames, its flow and maps made again from the store's frames.
     shuffle : bool
         Another order of the clips each epoch; False keeps the data set's.
     choose : str
@@ -120,6 +123,7 @@ class TrainConfig:
     normalize: str = "none"
     balance: str = "none"
     augment: str = "none"
+    jitter: int = 0
     shuffle: bool = True
     choose: str = "last"
     validation: float = 0.2
@@ -147,7 +151,7 @@ class TrainConfig:
         for name in ("lr", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ApexflowError(f"{name} must be more than 0. Got {getattr(self, name)}.")
-        for name in ("weight_decay", "patience"):
+        for name in ("weight_decay", "patience", "jitter"):
             if not getattr(self, name) >= 0:
                 raise ApexflowError(f"{name} must be 0 or more. Got {getattr(self, name)}.")
         if not 0 < self.validation < 1:
@@ -289,6 +293,7 @@ _TYPES: Mapping[str, type] = {
     "shuffle": bool,
     "validation": float,
     "patience": int,
+    "jitter": int,
     "report_leak": bool,
     "seed": int,
     "threads": int,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -129,6 +130,24 @@ class Progress:
         _, left = self._share()
         seconds = (time.monotonic() - self._first) / max(1, trained) * left
         return f"{_duration(seconds)} left"
+
+
+@contextmanager
+def counting(what: str, total: int, *, show: bool) -> Iterator[Callable[[], None]]:
+    """Yield what to call for each of ``total`` things done; tell how many, and the time left."""
+    started = said = time.monotonic()
+    done = 0
+
+    def count() -> None:
+        nonlocal done, said
+        done += 1
+        now = time.monotonic()
+        if show and (now - said >= _SILENCE or done == total):
+            said = now
+            left = _duration((now - started) / done * (total - done))
+            print(f"{done}/{total} {what}; {left} left", file=sys.stderr, flush=True)
+
+    yield count
 
 
 def _duration(seconds: float) -> str:

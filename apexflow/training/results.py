@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from apexflow.errors import ApexflowError
 from apexflow.storage.csv_cells import safe_row
 from apexflow.storage.labels import Kind
+from apexflow.training.robustness import Robustness, mean_of
 from apexflow.training.scoring import Prediction, Scoring, scoring_of
 from apexflow.training.scoring.base import DIGITS
 from apexflow.training.statistics import DRAWS, LEVEL, Interval, bootstrap
@@ -95,7 +96,15 @@ class _Scored:
         """Return all scores with their 95 % intervals, as text."""
         of_classes = self.scoring.class_table(self.intervals(), self.runs[0].predictions)
         more = [] if of_classes is None else ["", of_classes.to_text()]
-        return "\n".join([self._title(), self._score_table().to_text(), *more, *self._notes()])
+        lines = [self._title(), self._score_table().to_text(), *more, *self._notes()]
+        return "\n".join([*lines, *self._robustness()])
+
+    def _robustness(self) -> Iterator[str]:
+        found = [run.robustness for run in self.runs if run.robustness is not None]
+        if found:
+            yield ""
+            yield "with onset and apex moved by up to |shift| frames, the mean over shifts"
+            yield mean_of(found).table().to_text()
 
     def to_markdown(self) -> str:
         """Return the scores with their intervals as a table in Markdown."""
@@ -162,6 +171,8 @@ class TrainResult(_Scored):
         a leak, and no result. Empty where it was not asked for.
     kind : "class", "units" or "apex"
         What a label is.
+    robustness : Robustness or None
+        The scores with onset and apex moved, where they were asked for (``jitter_test``).
     """
 
     model: str
@@ -172,6 +183,7 @@ class TrainResult(_Scored):
     seed: int = 0
     leaked: tuple[Any, ...] = ()
     kind: Kind = "class"
+    robustness: Robustness | None = None
 
     @property
     def scoring(self) -> Scoring:
@@ -249,6 +261,12 @@ class TrainResult(_Scored):
         }
         _write_json(folder / "summary.json", summary)
         self._write_tables_and_figure(folder)
+
+    def write_robustness(self, folder: Path) -> None:
+        """Write jitter.csv, a row a shift, and jitter.json, by |shift|."""
+        if self.robustness is not None:
+            write_csv(folder / "jitter.csv", *self.robustness.rows())
+            _write_json(folder / "jitter.json", self.robustness.values())
 
     def _score_table(self) -> Table:
         rows = [("Full", *self._cells())]

@@ -8,17 +8,21 @@ import logging
 import os
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from apexflow.errors import ApexflowError
 from apexflow.storage.dataset import MEMORY, ClipDataset
+from apexflow.storage.labels import APEX
 from apexflow.storage.target import Target, disk_errors, exclusive
 from apexflow.training import own
 from apexflow.training.batches import reading_order
@@ -30,10 +34,14 @@ from apexflow.training.figures import draw_curves
 from apexflow.training.final import FINAL, final_is_done, train_final
 from apexflow.training.fitting import Machine
 from apexflow.training.folds import By, Fold, make_folds, person, shown_by
+from apexflow.training.jitter import JitteredClips, Shifter, check_memory
 from apexflow.training.parallel import train_side_by_side
-from apexflow.training.progress import Progress
+from apexflow.training.progress import Progress, counting
 from apexflow.training.results import SeedResults, TrainResult
+from apexflow.training.robustness import Robustness, ShiftScore
 from apexflow.training.scoring import Prediction, Scoring, scoring_of
+from apexflow.training.shifted import predict_shifted, warn_differs
+from apexflow.training.shifts import shifts_to_test, shifts_within
 from apexflow.training.task import FinishedFold, FoldTask, read_finished, train_task
 
 _GOES_ON = "the folds finished so far are safe, and the same command goes on from there"
@@ -54,6 +62,7 @@ def train(
     seeds: int | Sequence[int] = 1,
     jobs: int = 1,
     final: bool = False,
+    jitter_test: int = 0,
     device: str = "auto",
     mixed: bool | None = None,
     workers: int = 0,
@@ -87,6 +96,9 @@ def train(
         Folds that are trained side by side, in processes of their own; 0 is one a core.
     final : bool
         Train a network on all clips, too (``final/``), for `apexflow.predict`.
+    jitter_test : int
+        Also score each fold's network with onset and apex of its test clips moved by up to so
+        many frames (``jitter.csv``, ``jitter.json``); of a finished run, too.
     device : "auto", "cpu", "cuda", "cuda:1", …
     mixed : bool, optional
         Mixed precision; on a GPU by default.
@@ -128,6 +140,7 @@ def train(
         logger.warning("%s", dataset.class_map)
     made = make_folds(dataset.samples, config.folds if folds is None else folds)
     _check_tested(dataset, made)
+    shifter = _shifter(dataset, config, jitter_test)
     _tell_unlearnt(dataset, made)
     config = replace(
         config,
@@ -139,10 +152,8 @@ def train(
     with disk_errors(f"cannot write to {folder}", _GOES_ON):
         folder.mkdir(parents=True, exist_ok=True)
         with exclusive(folder, who="training"):
-            run = _Run(dataset, made, machine)
-            return run.train(
-                folder, _seeds(config, seeds), jobs=jobs, final=final, progress=progress
-            )
+            run = _Run(dataset, made, machine, shifter, jobs, show=progress)
+            return run.train(folder, _seeds(config, seeds), final=final, jitter_test=jitter_test)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +168,27 @@ class _Seed:
 class _Run:
     """The folds of some clips, trained with one seed after another."""
 
-    def __init__(self, dataset: ClipDataset, folds: Sequence[Fold], machine: Machine) -> None:
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        folds: Sequence[Fold],
+        machine: Machine,
+        shifter: Shifter | None,
+        jobs: int,
+        *,
+        show: bool,
+    ) -> None:
         self._dataset, self._folds, self._machine = dataset, folds, machine
+        self._shifter, self._jobs, self._show = shifter, jobs, show
+        self._learnt: ClipDataset | None = None
 
     def train(
         self,
         folder: Path,
         configs: Sequence[TrainConfig],
         *,
-        jobs: int,
         final: bool,
-        progress: bool,
+        jitter_test: int,
     ) -> TrainResult | SeedResults:
         several = len(configs) > 1
         _refuse_other_kind(folder, several=several)
@@ -178,11 +199,13 @@ class _Run:
         for seed in seeds:
             seed.folder.mkdir(exist_ok=True)
             _claim(seed.folder, self._description(seed.config))
-        self._train_missing([task for seed in seeds for task in seed.tasks], jobs, progress)
+        self._train_missing([task for seed in seeds for task in seed.tasks])
         results = [self._finish(seed) for seed in seeds]
         if final:
             for seed in seeds:
-                self._train_final(seed, progress)
+                self._train_final(seed)
+        if jitter_test:
+            results = self._test_shifts(seeds, results, jitter_test)
         if not several:
             return results[0]
         together = SeedResults(tuple(results))
@@ -196,44 +219,71 @@ class _Run:
         ]
         return _Seed(config, folder, tasks)
 
-    def _train_missing(self, tasks: list[FoldTask], jobs: int, progress: bool) -> None:
+    def _learnt_from(self, config: TrainConfig) -> ClipDataset:
+        """Return what folds learn from: the clips as they are, or with all their shifts."""
+        if not config.jitter:
+            return self._dataset
+        if self._learnt is None:
+            assert self._shifter is not None
+            shifts, clips = shifts_within(config.jitter), range(len(self._dataset))
+            with self._counting(f"clips at {len(shifts)} shifts of their key frames") as on_clip:
+                made = self._shifter.read(
+                    clips, shifts, threads=self._side_by_side(config), on_clip=on_clip
+                )
+            warn_differs(made.differs)
+            logger.info(
+                "%d of %d shifts would have left their clip, and went as far as it goes",
+                *(sum(made.clamped), len(shifts) * len(clips)),
+            )
+            self._learnt = JitteredClips.of(self._dataset, made.values)
+        return self._learnt
+
+    def _counting(self, what: str) -> AbstractContextManager[Callable[[], None]]:
+        return counting(what, len(self._dataset), show=self._show)
+
+    def _side_by_side(self, config: TrainConfig) -> int:
+        return _jobs(self._jobs, config.threads)
+
+    def _train_missing(self, tasks: list[FoldTask]) -> None:
         missing = [task for task in tasks if self._read(task) is None]
         if not missing:
             return
-        jobs = min(_jobs(jobs, tasks[0].config.threads), len(missing))
+        dataset = self._learnt_from(tasks[0].config)
+        jobs = min(self._side_by_side(tasks[0].config), len(missing))
         shown = Progress(
             folds=len(tasks),
             finished=len(tasks) - len(missing),
             epochs=_epochs(tasks[0].config),
             jobs=jobs,
-            show=progress,
+            show=self._show,
             told=self._told,
         )
         with shown:
             if jobs > 1:
-                train_side_by_side(missing, self._dataset, self._machine, jobs, shown)
+                train_side_by_side(missing, dataset, self._machine, jobs, shown)
                 return
             for task in missing:
                 shown.begin(task)
-                train_task(task, self._dataset, self._machine, partial(shown.epoch, task))
+                train_task(task, dataset, self._machine, partial(shown.epoch, task))
                 shown.end(task)
 
-    def _train_final(self, seed: _Seed, progress: bool) -> None:
+    def _train_final(self, seed: _Seed) -> None:
         task = FoldTask(seed.folder / FINAL, replace(self._folds[0], name=FINAL), seed.config)
         if final_is_done(task.place):
             return
+        dataset = self._learnt_from(seed.config)
         shown = Progress(
             folds=1,
             finished=0,
             epochs=_epochs(seed.config),
             jobs=1,
-            show=progress,
+            show=self._show,
             told=lambda _: f"the network of all {len(self._dataset)} clips",
         )
         with shown:
             shown.begin(task)
             on_epoch = partial(shown.epoch, task)
-            train_final(task.place, self._dataset, seed.config, self._machine, on_epoch)
+            train_final(task.place, dataset, seed.config, self._machine, on_epoch)
             shown.end(task)
 
     def _finish(self, seed: _Seed) -> TrainResult:
@@ -262,7 +312,7 @@ class _Run:
 
     def _told(self, task: FoldTask) -> str:
         finished = self._finished(task)
-        said = self._scoring.told(self._predictions(task.fold, finished))
+        said = self._scoring.told(self._predictions(task.fold, finished.probabilities))
         told = f"{task.name}: {said}"
         if finished.epoch:
             return f"{told}, epoch {finished.epoch}"
@@ -272,10 +322,10 @@ class _Run:
     def _scoring(self) -> Scoring:
         return scoring_of(self._dataset.kind, self._dataset.classes)
 
-    def _predictions(self, fold: Fold, finished: FinishedFold) -> list[Prediction]:
+    def _predictions(self, fold: Fold, rows: Iterable[Sequence[float]]) -> list[Prediction]:
         """Return what a fold says of its test clips, in their order."""
         found = []
-        for i, row in zip(fold.test, finished.probabilities, strict=True):
+        for i, row in zip(fold.test, rows, strict=True):
             who = self._dataset.samples[i]
             key = (who.dataset, who.subject, who.clip, fold.name)
             said = self._scoring.decide(row)
@@ -286,7 +336,8 @@ class _Run:
         by_clip: dict[int, Prediction] = {}
         leaks: dict[int, Any] = {}
         for fold, finished in zip(self._folds, found, strict=True):
-            by_clip.update(zip(fold.test, self._predictions(fold, finished), strict=True))
+            said = self._predictions(fold, finished.probabilities)
+            by_clip.update(zip(fold.test, said, strict=True))
             if finished.leak is not None:
                 leaks.update(zip(fold.test, finished.leak.predicted, strict=True))
         return TrainResult(
@@ -299,6 +350,41 @@ class _Run:
             leaked=tuple(leaks[i] for i in sorted(leaks)),
             kind=self._dataset.kind,
         )
+
+    def _test_shifts(
+        self, seeds: Sequence[_Seed], results: Sequence[TrainResult], frames: int
+    ) -> list[TrainResult]:
+        """Score the networks with the key frames of their test clips moved; write that, too."""
+        assert self._shifter is not None
+        shifts = shifts_to_test(frames)
+        with self._counting(f"clips tested at {len(shifts)} shifts of their key frames") as on_clip:
+            found = predict_shifted(
+                *([seed.tasks for seed in seeds], self._dataset, self._shifter, shifts),
+                self._machine,
+                threads=self._side_by_side(seeds[0].config),
+                on_clip=on_clip,
+            )
+        tested = []
+        for seed, result, by_shift in zip(seeds, results, found.rows, strict=True):
+            scores = tuple(
+                ShiftScore(*shift, clamped, self._headline(rows))
+                for shift, clamped, rows in zip(shifts, found.clamped, by_shift, strict=True)
+            )
+            clips = len(result.predictions)
+            robustness = Robustness(clips, self._scoring.headline, scores)
+            tested.append(replace(result, robustness=robustness))
+            tested[-1].write_robustness(seed.folder)
+        return tested
+
+    def _headline(self, rows: Mapping[int, NDArray[np.float32]]) -> dict[str, float]:
+        """Return the scores that tables print of what all folds said of their test clips."""
+        said = [
+            one
+            for fold in self._folds
+            for one in self._predictions(fold, [rows[i].astype(float).tolist() for i in fold.test])
+        ]
+        scores = self._scoring.score(said)
+        return {name: float(getattr(scores, name)) for name in self._scoring.headline}
 
     def _description(self, config: TrainConfig) -> dict[str, Any]:
         device = self._machine.device
@@ -337,6 +423,33 @@ class _Run:
         # As it will be read back: tuples are lists there.
         plain: dict[str, Any] = json.loads(json.dumps(described))
         return plain
+
+
+def _shifter(dataset: ClipDataset, config: TrainConfig, jitter_test: int) -> Shifter | None:
+    """Return what makes clips again with their key frames moved; None where none are.
+
+    Raises `ApexflowError` where that cannot be.
+    """
+    if jitter_test < 0:
+        raise ApexflowError(f"jitter_test must be 0 or more. Got {jitter_test}.")
+    if not config.jitter and not jitter_test:
+        return None
+    if dataset.kind == APEX:
+        raise ApexflowError(
+            "labels 'apex' is where the apex lies from the onset on, which jitter would move: take "
+            "jitter 0 and no jitter test"
+        )
+    if config.jitter and is_estimator(config):
+        raise ApexflowError(
+            f"{config.model_name} is fitted once, and jitter draws shifts each epoch: take jitter 0"
+        )
+    # Its steps are the engine's, which no other training needs.
+    from apexflow.shifted_clips import ShiftedClips
+
+    shifter = ShiftedClips(dataset)
+    if config.jitter:
+        check_memory(dataset, config.jitter)
+    return shifter
 
 
 def _epochs(config: TrainConfig) -> int:

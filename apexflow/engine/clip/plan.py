@@ -203,13 +203,15 @@ def with_apex(plan: ClipPlan, crops: NDArray[np.uint8], recipe: Recipe) -> ClipP
     method: Literal["flow", "difference"] = "flow" if plan.apex_source == "flow" else "difference"
     position, confidence = estimate_apex(crops[rows], method=method)
     key_frames = {**plan.key_frames, "apex": plan.interval[position]}
+    return replace(with_key_frames(plan, key_frames, recipe), apex_confidence=confidence)
+
+
+def with_key_frames(plan: ClipPlan, key_frames: Mapping[str, int], recipe: Recipe) -> ClipPlan:
+    """Return the plan with these key frames, and the interval and pairs that follow from them."""
     windows = [Window.parse(name) for name in recipe.windows]
-    return replace(
-        plan,
-        key_frames=key_frames,
-        pairs=_pairs(windows, key_frames, plan.interval),
-        apex_confidence=confidence,
-    )
+    interval = _interval(plan.numbers, key_frames)
+    pairs = _pairs(windows, key_frames, interval)
+    return replace(plan, key_frames=key_frames, interval=interval, pairs=pairs)
 
 
 def flow_frames(plan: ClipPlan, recipe: Recipe) -> tuple[PairFrames, ...]:

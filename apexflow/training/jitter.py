@@ -1,0 +1,89 @@
+"""Key-frame jitter: training clips drawn with onset and apex moved, other ones each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from apexflow.errors import ApexflowError
+from apexflow.storage.dataset import ClipDataset
+from apexflow.storage.packed import Packed, join
+from apexflow.training.shifts import Shift, shifts_within
+
+# Beside a fold's seed and the epoch: other draws than those of the clips' order.
+_DRAWS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftedSamples:
+    """Samples made again with their key frames moved.
+
+    Attributes
+    ----------
+    values : tuple of dict of part to Packed
+        One a shift.
+    clamped : tuple of int
+        Of each shift the number of clips that it would have left, which went as far as they go.
+    differs : float
+        The most by which samples that are not moved come out otherwise than they are stored, in
+        the store's units; 0 where each comes out byte for byte.
+    """
+
+    values: tuple[dict[str, Packed], ...]
+    clamped: tuple[int, ...]
+    differs: float
+
+
+class Shifter(Protocol):
+    """Makes samples of a data set again: `apexflow.shifted_clips.ShiftedClips`."""
+
+    def read(
+        self,
+        indices: Sequence[int],
+        shifts: Sequence[Shift],
+        *,
+        threads: int = 1,
+        on_clip: Callable[[], None] = ...,
+    ) -> ShiftedSamples: ...
+
+
+class JitteredClips(ClipDataset):
+    """A data set whose training clips are drawn with their key frames moved.
+
+    Wherever it is read it is the data set as it is; `drawn` gives what is learned from.
+    """
+
+    @classmethod
+    def of(cls, dataset: ClipDataset, forms: Sequence[Mapping[str, Packed]]) -> JitteredClips:
+        """Return the data set with ``forms``, all its samples at each shift."""
+        made = cls.__new__(cls)
+        made.__dict__.update(dataset.__dict__)
+        made._forms = {name: join([one[name] for one in forms]) for name in forms[0]}
+        made._count = len(forms)
+        return made
+
+    _forms: dict[str, Packed]
+    _count: int
+
+    def drawn(self, seed: int, epoch: int) -> ClipDataset:
+        """Return the data set of an epoch: each sample at a shift that the seed draws."""
+        rng = np.random.default_rng((seed, epoch, _DRAWS))
+        chosen = rng.integers(self._count, size=len(self)) * len(self) + np.arange(len(self))
+        rows = torch.from_numpy(chosen)
+        return self.with_values({name: one.select(rows) for name, one in self._forms.items()})
+
+
+def check_memory(dataset: ClipDataset, frames: int) -> None:
+    """Refuse more forms of each clip than the memory of a data set holds."""
+    count = len(shifts_within(frames))
+    needed = count * dataset.nbytes
+    if needed > dataset.memory:
+        raise ApexflowError(
+            f"jitter {frames} keeps {count} forms of each clip, {needed / 1e6:,.0f} MB together, "
+            f"and memory is {dataset.memory / 1e6:,.0f} MB: take a smaller jitter, smaller maps or "
+            f"more --memory"
+        )
