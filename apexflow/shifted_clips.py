@@ -29,7 +29,6 @@ from apexflow.engine.windows import KEY_FRAMES, Window
 from apexflow.errors import ApexflowError, NotStoredError
 from apexflow.storage.dataset import ClipDataset, StoredSample
 from apexflow.storage.format import NO_NUMBER, ClipRecord
-from apexflow.storage.packed import Packed, join
 from apexflow.storage.samples import PerClipPart, SamplePart
 from apexflow.storage.store import Store
 from apexflow.training.jitter import ShiftedSamples
@@ -58,12 +57,7 @@ class ShiftedClips:
         self._dataset = dataset
         self._recipes: dict[str, Recipe] = {}
         for i in range(len(dataset)):
-            stored = dataset.stored(i)
-            if stored is None:
-                raise ApexflowError(
-                    "jitter makes maps again from the frames of a store, which arrays have not: "
-                    "give a store that `apexflow process` made"
-                )
+            stored = self._stored(i)
             if stored.store.name not in self._recipes:
                 self._recipes[stored.store.name] = _checked_recipe(stored)
 
@@ -88,27 +82,35 @@ class ShiftedClips:
         on_clip : callable
             Called for each clip that is done.
         """
-        made: list[_ShiftedClip] = []
+        stored = [self._stored(i) for i in indices]  # opened here, before there are threads
+        values: dict[str, torch.Tensor] = {}
+        clamped = np.zeros(len(shifts), int)
+        differs = 0.0
         with ThreadPoolExecutor(threads) as pool:
-            for one in pool.map(partial(self._clip, shifts), indices):
-                made.append(one)
+            for i, clip in enumerate(pool.map(partial(self._clip, shifts), stored)):
+                for s, parts in enumerate(clip.values):
+                    for name, value in parts.items():
+                        if name not in values:
+                            shape = (len(shifts), len(stored), *value.shape)
+                            values[name] = torch.empty(shape, dtype=value.dtype)
+                        values[name][s, i] = value
+                clamped += clip.clamped
+                differs = max(differs, clip.differs)
                 on_clip()
-        values = tuple(
-            {name: join([Packed(clip.values[s][name]) for clip in made]) for name in self._parts}
-            for s in range(len(shifts))
-        )
-        clamped = tuple(sum(clip.clamped[s] for clip in made) for s in range(len(shifts)))
-        return ShiftedSamples(values, clamped, max((clip.differs for clip in made), default=0.0))
+        if self._dataset.in_memory:
+            self._dataset.close()
+        return ShiftedSamples(values, tuple(clamped.tolist()), differs)
 
-    @property
-    def _parts(self) -> Sequence[str]:
-        stored = self._dataset.stored(0)
-        assert stored is not None
-        return tuple(stored.parts)
-
-    def _clip(self, shifts: Sequence[Shift], index: int) -> _ShiftedClip:
+    def _stored(self, index: int) -> StoredSample:
         stored = self._dataset.stored(index)
-        assert stored is not None
+        if stored is None:
+            raise ApexflowError(
+                "jitter makes maps again from the frames of a store, which arrays have not: give a "
+                "store that `apexflow process` made"
+            )
+        return stored
+
+    def _clip(self, shifts: Sequence[Shift], stored: StoredSample) -> _ShiftedClip:
         clip = _StoredClip.read(stored, self._recipes[stored.store.name])
         values, clamped, differs = [], [], 0.0
         for shift in shifts:
@@ -119,13 +121,13 @@ class ShiftedClips:
                 known = {path: stored.store.read(path, stored.row, clip.record) for path in arrays}
                 differs = max(_difference(arrays[path], known[path]) for path in arrays)
                 arrays = known
-            values.append(_samples(stored.parts, arrays))
+            values.append(_sample(stored.parts, arrays))
         return _ShiftedClip(values, clamped, differs)
 
 
 @dataclass(frozen=True, slots=True)
 class _ShiftedClip:
-    """One clip at each shift."""
+    """One clip at each shift: its samples, whether it was clamped; how it differs unmoved."""
 
     values: list[dict[str, torch.Tensor]]
     clamped: list[bool]
@@ -322,14 +324,15 @@ def _located(record: ClipRecord) -> LocatedFace:
     return LocatedFace(face, (int(x0), int(y0), int(x1), int(y1)), record.roi_box)
 
 
-def _samples(
+def _sample(
     parts: Mapping[str, SamplePart], arrays: Mapping[str, NDArray[Any]]
 ) -> dict[str, torch.Tensor]:
-    """Return one clip's part of what samples hold, (1, ...)."""
+    """Return each part of one sample, made of what a store would hold of its clip."""
     found = {}
     for name, part in parts.items():
         assert isinstance(part, PerClipPart)
-        found[name] = torch.from_numpy(part.finished(arrays[path][None] for path in part.paths))
+        (value,) = part.finished(arrays[path][None] for path in part.paths)
+        found[name] = torch.from_numpy(value)
     return found
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 import apexflow as af
 from apexflow.catalog import Catalog
+from apexflow.datasets import read_samm
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.run import process
 from apexflow.errors import ApexflowError
@@ -29,7 +32,7 @@ def processed(catalog: Catalog, path: Path, recipe: Recipe) -> Path:
 def everything(small_recipe: Recipe) -> Recipe:
     """Windows, regions, means and masks; all frames, so that the template is always the same."""
     values = small_recipe.to_dict()
-    values["windows"] = ["onset-apex", "onset-mid-apex-mid-offset"]
+    values["windows"] = ["onset-apex", "onset-mid-apex-mid-offset", "steps-2", "onset-every-4"]
     values["frames"] |= {"which": "all"}
     values["temporal"] |= {"method": "mean", "reach_ms": 20.0}
     values["flow"] |= {"method": "farneback", "dtype": "float16"}
@@ -44,29 +47,50 @@ def everything(small_recipe: Recipe) -> Recipe:
     return Recipe.from_dict(values)
 
 
-@pytest.mark.parametrize("kind", ["default", "everything"])
-def test_moved_clips_are_those_annotated_so(
-    catalog: Catalog, tmp_path: Path, small_recipe: Recipe, everything: Recipe, kind: str
-) -> None:
-    recipe = everything
-    fed = {"maps": "roi", "roi": "onset-apex", "flow": "onset-apex", "encode": "uv"}
-    if kind == "default":
-        frames = replace(small_recipe.frames, which="all")
-        recipe, fed = replace(small_recipe, frames=frames), {"maps": "hsv"}
-    sound = Catalog([clip for clip in catalog if not clip.problems][:2])
-    other = Catalog([replace(one, onset=one.onset + 1, apex=one.apex - 1) for one in sound])
-    here = processed(sound, tmp_path / "here.zarr", recipe)
-    there = processed(other, tmp_path / "there.zarr", recipe)
+@pytest.fixture(scope="module")
+def clips(samm_root: Path) -> Catalog:
+    return Catalog([clip for clip in read_samm(samm_root) if not clip.problems][:1])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, clips: Catalog, everything: Recipe) -> Path:
+    """Their store; a test that changes it takes a copy."""
+    return processed(clips, tmp_path_factory.mktemp("shifted") / "whole.zarr", everything)
+
+
+def annotated(clips: Catalog) -> Catalog:
+    return Catalog([replace(one, onset=one.onset + 1, apex=one.apex - 1) for one in clips])
+
+
+def check(here: Path, there: Path, fed: dict[str, str]) -> None:
     dataset, wanted = (af.ClipDataset(path, **fed) for path in (here, there))
-    assert len(dataset) == len(wanted) == 2
-    made = ShiftedClips(dataset).read(range(2), [(0, 0), (1, -1)], threads=2)
+    assert len(dataset) == len(wanted) == 1
+    made = ShiftedClips(dataset).read([0], [(0, 0), (1, -1)])
     assert (made.differs, made.clamped) == (0.0, (0, 0))
-    for expected, found in zip((dataset, wanted), made.values, strict=True):
-        for name, packed in expected.read(range(2)).items():
-            assert found[name].values.dtype == packed.values.dtype
-            assert found[name].values.numpy().tobytes() == packed.values.numpy().tobytes(), name
-    first, second = (one["maps"].values for one in made.values)
+    for i, expected in enumerate((dataset, wanted)):
+        for name, packed in expected.read([0]).items():
+            found = made.values[name][i]
+            assert found.dtype == packed.values.dtype
+            assert found.numpy().tobytes() == packed.values.numpy().tobytes(), name
+    first, second = made.values["maps"]
     assert (first != second).any()
+
+
+def test_moved_clips_are_those_annotated_so(
+    clips: Catalog, tmp_path: Path, small_recipe: Recipe
+) -> None:
+    recipe = replace(small_recipe, frames=replace(small_recipe.frames, which="all"))
+    here = processed(clips, tmp_path / "here.zarr", recipe)
+    check(here, processed(annotated(clips), tmp_path / "there.zarr", recipe), {"maps": "hsv"})
+
+
+def test_moved_regions_means_and_masks_are_those_annotated_so(
+    whole: Path, clips: Catalog, tmp_path: Path, everything: Recipe
+) -> None:
+    there = processed(annotated(clips), tmp_path / "there.zarr", everything)
+    fed = {"maps": "roi", "roi": "onset-apex", "flow": "onset-apex", "encode": "uv"}
+    check(whole, there, fed)
+    check(whole, there, {"maps": "uv"})
 
 
 @pytest.mark.parametrize(
@@ -97,47 +121,52 @@ def test_what_is_clamped_is_counted(reference: Path) -> None:
     # The store holds the interval alone: no onset is earlier.
     made = ShiftedClips(dataset).read([0, 1], [(-1, 0), (0, -1)])
     assert made.clamped == (2, 0)
-    np.testing.assert_array_equal(made.values[0]["maps"].values, dataset.read([0, 1])["maps"].values)
+    np.testing.assert_array_equal(made.values["maps"][0], dataset.read([0, 1])["maps"].values)
 
 
-def store(path: Path, recipe: Recipe, catalog: Catalog) -> Path:
-    return processed(Catalog([catalog[0]]), path, recipe)
+def changed(store: Path, folder: Path, attribute: str, **values: object) -> Path:
+    """A copy of a store whose recipe, or layout, says otherwise."""
+    path = Path(shutil.copytree(store, folder / "changed.zarr"))
+    group = zarr.open_group(path, mode="r+")
+    found = dict(group.attrs[attribute])  # type: ignore[arg-type]
+    for name, value in values.items():
+        found[name] = {**found[name], **value} if isinstance(value, dict) else value
+    group.attrs[attribute] = found
+    return path
 
 
+@pytest.mark.parametrize(
+    ("attribute", "values", "fed", "said"),
+    [
+        ("layout", {"keep_frames": False}, "flow", "keeps no frames.*frames.keep = true"),
+        ("recipe", {"frames": {"which": "windows"}}, "flow", "which = 'windows'.*or 'all'"),
+        ("recipe", {"regions": {"source": "frames"}}, "roi", "regions.source = 'frames'"),
+    ],
+)
 def test_stores_that_lack_what_it_takes_are_refused(
-    catalog: Catalog, tmp_path: Path, small_recipe: Recipe
+    whole: Path, tmp_path: Path, attribute: str, values: dict[str, object], fed: str, said: str
 ) -> None:
-    cases = {
-        "keeps no frames.*frames.keep = true": ({"keep": False}, "onset-apex"),
-        "frames.which = 'windows'.*'interval' or 'all'": ({"which": "windows"}, "onset-apex"),
-        "window steps-2 has neither onset nor apex": ({}, "steps-2"),
-        "window onset-every-4 is as long as its clip": ({}, "onset-every-4"),
-    }
-    windows = ("onset-apex", "steps-2", "onset-every-4")
-    recipe = replace(small_recipe, windows=windows, maps={})
-    for said, (frames, window) in cases.items():
-        path = tmp_path / f"{'-'.join(frames)}.zarr"
-        if not path.exists():
-            changed = replace(recipe, frames=replace(recipe.frames, **frames))
-            store(path, changed, catalog)
-        with pytest.raises(ApexflowError, match=said):
-            ShiftedClips(af.ClipDataset(path, flow=window))
+    path = changed(whole, tmp_path, attribute, **values)
+    with pytest.raises(ApexflowError, match=said):
+        ShiftedClips(af.ClipDataset(path, **{fed: "onset-apex"}))
+    if fed == "roi":  # the face needs none of them
+        ShiftedClips(af.ClipDataset(path, flow="onset-apex"))
 
 
-def test_regions_of_the_original_frames_are_refused(
-    catalog: Catalog, tmp_path: Path, small_recipe: Recipe
-) -> None:
-    values = small_recipe.to_dict()
-    values["regions"] |= {"names": ["eyes"], "source": "frames", "height": 24, "width": 32}
-    path = store(tmp_path / "s.zarr", Recipe.from_dict(values), catalog)
-    ShiftedClips(af.ClipDataset(path, maps="hsv"))
-    with pytest.raises(ApexflowError, match=r"regions\.source = 'frames'"):
-        ShiftedClips(af.ClipDataset(path, roi="onset-apex"))
+@pytest.mark.parametrize(
+    ("window", "said"),
+    [
+        ("steps-2", "has neither onset nor apex"),
+        ("onset-every-4", "is as long as its clip"),
+    ],
+)
+def test_windows_that_cannot_move_are_refused(whole: Path, window: str, said: str) -> None:
+    dataset = af.ClipDataset(whole, flow=window)
+    with pytest.raises(ApexflowError, match=f"window {window} {said}"):
+        ShiftedClips(dataset)
 
 
-def test_frames_arrays_and_stores_of_no_recipe_are_refused(
-    reference: Path, tmp_path: Path
-) -> None:
+def test_frames_arrays_and_stores_of_no_recipe_are_refused(reference: Path, tmp_path: Path) -> None:
     with pytest.raises(ApexflowError, match="makes flow and maps again, not frames/image"):
         ShiftedClips(af.ClipDataset(reference, frames=("onset", "apex")))
     arrays = af.ClipDataset.from_arrays(np.zeros((2, 8, 8, 3)), [0, 1], subjects=["a", "b"])

@@ -39,7 +39,7 @@ _LINEAR_OPTIONS = ("C", "inner_folds")
 # What a training of networks has and an estimator has not.
 _OF_NETWORKS = (
     *("epochs", "batch_size", "lr", "weight_decay", "optimizer", "loss", "schedule", "clip_norm"),
-    *("augment", "shuffle", "choose", "validation", "patience", "report_leak", "weights"),
+    *("augment", "jitter", "shuffle", "choose", "validation", "patience", "report_leak", "weights"),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,7 @@ import torch
 
 from apexflow.errors import ApexflowError
 from apexflow.storage.dataset import ClipDataset
-from apexflow.storage.packed import Packed, join
+from apexflow.storage.packed import Packed
 from apexflow.training.shifts import Shift, shifts_within
 
 # Beside a fold's seed and the epoch: other draws than those of the clips' order.
@@ -24,8 +24,8 @@ class ShiftedSamples:
 
     Attributes
     ----------
-    values : tuple of dict of part to Packed
-        One a shift.
+    values : dict of part to tensor (shift, clip, ...)
+        As a data set keeps them in memory.
     clamped : tuple of int
         Of each shift the number of clips that it would have left, which went as far as they go.
     differs : float
@@ -33,7 +33,7 @@ class ShiftedSamples:
         the store's units; 0 where each comes out byte for byte.
     """
 
-    values: tuple[dict[str, Packed], ...]
+    values: dict[str, torch.Tensor]
     clamped: tuple[int, ...]
     differs: float
 
@@ -58,12 +58,12 @@ class JitteredClips(ClipDataset):
     """
 
     @classmethod
-    def of(cls, dataset: ClipDataset, forms: Sequence[Mapping[str, Packed]]) -> JitteredClips:
-        """Return the data set with ``forms``, all its samples at each shift."""
+    def of(cls, dataset: ClipDataset, shifted: ShiftedSamples) -> JitteredClips:
+        """Return the data set with all its samples at each shift."""
         made = cls.__new__(cls)
         made.__dict__.update(dataset.__dict__)
-        made._forms = {name: join([one[name] for one in forms]) for name in forms[0]}
-        made._count = len(forms)
+        made._forms = {name: Packed(one.flatten(0, 1)) for name, one in shifted.values.items()}
+        made._count = len(shifted.clamped)
         return made
 
     _forms: dict[str, Packed]

@@ -97,14 +97,25 @@ class _Scored:
         of_classes = self.scoring.class_table(self.intervals(), self.runs[0].predictions)
         more = [] if of_classes is None else ["", of_classes.to_text()]
         lines = [self._title(), self._score_table().to_text(), *more, *self._notes()]
-        return "\n".join([*lines, *self._robustness()])
+        return "\n".join([*lines, *self._robustness_lines()])
 
-    def _robustness(self) -> Iterator[str]:
+    def write_robustness(self, folder: Path) -> None:
+        """Write jitter.csv, a row a shift, and jitter.json, by |shift|; nothing without a test."""
+        found = self._mean_robustness()
+        if found is not None:
+            write_csv(folder / "jitter.csv", *found.rows())
+            _write_json(folder / "jitter.json", found.values())
+
+    def _mean_robustness(self) -> Robustness | None:
         found = [run.robustness for run in self.runs if run.robustness is not None]
-        if found:
+        return mean_of(found) if found else None
+
+    def _robustness_lines(self) -> Iterator[str]:
+        found = self._mean_robustness()
+        if found is not None:
             yield ""
-            yield "with onset and apex moved by up to |shift| frames, the mean over shifts"
-            yield mean_of(found).table().to_text()
+            yield "means over shifts of onset and apex; |shift| is the larger of the two, in frames"
+            yield found.table().to_text()
 
     def to_markdown(self) -> str:
         """Return the scores with their intervals as a table in Markdown."""
@@ -261,12 +272,6 @@ class TrainResult(_Scored):
         }
         _write_json(folder / "summary.json", summary)
         self._write_tables_and_figure(folder)
-
-    def write_robustness(self, folder: Path) -> None:
-        """Write jitter.csv, a row a shift, and jitter.json, by |shift|."""
-        if self.robustness is not None:
-            write_csv(folder / "jitter.csv", *self.robustness.rows())
-            _write_json(folder / "jitter.json", self.robustness.values())
 
     def _score_table(self) -> Table:
         rows = [("Full", *self._cells())]

@@ -210,6 +210,7 @@ class _Run:
             return results[0]
         together = SeedResults(tuple(results))
         together.write(folder)
+        together.write_robustness(folder)
         return together
 
     def _seed(self, config: TrainConfig, folder: Path) -> _Seed:
@@ -226,16 +227,20 @@ class _Run:
         if self._learnt is None:
             assert self._shifter is not None
             shifts, clips = shifts_within(config.jitter), range(len(self._dataset))
-            with self._counting(f"clips at {len(shifts)} shifts of their key frames") as on_clip:
+            size = len(shifts) * self._dataset.nbytes / 1e6
+            what = f"clips at {len(shifts)} shifts of their key frames ({size:,.1f} MB)"
+            with self._counting(what) as on_clip:
                 made = self._shifter.read(
                     clips, shifts, threads=self._side_by_side(config), on_clip=on_clip
                 )
             warn_differs(made.differs)
-            logger.info(
-                "%d of %d shifts would have left their clip, and went as far as it goes",
-                *(sum(made.clamped), len(shifts) * len(clips)),
-            )
-            self._learnt = JitteredClips.of(self._dataset, made.values)
+            if any(made.clamped):
+                logger.warning(
+                    "jitter %d: %.0f%% of the shifts would leave their clip, and go as far as its "
+                    "frames; a recipe with frames.which = 'all' keeps those around a clip, too",
+                    *(config.jitter, 100 * sum(made.clamped) / (len(shifts) * len(clips))),
+                )
+            self._learnt = JitteredClips.of(self._dataset, made)
         return self._learnt
 
     def _counting(self, what: str) -> AbstractContextManager[Callable[[], None]]:
@@ -438,10 +443,6 @@ def _shifter(dataset: ClipDataset, config: TrainConfig, jitter_test: int) -> Shi
         raise ApexflowError(
             "labels 'apex' is where the apex lies from the onset on, which jitter would move: take "
             "jitter 0 and no jitter test"
-        )
-    if config.jitter and is_estimator(config):
-        raise ApexflowError(
-            f"{config.model_name} is fitted once, and jitter draws shifts each epoch: take jitter 0"
         )
     # Its steps are the engine's, which no other training needs.
     from apexflow.shifted_clips import ShiftedClips

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apexflow.storage.dataset import ClipDataset
+from apexflow.storage.packed import Packed
 from apexflow.training.checkpoint import vouched_checkpoint
 from apexflow.training.fitting import Machine, deterministic, predict_clips
 from apexflow.training.jitter import Shifter
@@ -65,7 +66,8 @@ def predict_shifted(
             made = shifter.read(some, shifts, threads=threads, on_clip=on_clip)
             differs = max(differs, made.differs)
             clamped = [a + b for a, b in zip(clamped, made.clamped, strict=True)]
-            for s, values in enumerate(made.values):
+            for s in range(len(shifts)):
+                values = {name: Packed(one[s]) for name, one in made.values.items()}
                 clips = dataset.with_values(values, some)
                 for seed, network in enumerate(networks):
                     rows[seed][s].update(zip(some, network(clips), strict=True))
