@@ -30,7 +30,7 @@ BEFORE = {  # what a page takes from another one
     "howto.md": ("samm.zarr", "marks.csv"),
     "magnification.md": ("samm.zarr",),
     "quality.md": ("samm.zarr",),
-    "results.md": ("ststnet.zarr", "results", "new.zarr"),
+    "results.md": ("samm.zarr", "ststnet.zarr", "results", "new.zarr"),
     "running.md": ("samm.zarr",),
     "store.md": ("samm.zarr",),
     "training.md": ("casme2.zarr", "smic.zarr", "roi.zarr", "seq.zarr"),
@@ -51,6 +51,8 @@ TOO_LONG = (  # these by themselves, or by other tests on less
     "apexflow process samm SAMM -o d.zarr --recipe sequence",
     "apexflow train seq.zarr --model cnn-bilstm-pooled --labels apex -o results/apex",
     "apexflow train d.zarr --model cnn-bilstm -o d",
+    "apexflow train samm.zarr --model ststnet --maps hsv --protocol samm5 -o results/moved "
+    "--jitter-test 2",
 )
 
 
