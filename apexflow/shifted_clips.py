@@ -55,11 +55,11 @@ class ShiftedClips:
 
     def __init__(self, dataset: ClipDataset) -> None:
         self._dataset = dataset
-        self._recipes: dict[str, Recipe] = {}
+        self._recipes: dict[tuple[str, str], Recipe] = {}
         for i in range(len(dataset)):
             stored = self._stored(i)
-            if stored.store.name not in self._recipes:
-                self._recipes[stored.store.name] = _checked_recipe(stored)
+            if _key(stored.store) not in self._recipes:
+                self._recipes[_key(stored.store)] = _checked_recipe(stored)
 
     def read(
         self,
@@ -111,7 +111,7 @@ class ShiftedClips:
         return stored
 
     def _clip(self, shifts: Sequence[Shift], stored: StoredSample) -> _ShiftedClip:
-        clip = _StoredClip.read(stored, self._recipes[stored.store.name])
+        clip = _StoredClip.read(stored, self._recipes[_key(stored.store)])
         values, clamped, differs = [], [], 0.0
         for shift in shifts:
             key_frames = moved(clip.record.frame_numbers, clip.plan.key_frames, shift)
@@ -220,6 +220,10 @@ def _asked(clip: _StoredClip, shift: Shift) -> dict[str, int]:
             to = bisect_left(frames, asked[name]) + by
             asked[name] = frames[to] if 0 <= to < len(frames) else -1
     return asked
+
+
+def _key(store: Store) -> tuple[str, str]:
+    return store.name, store.recipe_hash  # stores in memory may share a name
 
 
 def _checked_recipe(stored: StoredSample) -> Recipe:
