@@ -2,8 +2,7 @@
 
 The files stand in the order of the way: `plan` with `rate` and `temporal`, `frames`, `faces`,
 `align`, `apex`, `magnify`, `interpolate`, `light`, `flow`, `quality`, `result`; `backend` says
-where a step computes, `cuda` is the GPU's, `compile_ahead` shares the first clip's
-compilation.
+where a step computes, `cuda` is the GPU's.
 """
 
 from __future__ import annotations
