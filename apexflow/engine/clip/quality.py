@@ -338,8 +338,11 @@ def _motion_flags(
 def _change(frames: FrameQuality) -> float:
     """Return how much more the frame least like the template differs than neighbours do.
 
-    Where nothing but noise changes, all frames differ alike: 1.
+    Where nothing but noise changes, all frames differ alike: 1. A few key frames are no
+    neighbours, and what they differ by is no noise: infinite.
     """
+    if len(frames.match) < _ENOUGH_FRAMES:
+        return math.inf
     neighbours = 1 - float(np.median(frames.similarity[1:]))
     return (1 - float(frames.match.min()) + _NONE) / (neighbours + _NONE)
 
@@ -361,6 +364,7 @@ _BLURRED = 0.8  # of the clip's median sharpness
 _STILL = 0.05  # px of the crop
 _NO_MOTION = 0.8  # px of the crop
 _NONE = 5e-5  # of correlation: less difference than this is none
+_ENOUGH_FRAMES = 5  # to say what neighbours differ by
 _UNCHANGED = 1.38  # of what neighbours differ by
 _HEAD_MOTION = 0.5  # px of the crop
 _INCONSISTENT = 1.0  # px of the crop

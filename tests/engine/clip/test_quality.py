@@ -56,6 +56,10 @@ def judged(folder: Path, frames: Frames, base: str = "default") -> dict[str, flo
     return {flag.name: flag.figure for flag in result.flags}
 
 
+def test_two_frames_do_not_say_what_noise_is(tmp_path: Path) -> None:
+    assert judged(tmp_path, rendered(SUBJECT, 0.25), "apexnet") == {}
+
+
 @pytest.mark.parametrize("base", ["default", "sequence"])  # the second has no flow to judge
 def test_a_sound_clip_has_no_flag(sound: Frames, tmp_path: Path, base: str) -> None:
     assert judged(tmp_path, sound, base) == {}
