@@ -27,8 +27,6 @@ _EMOTION, _OBJECTIVE = "emotion", "objective"
 # "au" is the action units of CD6ME, "au:1,2,12" those that are named.
 _UNITS = re.compile(r"au(?::(?P<units>.*))?", re.IGNORECASE | re.DOTALL)
 APEX = "apex"
-TABLE_LABELS = (_EMOTION, _OBJECTIVE, "au", APEX)
-"""Labels that need no protocol; after "au" may stand the units, as in "au:1,2,12"."""
 # Objective classes go by action units alone (Davison, Merghani, Yap, "Objective classes for
 # micro-facial expression recognition", 2018, doi:10.3390/jimaging4100119). Tables write them in
 # Roman or Arabic numbers, under headings that differ in case and number.
