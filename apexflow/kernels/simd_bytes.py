@@ -17,6 +17,7 @@ readable there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,24 @@ def load(typing: Any, address: Any) -> Any:
 
 
 @intrinsic
+def load_columns(typing: Any, address: Any, stride: Any) -> Any:
+    """Read 16 bytes of each of four rows, column by column."""
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        row = ir.VectorType(_I8, 16)
+        rows = []
+        for k in range(4):
+            offset = builder.mul(args[1], ir.Constant(args[1].type, k))
+            at = builder.inttoptr(builder.add(args[0], offset), row.as_pointer())
+            rows.append(builder.load(at, align=1))
+        half = _join(builder, rows[0], rows[1]), _join(builder, rows[2], rows[3])
+        order = [16 * k + x for x in range(16) for k in range(4)]
+        return builder.bitcast(_shuffle(builder, *half, order), _SUMS)
+
+    return BYTES(types.intp, types.intp), build
+
+
+@intrinsic
 def zeros(typing: Any) -> Any:
     """Return sums that are all zero."""
 
@@ -109,6 +128,33 @@ def dot(typing: Any, sums: Any, a: Any, b: Any) -> Any:
         return sums
 
     return SUMS(SUMS, BYTES, BYTES), build
+
+
+@intrinsic
+def note_unequal(typing: Any, noted: Any, a: Any, b: Any, mask: Any) -> Any:
+    """Set bits where two vectors of bytes differ and a mask has ones; the others are kept."""
+    if not (noted is SUMS and a is BYTES and b is BYTES and mask is BYTES):
+        return None
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        noted, a, b, mask = args
+        return builder.or_(noted, builder.and_(builder.xor(a, b), mask))
+
+    return SUMS(SUMS, BYTES, BYTES, BYTES), build
+
+
+@intrinsic
+def any_bit(typing: Any, sums: Any) -> Any:
+    """Return whether any bit is set."""
+    if sums is not SUMS:
+        return None
+
+    def build(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        unequal = builder.icmp_unsigned("!=", args[0], _all(_SUMS, 0))
+        bits = builder.bitcast(unequal, ir.IntType(16))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+
+    return types.boolean(SUMS), build
 
 
 @intrinsic
@@ -206,6 +252,6 @@ def _join(builder: Any, a: Any, b: Any) -> Any:
     return _shuffle(builder, a, b, range(2 * a.type.count))
 
 
-def _shuffle(builder: Any, a: Any, b: Any, order: range) -> Any:
+def _shuffle(builder: Any, a: Any, b: Any, order: Sequence[int]) -> Any:
     mask = ir.Constant(ir.VectorType(_I32, len(order)), list(order))
     return builder.shuffle_vector(a, b, mask)

@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from apexflow.kernels import Match, TemplateMatcher, match_template
 from apexflow.kernels.template import blocks, cpu
 from apexflow.kernels.template.spectrum import Spectrum
-from apexflow.kernels.template.sums import where, window_sums
+from apexflow.kernels.template.sums import one_channel, where, window_sums
 
 
 def brute_force(region: np.ndarray, template: np.ndarray) -> tuple[int, int, float]:
@@ -305,8 +305,7 @@ def test_bounds_are_never_below_what_they_bound(channels, kind):
     matcher = TemplateMatcher(template.astype(np.uint8))
     matcher.match(region)
     pattern, image = matcher._pattern, where(region)
-    sums, squares = window_sums(image, h, w)
-    norms = h * w * squares - (sums**2).sum(2)
+    sums, norms = window_sums(image, h, w)
     lengths = np.sqrt(norms / (h * w))
     everywhere = np.arange(norms.size)
     scores = cpu.exact_products(image, sums, pattern, everywhere) / np.sqrt(pattern.norm)
@@ -314,13 +313,17 @@ def test_bounds_are_never_below_what_they_bound(channels, kind):
     of_blocks = blocks.block_sums(image, pattern.centres)
     _, cells = cpu._bound_cells(image, *of_blocks, pattern, lengths)
     of_cells = np.kron(cells, np.ones((3, 3)))[: norms.shape[0], : norms.shape[1]] / lengths
-    shape = pattern.fine.means.shape
-    size = (height - h) // 8 + shape[2], (width - w) // 8 + shape[3]
-    parts = blocks.region_parts(*of_blocks, 8, image[2:], size)
-    positions, bounds = cpu._bounds(everywhere, parts, pattern.fine, lengths, -np.inf)
-    np.testing.assert_array_equal(positions, everywhere)
+    region_blocks = cpu._blocks(image, *of_blocks, pattern.fine, norms.shape)
+    windows = cpu._windows(cells, 0, cells.size - 1, lengths, -np.inf, norms.size, region_blocks)
+    np.testing.assert_array_equal(windows.positions, everywhere)
+    found, bounds = cpu._bounds(windows, region_blocks, pattern.fine, lengths, -np.inf)
+    np.testing.assert_array_equal(found.positions, everywhere)
     assert (of_cells.ravel() >= scores).all()
     assert (bounds >= scores).all()
+    # What may reach a score is never given up on the way, strip by strip.
+    for score in np.quantile(scores, (0.5, 0.9, 0.99)):
+        found, _ = cpu._bounds(windows, region_blocks, pattern.fine, lengths, score)
+        assert set(np.flatnonzero(scores >= score)) <= set(found.positions)
 
 
 def test_cuts_flashes_and_clipped_regions_within_a_clip(found_by_bounds):
@@ -359,6 +362,42 @@ def test_gray_frames_in_three_channels_equal_one_channel():
         assert of_colour.score == pytest.approx(of_gray.score, abs=1e-15)
     tinted = np.stack([frames[0], frames[0], np.roll(frames[0], 3)], -1)
     assert_exact(colour.match(tinted), tinted, np.stack([template] * 3, -1))
+
+
+def test_one_channel_of_three_that_are_equal():
+    rng = np.random.default_rng(17)
+    for _ in range(50):
+        gray = rng.integers(0, 256, (rng.integers(1, 9), rng.integers(22, 90), 1), dtype=np.uint8)
+        image = np.repeat(gray, 3, axis=2)
+        np.testing.assert_array_equal(one_channel(image), gray)
+        image[tuple(rng.integers(image.shape))] ^= 1 << rng.integers(8)
+        assert one_channel(image) is None
+    assert one_channel(gray) is None
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sums_of_all_windows(channels):
+    rng = np.random.default_rng(18)
+    for height, width in rng.integers(1, 110, (40, 2)):
+        h, w = rng.integers(1, height + 1), rng.integers(1, width + 1)
+        region = rng.choice([0, 1, 128, 254, 255], (height, width, channels)).astype(np.uint8)
+        windows = sliding_window_view(region.astype(np.int64) - 128, (h, w), axis=(0, 1))
+        sums, norms = window_sums(where(region), h, w)
+        expected = windows.sum((3, 4))
+        np.testing.assert_array_equal(sums, expected)
+        squares = (windows**2).sum((2, 3, 4))
+        np.testing.assert_array_equal(norms, h * w * squares - (expected**2).sum(2))
+
+
+def test_sums_of_high_and_wide_windows():
+    for shape in ((70000, 40, 3), (2, 400000, 3), (2, 1200000, 1)):
+        region = np.full(shape, 255, np.uint8)
+        region[::7] = region[:, ::5] = 0
+        h, w = max(1, shape[0] - 1), shape[1] - 3
+        sums, norms = window_sums(where(region), h, w)
+        last = region[-h:, -w:].astype(np.int64) - 128
+        np.testing.assert_array_equal(sums[-1, -1], last.sum((0, 1)))
+        assert norms[-1, -1] == h * w * (last**2).sum() - (last.sum((0, 1)) ** 2).sum()
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from apexflow.kernels.simd import LANES, keep, muladd, pointer, splat
+from apexflow.kernels.simd import LANES, aligned, keep, muladd, pointer, splat
 from apexflow.kernels.simd import load as load_floats
 from apexflow.kernels.simd import total as sum_lanes
 from apexflow.kernels.simd_bytes import WIDTH, dot, flip, load, store, zeros
@@ -33,12 +33,15 @@ from apexflow.kernels.template.sums import CENTRE, Where, copy
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Longs = NDArray[np.int64]
+Ints = NDArray[np.int32]
 
 _STEP = 2 * LANES
 """Columns at a time: two vectors hide each other's latency."""
 
 FINE = 8
 """Side of the blocks that bound single positions."""
+STRIPS = 3
+"""Into which the rows of fine blocks are cut: most positions are given up after the first."""
 CELL = 3
 """Positions on each side of a cell, which the coarse blocks bound together."""
 COARSE = 24
@@ -55,90 +58,132 @@ class Grid(NamedTuple):
     """(phases in y, phases in x, block rows, columns): t; the columns fill whole vectors."""
     rests: Floats
     """The same of f."""
+    tails: Doubles
+    """(STRIPS, phases): the length, at least, of the means below each strip of the rows;"""
     lengths: Doubles
-    """(phases in y, phases in x): of the rests, at least."""
+    """(phases,): and of the rests."""
     error: float
     """How much a product with it may be wrong, relative to the length of the other factor."""
 
 
 @njit(cache=True, nogil=True)
-def template_parts(template: NDArray[np.uint8], means: Doubles, side: int) -> tuple[Floats, Floats]:
-    """Lay a template (h, w, C) less its channels' means on blocks, at all (side, side) phases."""
+def blocks_across(size: int, side: int) -> int:
+    """Return how many blocks a template of this size touches at most."""
+    return (size + 2 * side - 2) // side
+
+
+@njit(cache=True, nogil=True)
+def sum_along(row: NDArray[np.uint8], means: Doubles, line: Doubles, line_squared: Doubles) -> None:
+    """Sum the pixels (w, C) of a row less the means, and their squares, up to each: (w + 1,)."""
+    value = square = 0.0
+    for x in range(row.shape[0]):
+        for c in range(row.shape[1]):
+            centred = row[x, c] - means[c]
+            value += centred
+            square += centred * centred
+        line[x + 1], line_squared[x + 1] = value, square
+
+
+@njit(cache=True, nogil=True)
+def template_parts(
+    template: NDArray[np.uint8], means: Doubles, length: float, side: int
+) -> tuple[Floats, Floats]:
+    """Lay a template on blocks, at all (side, side) phases.
+
+    Parameters
+    ----------
+    template : (h, w, C) uint8
+    means : (C,)
+        What is taken from each channel.
+    length : float
+        Of what is left, by which t and f are divided.
+    side : int
+        Of the blocks.
+    """
     height, width, channels = template.shape
-    rows = (height + 2 * side - 2) // side
-    columns = (width + 2 * side - 2) // side
+    rows, columns = blocks_across(height, side), blocks_across(width, side)
     lanes = -(-columns // _STEP) * _STEP
-    plain, squared = np.zeros((height, width + 1)), np.zeros((height, width + 1))
-    for y in range(height):
-        value, square = 0.0, 0.0
-        for x in range(width):
-            for c in range(channels):
-                centred = template[y, x, c] - means[c]
-                value += centred
-                square += centred * centred
-            plain[y, x + 1] = value
-            squared[y, x + 1] = square
-    scale = 1 / math.sqrt(squared[:, width].sum())
+    t = aligned(side * side * rows * lanes).reshape((side, side, rows, lanes))
+    f = aligned(side * side * rows * lanes).reshape((side, side, rows, lanes))
+    t[:], f[:] = 0, 0
+    scale = 1 / length
     root = scale / math.sqrt(side * side * channels)
-    t = np.zeros((side, side, rows, lanes), np.float32)
-    f = np.zeros_like(t)
-    # Sums over the columns of a block, and over all rows above.
-    sums, squares = np.zeros((height + 1, columns)), np.zeros((height + 1, columns))
-    rest, edges = np.empty(columns), np.empty(columns + 1, np.int64)
-    for phase_x in range(side):
-        for k in range(columns + 1):
-            edges[k] = min(max(k * side - phase_x, 0), width)
-        for y in range(height):
-            for k in range(columns):
-                value = plain[y, edges[k + 1]] - plain[y, edges[k]]
-                square = squared[y, edges[k + 1]] - squared[y, edges[k]]
-                sums[y + 1, k] = sums[y, k] + root * value
-                squares[y + 1, k] = squares[y, k] + scale * scale * square
-        for phase_y in range(side):
-            for k in range(rows):
-                first = min(max(k * side - phase_y, 0), height)
-                behind = min((k + 1) * side - phase_y, height)
-                for x in range(columns):
-                    mean = sums[behind, x] - sums[first, x]
-                    rest[x] = max(squares[behind, x] - squares[first, x] - mean * mean, 0.0)
-                    t[phase_y, phase_x, k, x] = mean
-                for x in range(columns):
-                    f[phase_y, phase_x, k, x] = math.sqrt(rest[x])
+    # Sums along a row; over the width of a block, of its last rows; over its height as well.
+    line, line_squared = np.zeros(width + 1), np.zeros(width + 1)
+    last, last_squared = np.zeros((2, side, side, columns))
+    sums, squares = np.zeros((2, side, columns))
+    edge, edge_squared = np.zeros((2, columns + 1))
+    for y in range(height + side - 1):
+        if y < height:
+            sum_along(template[y], means, line, line_squared)
+        elif y == height:
+            line[:], line_squared[:] = 0, 0
+        # At this phase it is the last row of its blocks.
+        phase_y = side - 1 - y % side
+        k = (y + 1 + phase_y) // side - 1
+        for phase_x in range(side):
+            for x in range(columns + 1):
+                at = min(max(x * side - phase_x, 0), width)
+                edge[x], edge_squared[x] = line[at], line_squared[at]
+            plain, squared = sums[phase_x], squares[phase_x]
+            behind, behind_squared = last[y % side, phase_x], last_squared[y % side, phase_x]
+            means_here, rests_here = t[phase_y, phase_x, k], f[phase_y, phase_x, k]
+            for x in range(columns):
+                value = edge[x + 1] - edge[x]
+                square = edge_squared[x + 1] - edge_squared[x]
+                plain[x] += value - behind[x]
+                squared[x] += square - behind_squared[x]
+                behind[x], behind_squared[x] = value, square
+                mean = root * plain[x]
+                means_here[x] = mean
+                rest = scale * scale * squared[x] - mean * mean
+                rests_here[x] = math.sqrt(np.float32(max(rest, 0.0)))
     return t, f
 
 
-def fine_grid(template: NDArray[np.uint8], means: Doubles) -> Grid:
+def fine_grid(template: NDArray[np.uint8], means: Doubles, length: float) -> Grid:
     """Return the template on fine blocks, at every phase."""
-    return _grid(*template_parts(template, means, FINE))
+    return _grid(*template_parts(template, means, length, FINE))
 
 
-def coarse_grid(template: NDArray[np.uint8], means: Doubles) -> tuple[Grid, Doubles]:
+def coarse_grid(template: NDArray[np.uint8], means: Doubles, length: float) -> tuple[Grid, Doubles]:
     """Return the template on coarse blocks at the phases of the middles of cells.
 
     Also at least the cosine of the angle between the middle's numbers and those of any position
     of its cell.
     """
     cells = COARSE // CELL
-    middles, cosines = [], np.zeros((cells, cells, CELL * CELL))
-    for parts in template_parts(template, means, COARSE):
+    middles, cosines = [], np.zeros((cells, cells, CELL, CELL))
+    for parts in template_parts(template, means, length, COARSE):
         by_cell = parts.reshape(cells, CELL, cells, CELL, -1)
         middle = np.ascontiguousarray(by_cell[:, CELL // 2, :, CELL // 2])
-        products = by_cell.transpose(0, 2, 1, 3, 4).reshape(cells, cells, CELL * CELL, -1)
-        cosines += (products @ middle[..., None])[..., 0]
+        cosines += np.einsum("yixjk,yxk->yxij", by_cell, middle, dtype=np.float64)
         middles.append(middle.reshape(cells, cells, *parts.shape[2:]))
     grid = _grid(*middles)
-    return grid, np.clip(cosines.min(2) - grid.error, -1.0, 1.0)
+    return grid, np.clip(cosines.min((2, 3)) - grid.error, -1.0, 1.0)
 
 
 def _grid(means: Floats, rests: Floats) -> Grid:
+    rows = means.shape[2]
     # The rounding of `multiply`: of the terms that one lane adds up, and of the numbers.
     error = (means[0, 0].size / LANES + 64) * 2.0**-24
-    lengths = np.sqrt((rests.astype(np.float64) ** 2).sum((2, 3)))
-    return Grid(means, rests, lengths * (1 + error), error)
+    tails = np.stack([_lengths(means[:, :, strip_end(k, rows) :]) for k in range(STRIPS)])
+    return Grid(means, rests, tails * (1 + error), _lengths(rests) * (1 + error), error)
+
+
+def _lengths(parts: Floats) -> Doubles:
+    energies: Doubles = np.einsum("yxij,yxij->yx", parts, parts, dtype=np.float64).ravel()
+    return np.sqrt(energies)
 
 
 @njit(cache=True, nogil=True)
-def block_sums(image: Where, centres: Longs) -> tuple[Longs, Longs]:
+def strip_end(strip: int, rows: int) -> int:
+    """Return the first row below a strip: a quarter, a half, all."""
+    return rows >> (STRIPS - 1 - strip)
+
+
+@njit(cache=True, nogil=True)
+def block_sums(image: Where, centres: Longs) -> tuple[Ints, Ints]:
     """Sum pixels less their channel's centre, and the squares, over the fine blocks of an image.
 
     Blocks at the right and lower edge are summed as far as there are pixels.
@@ -160,13 +205,11 @@ def block_sums(image: Where, centres: Longs) -> tuple[Longs, Longs]:
         lanes.ctypes.data,
     )
     plane = 4 * lanes.shape[1]
-    sums, squares = np.empty((rows, columns), np.int64), np.empty((rows, columns), np.int64)
-    each = FINE * channels // 4
-    whole = 0
-    for c in range(channels):
-        whole += centres[c] * centres[c]
+    sums, squares = np.empty((rows, columns), np.int32), np.empty((rows, columns), np.int32)
+    whole, total_centre = (centres * centres).sum(), centres.sum()
     for k in range(rows):
         count = min(FINE, height - k * FINE)
+        phase = weight
         for i in range(vectors):
             at, step = address + k * FINE * stride + i * WIDTH, stride
             rest = length - i * WIDTH
@@ -179,36 +222,47 @@ def block_sums(image: Where, centres: Longs) -> tuple[Longs, Longs]:
                 pixels = load(at + y * step)
                 a = dot(a, pixels, load(one))
                 b = dot(b, pixels, flip(pixels))
-                c = dot(c, pixels, load(weight + i % channels * WIDTH))
+                c = dot(c, pixels, load(phase))
+            phase += WIDTH
+            if phase == weight + channels * WIDTH:
+                phase = weight
             out = line + i * WIDTH
             store(out, a)
             store(out + plane, b)
             store(out + 2 * plane, c)
+        for i in range(vectors * LANES):
+            # The squares of x - c: x (x - 128) + 128 x - 2 x (c - 128) - 256 x + c c.
+            lanes[1, i] -= 2 * lanes[2, i] + CENTRE * lanes[0, i]
+        add_lanes(lanes[0], channels, sums[k])
+        add_lanes(lanes[1], channels, squares[k])
         for x in range(columns):
-            plain = squared = weighted = 0
-            for i in range(x * each, (x + 1) * each):
-                plain += lanes[0, i]
-                squared += lanes[1, i]
-                weighted += lanes[2, i]
             pixels_here = count * min(FINE, width - x * FINE)
-            squared += CENTRE * plain
-            weighted += CENTRE * plain
-            squares[k, x] = squared - 2 * weighted + pixels_here * whole
-            for c in range(channels):
-                plain -= pixels_here * centres[c]
-            sums[k, x] = plain
+            sums[k, x] -= pixels_here * total_centre
+            squares[k, x] += pixels_here * whole
     keep(ones)
     keep(weights)
     keep(last)
     return sums, squares
 
 
+@njit(cache=True, nogil=True, inline="always")
+def add_lanes(lanes: Ints, channels: int, result: Ints) -> None:
+    """Add up the lanes of each fine block, of which each lane has four values."""
+    if channels == 1:
+        for x in range(result.size):
+            result[x] = np.int32(lanes[2 * x] + lanes[2 * x + 1])
+    else:
+        for x in range(result.size):
+            low = lanes[6 * x] + lanes[6 * x + 1] + lanes[6 * x + 2]
+            result[x] = np.int32(low + lanes[6 * x + 3] + lanes[6 * x + 4] + lanes[6 * x + 5])
+
+
 @njit(cache=True, nogil=True)
-def pool(values: Longs) -> Longs:
+def pool(values: Ints) -> Ints:
     """Add up the fine blocks of each coarse one."""
     side = COARSE // FINE
     rows, columns = -(-values.shape[0] // side), -(-values.shape[1] // side)
-    result = np.zeros((rows, columns), np.int64)
+    result = np.zeros((rows, columns), np.int32)
     for y in range(values.shape[0]):
         for x in range(values.shape[1]):
             result[y // side, x // side] += values[y, x]
@@ -217,13 +271,13 @@ def pool(values: Longs) -> Longs:
 
 @njit(cache=True, nogil=True)
 def region_parts(
-    sums: Longs, squares: Longs, side: int, size: tuple[int, int, int], shape: tuple[int, int]
+    sums: Ints, squares: Ints, side: int, size: tuple[int, int, int], shape: tuple[int, int]
 ) -> tuple[Floats, Floats]:
     """Return m and e of a region's blocks.
 
     Parameters
     ----------
-    sums, squares : (block rows, block columns) int64
+    sums, squares : (block rows, block columns) int32
         As `block_sums` gives them.
     side : int
         Of the blocks.
@@ -236,37 +290,52 @@ def region_parts(
     mean = sums.sum() / (height * width * channels)
     root = math.sqrt(side * side * channels)
     means, rests = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    counts, inverse = np.empty(sums.shape[1]), np.empty(sums.shape[1])
     for y in range(sums.shape[0]):
         tall = min(side, height - y * side) * channels
-        for x in range(sums.shape[1]):
-            count = float(tall * min(side, width - x * side))
-            plain, square = float(sums[y, x]), float(squares[y, x])
-            means[y, x] = root * (plain / count - mean)
-            rests[y, x] = math.sqrt((count * square - plain * plain) / count)
+        counts[:] = tall * side
+        counts[-1] = tall * (width - (counts.size - 1) * side)
+        inverse[:] = 1 / counts
+        plain, square, of_means, of_rests = sums[y], squares[y], means[y], rests[y]
+        for x in range(counts.size):
+            value = np.float64(plain[x])
+            of_means[x] = root * (value * inverse[x] - mean)
+            rest = (counts[x] * np.float64(square[x]) - value * value) * inverse[x]
+            of_rests[x] = math.sqrt(np.float32(rest))
     return means, rests
 
 
 @njit(cache=True, nogil=True)
-def add_energies(parts: Floats, energies: Doubles) -> None:
-    """Add the squares of parts, summed from the upper left corner, to (rows + 1, columns + 1)."""
-    above = np.zeros(parts.shape[1])
-    for y in range(parts.shape[0]):
-        line = 0.0
-        for x in range(parts.shape[1]):
-            above[x] += np.float64(parts[y, x]) * parts[y, x]
-            line += above[x]
-            energies[y + 1, x + 1] += line
+def window_lengths(parts: Floats, rows: int, columns: int) -> Doubles:
+    """Return the length of the parts in each window of so many rows and columns.
+
+    As (tops, the columns of ``parts``): at the place of a window's first block, as `multiply`
+    counts it. Windows that would reach over the edge are left out.
+    """
+    height, width = parts.shape
+    result = np.zeros((height - rows + 1, width))
+    column = np.zeros(width)
+    for y in range(rows - 1):
+        for x in range(width):
+            column[x] += np.float64(parts[y, x]) * parts[y, x]
+    for top in range(height - rows + 1):
+        entering, leaving = parts[top + rows - 1], parts[top]
+        for x in range(width):
+            column[x] += np.float64(entering[x]) * entering[x]
+        energy = column[:columns].sum()
+        for left in range(width - columns + 1):
+            result[top, left] = math.sqrt(max(energy, 0.0))
+            if left + columns < width:
+                energy += column[left + columns] - column[left]
+        for x in range(width):
+            column[x] -= np.float64(leaving[x]) * leaving[x]
+    return result
 
 
 @njit(cache=True, nogil=True)
-def length_within(energies: Doubles, top: int, left: int, bottom: int, right: int) -> float:
-    """Return the length of the parts of some blocks, given `add_energies`'s sums."""
-    outer = energies[bottom, right] - energies[top, right]
-    return math.sqrt(max(outer - energies[bottom, left] + energies[top, left], 0.0))
-
-
-@njit(cache=True, nogil=True)
-def multiply(grid: Floats, region: Floats, phases: Longs, starts: Longs) -> Doubles:
+def multiply(
+    grid: Floats, region: Floats, phases: Longs, starts: Longs, first_row: int, last_row: int
+) -> Doubles:
     """Multiply a template on blocks with a region's blocks, for windows of any phases and places.
 
     Parameters
@@ -277,6 +346,8 @@ def multiply(grid: Floats, region: Floats, phases: Longs, starts: Longs) -> Doub
         y * (phases in x) + x of each window.
     starts : (n,) int64
         Where in ``region`` each window's first block lies, y * columns + x.
+    first_row, last_row : int
+        Of the template's block rows; the last is not counted.
 
     Returns
     -------
@@ -297,15 +368,16 @@ def multiply(grid: Floats, region: Floats, phases: Longs, starts: Longs) -> Doub
     template, image = pointer(grid), pointer(region)
     zero = splat(np.float32(0))
     for phase in range(ends.size - 1):
-        last = ends[phase + 1] - 1
-        for first in range(ends[phase], last + 1, 4):
+        first, behind = ends[phase], ends[phase + 1]
+        whole = behind - (behind - first) % 4
+        begin = (phase * rows + first_row) * lanes
+        for k in range(first, whole, 4):
             # Four windows share each load of the template.
-            n0, n1 = order[first], order[min(first + 1, last)]
-            n2, n3 = order[min(first + 2, last)], order[min(first + 3, last)]
+            n0, n1, n2, n3 = order[k], order[k + 1], order[k + 2], order[k + 3]
             s0, s1, s2, s3 = starts[n0], starts[n1], starts[n2], starts[n3]
             a0, a1, a2, a3, b0, b1, b2, b3 = zero, zero, zero, zero, zero, zero, zero, zero
-            at = phase * rows * lanes
-            for y in range(0, rows * pitch, pitch):
+            at = begin
+            for y in range(first_row * pitch, last_row * pitch, pitch):
                 for x in range(y, y + lanes, _STEP):
                     t = load_floats(template, at)
                     a0 = muladd(t, load_floats(image, s0 + x), a0)
@@ -322,4 +394,13 @@ def multiply(grid: Floats, region: Floats, phases: Longs, starts: Longs) -> Doub
             result[n1] = sum_lanes(a1 + b1)
             result[n2] = sum_lanes(a2 + b2)
             result[n3] = sum_lanes(a3 + b3)
+        for k in range(whole, behind):
+            a, b, at = zero, zero, begin
+            start = starts[order[k]]
+            for y in range(first_row * pitch, last_row * pitch, pitch):
+                for x in range(start + y, start + y + lanes, _STEP):
+                    a = muladd(load_floats(template, at), load_floats(image, x), a)
+                    b = muladd(load_floats(template, at + LANES), load_floats(image, x + LANES), b)
+                    at += _STEP
+            result[order[k]] = sum_lanes(a + b)
     return result

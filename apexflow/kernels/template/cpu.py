@@ -18,25 +18,31 @@ from apexflow.kernels.template.blocks import (
     CELL,
     COARSE,
     FINE,
+    STRIPS,
     Grid,
-    add_energies,
     block_sums,
+    blocks_across,
     coarse_grid,
     fine_grid,
-    length_within,
     multiply,
     pool,
     region_parts,
+    strip_end,
+    window_lengths,
 )
 from apexflow.kernels.template.sums import CENTRE, Where
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Longs = NDArray[np.int64]
+Ints = NDArray[np.int32]
 Doubles = NDArray[np.float64]
 
 _BLOCK = 256
 """Vectors of the template per pass over the candidates: 16 KiB stay in the first cache."""
+
+_TOGETHER = 16
+"""Positions that are multiplied in one pass over the image."""
 
 MOST_BOUNDED = 3000
 MOST_EXACT = 300
@@ -74,14 +80,15 @@ def prepare_pattern(template: Bytes, sums: Longs, norm: int) -> Pattern:
     """Prepare a template of (h, w, C) uint8 whose sums (less 128) and norm are known."""
     height, width, _ = template.shape
     means = CENTRE + sums / (height * width)
+    length = math.sqrt(norm / (height * width))
     flipped = (template ^ np.uint8(CENTRE)).reshape(height, -1)
-    coarse, cosines = coarse_grid(template, means)
+    coarse, cosines = coarse_grid(template, means, length)
     return Pattern(
         pack_rows(flipped),
         sums,
         float(norm),
         np.rint(means).astype(np.int64),
-        fine_grid(template, means),
+        fine_grid(template, means, length),
         coarse,
         cosines,
     )
@@ -127,35 +134,33 @@ def search(image: Where, sums: Longs, norms: Longs, pattern: Pattern) -> tuple[L
     nothing = np.empty(0, np.int64)
     rows, columns = norms.shape
     area = (image[2] - rows + 1) * (image[3] - columns + 1)
-    lengths = np.sqrt(norms / area)
+    lengths = np.sqrt(norms) * math.sqrt(1 / area)
     sums_here, squares_here = block_sums(image, pattern.centres)
     cell, cells = _bound_cells(image, sums_here, squares_here, pattern, lengths)
     if cell < 0:
         return nothing, nothing, nothing
-    shape = pattern.fine.means.shape
-    shape = (rows - 1) // FINE + shape[2], (columns - 1) // FINE + shape[3]
-    parts = region_parts(sums_here, squares_here, FINE, image[2:], shape)
+    blocks = _blocks(image, sums_here, squares_here, pattern.fine, norms.shape)
     # Some good score for the start: of the best position, by its bound, of the best cell.
-    positions = _positions_of_cell(cell, cells.shape[1], rows, columns)
-    positions, bounds = _bounds(positions, parts, pattern.fine, lengths, -math.inf)
-    start = positions[np.argmax(bounds)]
+    windows = _windows(cells, cell, cell, lengths, -math.inf, CELL * CELL + 1, blocks)
+    windows, bounds = _bounds(windows, blocks, pattern.fine, lengths, -math.inf)
+    start = windows.positions[np.argmax(bounds)]
     product = exact_products(image, sums, pattern, np.full(1, start))[0]
     score = score_of(product, norms.flat[start]) / math.sqrt(pattern.norm)
     if not score > 0:
         return nothing, nothing, nothing
     areas = image[2] * image[3] / area
     most = int(MOST_BOUNDED * areas)
-    candidates = _positions_above(cells, lengths, score, most)
-    if candidates.size == most:
+    windows = _windows(cells, 0, cells.size - 1, lengths, score, most, blocks)
+    if windows.positions.size == most:
         return nothing, nothing, nothing
-    candidates, bounds = _bounds(candidates, parts, pattern.fine, lengths, score)
+    windows, bounds = _bounds(windows, blocks, pattern.fine, lengths, score)
     most = int(MOST_EXACT * areas)
-    return _best_exactly(image, sums, norms, pattern, candidates, bounds, score, most)
+    return _best_exactly(image, sums, norms, pattern, windows, bounds, start, product, most)
 
 
 @njit(cache=True, nogil=True)
 def _bound_cells(
-    image: Where, plain: Longs, squares: Longs, pattern: Pattern, lengths: Doubles
+    image: Where, plain: Ints, squares: Ints, pattern: Pattern, lengths: Doubles
 ) -> tuple[int, Doubles]:
     """Bound the products of all positions of each cell, over the template's length.
 
@@ -170,36 +175,32 @@ def _bound_cells(
     bounds : (rows, columns) float64
     """
     rows, columns = lengths.shape
-    window_height = image[2] - rows + 1
-    window_width = image[3] - columns + 1
     cells_y, cells_x = -(-rows // CELL), -(-columns // CELL)
     phases = COARSE // CELL
     grid = pattern.coarse
-    shape = (
-        (cells_y - 1) // phases + grid.means.shape[2],
-        (cells_x - 1) // phases + grid.means.shape[3],
-    )
+    block_rows, lanes = grid.means.shape[2:]
+    shape = (cells_y - 1) // phases + block_rows, (cells_x - 1) // phases + lanes
     means, rests = region_parts(pool(plain), pool(squares), COARSE, image[2:], shape)
-    energies = np.zeros((shape[0] + 1, shape[1] + 1))
-    add_energies(means, energies)
-    add_energies(rests, energies)
+    across = blocks_across(image[3] - columns + 1, COARSE)
+    in_means = window_lengths(means, block_rows, across)
+    in_rests = window_lengths(rests, block_rows, across)
     phase, start = np.empty(cells_y * cells_x, np.int64), np.empty(cells_y * cells_x, np.int64)
     for y in range(cells_y):
         for x in range(cells_x):
             phase[y * cells_x + x] = y % phases * phases + x % phases
             start[y * cells_x + x] = y // phases * shape[1] + x // phases
-    products = multiply(grid.means, means, phase, start) + multiply(grid.rests, rests, phase, start)
+    products = multiply(grid.means, means, phase, start, 0, block_rows)
+    products += multiply(grid.rests, rests, phase, start, 0, block_rows)
     bounds = np.empty((cells_y, cells_x))
     best, highest = -1, -math.inf
     for y in range(cells_y):
-        top, bottom = y // phases, ((y + 1) * CELL + window_height - 2) // COARSE + 1
-        bottom = min(bottom, shape[0])
         for x in range(cells_x):
-            left, right = x // phases, ((x + 1) * CELL + window_width - 2) // COARSE + 1
-            length = length_within(energies, top, left, bottom, min(right, shape[1]))
+            cell = y * cells_x + x
+            of_means, of_rests = in_means.flat[start[cell]], in_rests.flat[start[cell]]
+            length = math.sqrt(of_means * of_means + of_rests * of_rests)
             slack = 2 * grid.error * length
-            product = products[y * cells_x + x] + slack
-            cosine = pattern.cosines[y % phases, x % phases]
+            product = products[cell] + slack
+            cosine = pattern.cosines.flat[phase[cell]]
             bound = length
             if product < length * cosine:
                 rest = math.sqrt(max(length * length - product * product, 0.0))
@@ -209,71 +210,114 @@ def _bound_cells(
                 min(y * CELL + CELL // 2, rows - 1), min(x * CELL + CELL // 2, columns - 1)
             ]
             if window > 0 and bound / window > highest:
-                best, highest = y * cells_x + x, bound / window
+                best, highest = cell, bound / window
     return best, bounds
 
 
-@njit(cache=True, nogil=True)
-def _positions_of_cell(cell: int, cells_x: int, rows: int, columns: int) -> Longs:
-    first_y, first_x = cell // cells_x * CELL, cell % cells_x * CELL
-    positions = np.empty(CELL * CELL, np.int64)
-    count = 0
-    for y in range(first_y, min(first_y + CELL, rows)):
-        for x in range(first_x, min(first_x + CELL, columns)):
-            positions[count] = y * columns + x
-            count += 1
-    return positions[:count]
+class Blocks(NamedTuple):
+    """A region on fine blocks."""
+
+    means: Floats
+    """m, with zeros below and to the right; the rests likewise."""
+    rests: Floats
+    """e."""
+    tails: Doubles
+    """(STRIPS, tops, columns): at each window's first block the length of the means below each
+    strip,"""
+    lengths: Doubles
+    """(tops, columns): and of the rests."""
+    slack: float
+    """How much a product may be wrong."""
 
 
 @njit(cache=True, nogil=True)
-def _positions_above(cells: Doubles, lengths: Doubles, score: float, most: int) -> Longs:
-    """Return the positions whose cell's bound reaches a score, as many as there may be."""
+def _blocks(image: Where, sums: Ints, squares: Ints, grid: Grid, shape: tuple[int, int]) -> Blocks:
+    rows, columns = shape
+    block_rows, lanes = grid.means.shape[2:]
+    size = (rows - 1) // FINE + block_rows, (columns - 1) // FINE + lanes
+    means, rests = region_parts(sums, squares, FINE, image[2:], size)
+    across = blocks_across(image[3] - columns + 1, FINE)
+    within, in_means = (
+        window_lengths(rests, block_rows, across),
+        window_lengths(means, block_rows, across),
+    )
+    tails = np.zeros((STRIPS, *within.shape))
+    for strip in range(STRIPS - 1):
+        end = strip_end(strip, block_rows)
+        tails[strip] = window_lengths(means[end:], block_rows - end, across)
+    slack = grid.error * (in_means.max() + 2 * within.max())
+    return Blocks(means, rests, tails, within, slack)
+
+
+class Windows(NamedTuple):
+    """Windows of a region, as `multiply` reads them: arrays of one length."""
+
+    positions: Longs
+    """y * columns + x."""
+    phases: Longs
+    starts: Longs
+
+
+@njit(cache=True, nogil=True)
+def _windows(
+    cells: Doubles,
+    first: int,
+    last: int,
+    lengths: Doubles,
+    score: float,
+    most: int,
+    blocks: Blocks,
+) -> Windows:
+    """Return the windows from one cell to another whose cell's bound reaches a score.
+
+    As many as there may be; the cells are the corners of a rectangle.
+    """
     rows, columns = lengths.shape
+    pitch = blocks.means.shape[1]
     positions = np.empty(most, np.int64)
+    phases, starts = np.empty(most, np.int64), np.empty(most, np.int64)
+    top, left = first // cells.shape[1] * CELL, first % cells.shape[1] * CELL
+    bottom, right = (last // cells.shape[1] + 1) * CELL, (last % cells.shape[1] + 1) * CELL
     count = 0
-    for y in range(rows):
-        for x in range(columns):
-            if count < most and cells[y // CELL, x // CELL] >= score * lengths[y, x] > 0:
+    for y in range(top, min(bottom, rows)):
+        for x in range(left, min(right, columns)):
+            length = lengths[y, x]
+            if count < most and length > 0 and cells[y // CELL, x // CELL] >= score * length:
                 positions[count] = y * columns + x
+                phases[count] = y % FINE * FINE + x % FINE
+                starts[count] = y // FINE * pitch + x // FINE
                 count += 1
-    return positions[:count]
+    return Windows(positions[:count], phases[:count], starts[:count])
 
 
 @njit(cache=True, nogil=True)
 def _bounds(
-    positions: Longs,
-    parts: tuple[Floats, Floats],
-    grid: Grid,
-    lengths: Doubles,
-    score: float,
-) -> tuple[Longs, Doubles]:
-    """Bound the scores at single positions; return those that reach a score, with their bounds.
+    windows: Windows, blocks: Blocks, grid: Grid, lengths: Doubles, score: float
+) -> tuple[Windows, Doubles]:
+    """Bound the scores of single windows; return those that reach a score, with their bounds.
 
-    The means come first, with the lengths of the rests. Few positions are left for the rests.
+    The means come first, strip by strip, then the rests. What is still to come is bounded by
+    the lengths, so that few windows are left for each next step.
     """
-    means, rests = parts
-    columns, pitch = lengths.shape[1], means.shape[1]
-    energies = np.zeros((means.shape[0] + 1, pitch + 1))
-    add_energies(means, energies)
-    slack = grid.error * math.sqrt(energies[-1, -1])
-    energies[:] = 0
-    add_energies(rests, energies)
-    slack += 2 * grid.error * math.sqrt(energies[-1, -1])
-    y, x = positions // columns, positions % columns
-    phases, starts = y % FINE * FINE + x % FINE, y // FINE * pitch + x // FINE
-    products = multiply(grid.means, means, phases, starts) + slack
-    left = np.empty(positions.size, np.bool_)
-    for k in range(positions.size):
-        top, start = y[k] // FINE, x[k] // FINE
-        bottom, end = top + grid.means.shape[2], start + grid.means.shape[3]
-        rest = grid.lengths.flat[phases[k]] * length_within(energies, top, start, bottom, end)
-        length = lengths.flat[positions[k]]
-        left[k] = length > 0 and products[k] + rest >= score * length
-    positions, products = positions[left], products[left]
-    products += multiply(grid.rests, rests, phases[left], starts[left])
-    for k in range(positions.size):
-        products[k] /= lengths.flat[positions[k]]
-    return positions, products
+    rows, top = grid.means.shape[2], 0
+    products = np.full(windows.positions.size, blocks.slack)
+    for strip in range(STRIPS):
+        end = strip_end(strip, rows)
+        products += multiply(grid.means, blocks.means, windows.phases, windows.starts, top, end)
+        top = end
+        left = np.empty(products.size, np.bool_)
+        for k in range(products.size):
+            phase, start = windows.phases[k], windows.starts[k]
+            bound = products[k] + grid.lengths[phase] * blocks.lengths.flat[start]
+            bound += grid.tails[strip, phase] * blocks.tails[strip].flat[start]
+            left[k] = bound >= score * lengths.flat[windows.positions[k]]
+        positions, phases, starts = windows
+        windows = Windows(positions[left], phases[left], starts[left])
+        products = products[left]
+    products += multiply(grid.rests, blocks.rests, windows.phases, windows.starts, 0, rows)
+    for k in range(products.size):
+        products[k] /= lengths.flat[windows.positions[k]]
+    return windows, products
 
 
 @njit(cache=True, nogil=True)
@@ -282,22 +326,28 @@ def _best_exactly(
     sums: Longs,
     norms: Longs,
     pattern: Pattern,
-    candidates: Longs,
-    ratios: Doubles,
-    score: float,
+    windows: Windows,
+    bounds: Doubles,
+    start: int,
+    product: int,
     most: int,
 ) -> tuple[Longs, Longs, Longs]:
-    """Multiply candidates in the order of falling bounds of their scores until none can be best."""
+    """Multiply windows in the order of falling bounds of their scores until none can be best.
+
+    The product of one position is known.
+    """
     nothing = np.empty(0, np.int64)
-    candidates, ratios = candidates[ratios >= score], ratios[ratios >= score]
-    order = np.argsort(-ratios)
-    found, products = np.empty(order.size, np.int64), np.empty(order.size, np.int64)
-    best, done = score, 0
     scale = 1 / math.sqrt(pattern.norm)
-    while done < order.size and ratios[order[done]] >= best * (1 - 1e-12):
+    best = scale * score_of(product, norms.flat[start])
+    left = (bounds >= best) & (windows.positions != start)
+    candidates, bounds = windows.positions[left], bounds[left]
+    order = np.argsort(-bounds)
+    found, products = np.empty(order.size + 1, np.int64), np.empty(order.size + 1, np.int64)
+    found[0], products[0], done = start, product, 1
+    while done <= order.size and bounds[order[done - 1]] >= best * (1 - 1e-12):
         if done >= most:
             return nothing, nothing, nothing
-        some = candidates[order[done : done + 4]]
+        some = candidates[order[done - 1 : done - 1 + _TOGETHER]]
         exact = exact_products(image, sums, pattern, some)
         for k in range(some.size):
             found[done + k], products[done + k] = some[k], exact[k]
@@ -341,33 +391,43 @@ def dot_products(
 ) -> Longs:
     """Multiply the template with the windows that start at some offsets from the address."""
     height, vectors = template.shape[:2]
-    last = row_bytes - WIDTH
+    last, pattern = row_bytes - WIDTH, template.ctypes.data
     result = np.zeros(offsets.size, np.int64)
     rows = min(max(1, _BLOCK // vectors), MAXIMUM_DOTS // vectors)
+    whole = offsets.size - offsets.size % 4
     for first in range(0, height, rows):
         behind = min(first + rows, height)
-        # Four windows share each load of the template, and hide the latency of `dot`.
-        for k in range(0, offsets.size, 4):
-            count = min(4, offsets.size - k)
-            k1, k2, k3 = k + min(1, count - 1), k + min(2, count - 1), k + count - 1
+        for k in range(0, whole, 4):
+            # Four windows share each load of the template, and hide the latency of `dot`.
+            s0, s1, s2, s3 = offsets[k], offsets[k + 1], offsets[k + 2], offsets[k + 3]
             a, b, c, d = zeros(), zeros(), zeros(), zeros()
             for y in range(first, behind):
-                row = address + y * stride
+                row, at = address + y * stride, pattern + y * vectors * WIDTH
                 for i in range(vectors):
-                    pattern = load(template.ctypes.data + (y * vectors + i) * WIDTH)
-                    at = row + min(i * WIDTH, last)
-                    a = dot(a, load(at + offsets[k]), pattern)
-                    if count > 1:
-                        b = dot(b, load(at + offsets[k1]), pattern)
-                        c = dot(c, load(at + offsets[k2]), pattern)
-                        d = dot(d, load(at + offsets[k3]), pattern)
+                    t, x = load(at + i * WIDTH), row + min(i * WIDTH, last)
+                    a = dot(a, load(x + s0), t)
+                    b = dot(b, load(x + s1), t)
+                    c = dot(c, load(x + s2), t)
+                    d = dot(d, load(x + s3), t)
             result[k] += total(a)
-            if count > 1:
-                result[k1] += total(b)
-            if count > 2:
-                result[k2] += total(c)
-            if count > 3:
-                result[k3] += total(d)
+            result[k + 1] += total(b)
+            result[k + 2] += total(c)
+            result[k + 3] += total(d)
+        for k in range(whole, offsets.size):
+            # Two rows hide it for a single window.
+            a, b = zeros(), zeros()
+            for y in range(first, behind - 1, 2):
+                row, at = address + y * stride + offsets[k], pattern + y * vectors * WIDTH
+                for i in range(vectors):
+                    x = row + min(i * WIDTH, last)
+                    a = dot(a, load(x), load(at + i * WIDTH))
+                    b = dot(b, load(x + stride), load(at + (i + vectors) * WIDTH))
+            if (behind - first) % 2:
+                row, at = address + (behind - 1) * stride, pattern + (behind - 1) * vectors * WIDTH
+                for i in range(vectors):
+                    x = row + min(i * WIDTH, last) + offsets[k]
+                    a = dot(a, load(x), load(at + i * WIDTH))
+            result[k] += total(a) + total(b)
     return result
 
 

@@ -19,7 +19,7 @@ from apexflow.kernels.template.cpu import (
     search,
 )
 from apexflow.kernels.template.spectrum import Spectrum
-from apexflow.kernels.template.sums import where, window_sums, with_dense_rows
+from apexflow.kernels.template.sums import one_channel, where, window_sums, with_dense_rows
 
 if TYPE_CHECKING:
     from apexflow.kernels.template.gpu import DeviceMatcher
@@ -119,6 +119,9 @@ class TemplateMatcher:
     form to use.
 
     A matcher keeps nothing of the regions it has seen, so that threads may share it.
+
+    Gray images stored in three equal channels score what one of these scores, and are searched
+    as one.
     """
 
     def __init__(self, template: NDArray[np.uint8]) -> None:
@@ -130,10 +133,10 @@ class TemplateMatcher:
         if devices.is_device_array(template):
             template = devices.cuda_device().to_host(template)
         self._template = np.array(_with_channels(template), order="C")
-        sums, squares = window_sums(where(self._template), *self._template.shape[:2])
-        self._sums = sums.ravel()
-        self._area = self._template.shape[0] * self._template.shape[1]
-        self._norm = self._area * int(squares.item()) - int((self._sums**2).sum())
+        sums, norms = window_sums(where(self._template), *self._template.shape[:2])
+        self._sums, self._norm = sums.ravel(), int(norms.item())
+        one = one_channel(self._template)
+        self._gray = None if one is None else TemplateMatcher(one)
         self._pattern: Pattern | None = None
         self._spectra: dict[tuple[tuple[int, int], type], Spectrum] = {}
         self._on_devices: dict[str, DeviceMatcher] = {}
@@ -168,6 +171,8 @@ class TemplateMatcher:
         region = with_dense_rows(_with_channels(region))
         if self._norm == 0:
             return Match(0, 0, 0.0)
+        if self._gray is not None and (one := one_channel(region)) is not None:
+            return self._gray.match(one)
         return self._search(region)
 
     def match_all(self, regions: NDArray[np.uint8]) -> Matches:
@@ -218,8 +223,7 @@ class TemplateMatcher:
             )
 
     def _search(self, region: NDArray[np.uint8]) -> Match:
-        sums, squares = window_sums(where(region), *self._template.shape[:2])
-        norms = self._area * squares - np.einsum("yxc,yxc->yx", sums, sums)
+        sums, norms = window_sums(where(region), *self._template.shape[:2])
         positions, products, chosen = self._bounded(region, sums, norms)
         if not positions.size:
             positions, products, chosen = self._everywhere(region, sums, norms)
