@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from apexflow.features.blocks import Blocks, block_of, check_blocks, check_room, normalized
 from apexflow.features.parts import Parts
 from apexflow.kernels._validate import check_array, check_integer
+from apexflow.kernels.compiled import njit
 
 _PLANES = ("xy", "xt", "yt")
 
@@ -103,7 +103,7 @@ def hog_top(frames: NDArray[Any], *, blocks: Blocks = (5, 5), bins: int = 8) -> 
     return HogTop(blocks=blocks, bins=bins)(frames)  # type: ignore[arg-type]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _add(frames, rows, columns, sums):  # type: ignore[no-untyped-def]
     """Add the length of every gradient to ``sums`` (row, column, plane, bin)."""
     count, height, width = frames.shape
@@ -124,7 +124,7 @@ def _add(frames, rows, columns, sums):  # type: ignore[no-untyped-def]
                 _vote(gt, gy, block[2])
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _vote(down, across, histogram):  # type: ignore[no-untyped-def]
     if down == 0 and across == 0:
         return

@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from apexflow.features.blocks import (
@@ -20,6 +19,7 @@ from apexflow.features.blocks import (
 )
 from apexflow.features.parts import Parts
 from apexflow.kernels._validate import check_array
+from apexflow.kernels.compiled import njit
 
 _PLANES = ("xy", "xt", "yt")
 # A label for each of 2^16 codes: half a megabyte.
@@ -219,7 +219,7 @@ def _parts(
     return [place - np.floor(place) for place in places]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _count(  # type: ignore[no-untyped-def]
     volume, radii, row_axis, column_axis, corners, down, across, labels, rows, columns, counts
 ):
@@ -245,7 +245,7 @@ def _count(  # type: ignore[no-untyped-def]
                 here[columns[x], labels[codes[x]]] += 1
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _compare(  # type: ignore[no-untyped-def]
     volume, t, y, rx, corners, down, across, centre, bit, codes
 ):

@@ -7,20 +7,20 @@ R. G. Keys, "Cubic convolution interpolation for digital image processing", IEEE
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from apexflow.kernels.compiled import njit
 from apexflow.kernels.simd import load, maximum, minimum, muladd, select, splat
 
 _F = np.float32
 
 
-@njit(nogil=True, cache=True)
+@njit
 def clamp(a, low, high):  # type: ignore[no-untyped-def]
     """Hold 16 numbers within two limits."""
     return minimum(maximum(a, splat(low)), splat(high))
 
 
-@njit(nogil=True, cache=True)
+@njit
 def cubic_weights(t, one, a):  # type: ignore[no-untyped-def]
     """Keys' cubic kernel at t + 1, t, 1 - t and 2 - t, for numbers or vectors alike."""
     r = one - t
@@ -30,7 +30,7 @@ def cubic_weights(t, one, a):  # type: ignore[no-untyped-def]
     return a * t * r * r, w1, w2, a * r * t * t
 
 
-@njit(nogil=True, cache=True)
+@njit
 def window_weights(t, late, a):  # type: ignore[no-untyped-def]
     """Weights of 5 taps: the cubic's 4, one tap later where ``late``."""
     zero = splat(_F(0))
@@ -44,7 +44,7 @@ def window_weights(t, late, a):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(nogil=True, cache=True)
+@njit
 def sample_window(image, corner, stride, across, down):  # type: ignore[no-untyped-def]
     """Weighted sum of 5 x 5 taps from ``corner`` on, for 16 neighbours."""
     total = down[0] * _sample_row(image, corner, across)
@@ -54,7 +54,7 @@ def sample_window(image, corner, stride, across, down):  # type: ignore[no-untyp
     return muladd(down[4], _sample_row(image, corner + 4 * stride, across), total)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _sample_row(image, at, weights):  # type: ignore[no-untyped-def]
     total = weights[0] * load(image, at)
     total = muladd(weights[1], load(image, at + 1), total)

@@ -33,9 +33,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
 from numba.extending import intrinsic, lower_builtin, register_model
 
+from apexflow.kernels.compiled import njit
 from apexflow.kernels.numba_private import (
     ConcreteTemplate,
     PrimitiveModel,
@@ -426,7 +426,7 @@ highest = _reduction(_choose(">"), "Return the largest lane of a vector without 
 total = _reduction(lambda builder, a, b: builder.fadd(a, b), "Return the sum of the lanes.")
 
 
-@njit(nogil=True, cache=True)
+@njit
 def keep(array: Any) -> int:
     """Keep an array of this function's own alive up to here, though only its `pointer` is used.
 
@@ -435,7 +435,7 @@ def keep(array: Any) -> int:
     return array.size
 
 
-@njit(nogil=True, cache=True)
+@njit
 def aligned(count: int) -> Any:
     """Return ``count`` float32 numbers, not initialised, that start at a vector's boundary.
 

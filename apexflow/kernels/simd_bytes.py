@@ -20,9 +20,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numba
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, types
 from numba.extending import intrinsic, register_model
 from numpy.typing import NDArray
 
@@ -193,7 +194,7 @@ def _pointer(typing: Any, address: Any) -> Any:
     return types.voidptr(types.intp), build
 
 
-@njit(nogil=True)
+@numba.njit(nogil=True)
 def bytes_at(address: int, count: int) -> NDArray[np.uint8]:
     """Return the bytes at an address as an array, without a copy."""
     return carray(_pointer(address), (count,), np.uint8)

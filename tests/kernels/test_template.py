@@ -314,16 +314,21 @@ def test_bounds_are_never_below_what_they_bound(channels, kind):
     _, cells = cpu._bound_cells(image, *of_blocks, pattern, lengths)
     of_cells = np.kron(cells, np.ones((3, 3)))[: norms.shape[0], : norms.shape[1]] / lengths
     region_blocks = cpu._blocks(image, *of_blocks, pattern.fine, norms.shape)
-    windows = cpu._windows(cells, 0, cells.size - 1, lengths, -np.inf, norms.size, region_blocks)
-    np.testing.assert_array_equal(windows.positions, everywhere)
-    found, bounds = cpu._bounds(windows, region_blocks, pattern.fine, lengths, -np.inf)
-    np.testing.assert_array_equal(found.positions, everywhere)
+
+    def bounded(score):
+        windows = cpu._windows(
+            cells, 0, cells.size - 1, lengths, -np.inf, norms.size, region_blocks
+        )
+        np.testing.assert_array_equal(windows.positions, everywhere)
+        return cpu._bounds(windows, region_blocks, pattern.fine, lengths, score)
+
+    positions, bounds = bounded(-np.inf)
+    np.testing.assert_array_equal(positions, everywhere)
     assert (of_cells.ravel() >= scores).all()
     assert (bounds >= scores).all()
     # What may reach a score is never given up on the way, strip by strip.
     for score in np.quantile(scores, (0.5, 0.9, 0.99)):
-        found, _ = cpu._bounds(windows, region_blocks, pattern.fine, lengths, score)
-        assert set(np.flatnonzero(scores >= score)) <= set(found.positions)
+        assert set(np.flatnonzero(scores >= score)) <= set(bounded(score)[0])
 
 
 def test_cuts_flashes_and_clipped_regions_within_a_clip(found_by_bounds):

@@ -6,10 +6,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from apexflow.kernels._validate import check_array, check_flow, check_integer
+from apexflow.kernels.compiled import njit
 from apexflow.kernels.encode.scaling import check_least
 from apexflow.kernels.gpu import cuda_device, is_device_array
 from apexflow.kernels.simd import (
@@ -136,7 +136,7 @@ def _check_size(size: object) -> tuple[int, int]:
     return check_integer("size", height, minimum=1), check_integer("size", width, minimum=1)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _encode(flows, maps, least):  # type: ignore[no-untyped-def]
     """Fill ``maps`` (N, h, 3 w) from ``flows`` (N, h k, 2 w l); False if not finite."""
     count, height, double_width = flows.shape
@@ -164,7 +164,7 @@ def _encode(flows, maps, least):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _repeated(flow):  # type: ignore[no-untyped-def]
     """Fill 16 vectors with those of a smaller flow, again and again."""
     few, many = flow.ravel(), np.empty((1, 2 * LANES), np.float32)
@@ -173,7 +173,7 @@ def _repeated(flow):  # type: ignore[no-untyped-def]
     return many
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _extent(flow):  # type: ignore[no-untyped-def]
     """Least and greatest squared length of 16 vectors or more, and whether all are finite."""
     count = flow.size // 2
@@ -190,7 +190,7 @@ def _extent(flow):  # type: ignore[no-untyped-def]
     return lowest(least), highest(greatest), all_lanes(finite)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _stretch(shortest, longest, least):  # type: ignore[no-untyped-def]
     """Scale and shift of cv2.normalize, and whether a value can leave 0..255.
 
@@ -205,7 +205,7 @@ def _stretch(shortest, longest, least):  # type: ignore[no-untyped-def]
     return scale, shift, wraps
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _sum_columns(cell, scale, shift, wraps, edge, sums):  # type: ignore[no-untyped-def]
     """Sum the colours of each column of ``cell`` (k, 2 w) into ``sums`` (3, w or more)."""
     rows, double_width = cell.shape
@@ -225,7 +225,7 @@ def _sum_columns(cell, scale, shift, wraps, edge, sums):  # type: ignore[no-unty
         store(target, 2 * pitch + x, blue)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _sum_colours(flow, at, stride, rows, scale, shift, wraps):  # type: ignore[no-untyped-def]
     """Sum red, green and blue of 16 neighbours over rows, in whole numbers of 0 to 255."""
     red = green = blue = splat(_F(0))
@@ -236,7 +236,7 @@ def _sum_colours(flow, at, stride, rows, scale, shift, wraps):  # type: ignore[n
     return red, green, blue
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _colours(u, v, scale, shift, wraps):  # type: ignore[no-untyped-def]
     """Red, green and blue of 16 vectors.
 
@@ -258,13 +258,13 @@ def _colours(u, v, scale, shift, wraps):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _channel(value, share):  # type: ignore[no-untyped-def]
     part = minimum(value * maximum(share, splat(_F(0))), value)
     return floor(part * splat(_F(255)))
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _half_angle(u, v):  # type: ignore[no-untyped-def]
     """Half of cv2.fastAtan2, in degrees."""
     across, along, zero = absolute(u), absolute(v), splat(_F(0))
@@ -277,7 +277,7 @@ def _half_angle(u, v):  # type: ignore[no-untyped-def]
     return select(v < zero, splat(_F(180)) - angle, angle)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _average(sums, cell_width, cell_height, row):  # type: ignore[no-untyped-def]
     """Turn sums of columns into one row of RGB bytes, rounded as cv2.INTER_AREA does."""
     inverse = _F(1) / _F(cell_width * cell_height)
@@ -296,7 +296,7 @@ def _average(sums, cell_width, cell_height, row):  # type: ignore[no-untyped-def
         row[3 * x + 2] = cells[2 * pitch + x]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _sum_runs(values, start, length, run):  # type: ignore[no-untyped-def]
     """Sum each ``run`` neighbours in place: by pairs as long as they divide, then one by one."""
     while run % 2 == 0:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from apexflow.kernels._validate import check_choice, check_flow
+from apexflow.kernels.compiled import njit
 from apexflow.kernels.encode.scaling import SHEAR_WEIGHT
 from apexflow.kernels.gpu import cuda_device, is_device_array
 
@@ -72,7 +72,7 @@ def optical_strain(
     return strain.reshape(flow.shape[:-1])
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _strain(flows, shear_weight, strain):  # type: ignore[no-untyped-def]
     """Fill ``strain`` (N, H, W) from ``flows`` (N, H, 2 W)."""
     count, height, width = strain.shape

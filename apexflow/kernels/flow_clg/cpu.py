@@ -9,8 +9,8 @@ changes; what lies beyond is zero wherever it enters a sum. The equations are di
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from apexflow.kernels.compiled import njit
 from apexflow.kernels.confidence import HALF_SURE, ROUNDING, UNSEEN
 from apexflow.kernels.light.gaussian import (
     GAP,
@@ -61,19 +61,19 @@ _UNSEEN, _HALF_LESS = _F(UNSEEN), _F(0.5 - ROUNDING)
 _HALF_SURE_SQUARED = _F(HALF_SURE**2)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def stride_of(width):  # type: ignore[no-untyped-def]
     """Return the length of a bordered image's row."""
     return -(-width // LANES) * LANES + LEFT + RIGHT
 
 
-@njit(nogil=True, cache=True)
+@njit
 def bordered_size(height, width):  # type: ignore[no-untyped-def]
     """Return how many floats a bordered image takes."""
     return (height + 2 * BORDER) * stride_of(width)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def add_border(image, bordered):  # type: ignore[no-untyped-def]
     """Copy an image (H, W) into the middle of its bordered form and repeat its edge."""
     height, width = image.shape
@@ -89,7 +89,7 @@ def add_border(image, bordered):  # type: ignore[no-untyped-def]
             bordered[at + x] = image[y, width - 1]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def halve(image):  # type: ignore[no-untyped-def]
     """Return an image at half the size: means of 2 x 2, an odd side's last pixel repeated."""
     height, width = image.shape
@@ -103,7 +103,7 @@ def halve(image):  # type: ignore[no-untyped-def]
     return half
 
 
-@njit(nogil=True, cache=True)
+@njit
 def double(flow, height, width):  # type: ignore[no-untyped-def]
     """Return the flow (2, h, w) of a level for the next finer one, of this size: bilinear."""
     _, rows, columns = flow.shape
@@ -126,19 +126,19 @@ def double(flow, height, width):  # type: ignore[no-untyped-def]
     return doubled
 
 
-@njit(nogil=True, cache=True)
+@njit
 def fields_size(height, width):  # type: ignore[no-untyped-def]
     """Return how many floats the fields of a level take."""
     return FIELDS * plane_size(height, width)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def workspace(height, width):  # type: ignore[no-untyped-def]
     """Return room for `refine` at a level of this size, or of any smaller one."""
     return aligned(fields_size(height, width) + 2 * bordered_size(height, width))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def refine(  # type: ignore[no-untyped-def]
     first, second, flow, room, alpha, taps, warps, iterations, tolerance
 ):
@@ -161,7 +161,7 @@ def refine(  # type: ignore[no-untyped-def]
     keep(row)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def fit(  # type: ignore[no-untyped-def]
     mean, change, flow, room, alpha, taps, iterations, tolerance
 ):
@@ -187,7 +187,7 @@ def fit(  # type: ignore[no-untyped-def]
     keep(row)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def compare(first, second, flow, room):  # type: ignore[no-untyped-def]
     """Return what `fit` takes, mean and change, of two images (H, W) and a flow (2, H, W)."""
     height, width = first.shape
@@ -210,7 +210,7 @@ def compare(first, second, flow, room):  # type: ignore[no-untyped-def]
     return mean, change
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def confidence(mean, change, step, flow, room, alpha, taps, share):  # type: ignore[no-untyped-def]
     """Return the confidence (H, W) in a flow (2, H, W).
 
@@ -260,7 +260,7 @@ def confidence(mean, change, step, flow, room, alpha, taps, share):  # type: ign
     return result
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _square(fields, y, height, width):  # type: ignore[no-untyped-def]
     """Fill a row of XT with the square of the change that is left after the step in U, V."""
     size, pitch = plane_size(height, width), pitch_of(width)
@@ -273,7 +273,7 @@ def _square(fields, y, height, width):  # type: ignore[no-untyped-def]
         store(fields, XT * size + at + x, rest * rest)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _averaging(height, width, taps):  # type: ignore[no-untyped-def]
     radius = len(taps) - 1
     offsets = np.empty(height + 2 * radius, np.int64)
@@ -283,7 +283,7 @@ def _averaging(height, width, taps):  # type: ignore[no-untyped-def]
     return offsets, row
 
 
-@njit(nogil=True, cache=True)
+@njit
 def copy_in(flow, fields):  # type: ignore[no-untyped-def]
     """Copy a flow (2, H, W) into its fields."""
     _, height, width = flow.shape
@@ -295,7 +295,7 @@ def copy_in(flow, fields):  # type: ignore[no-untyped-def]
             fields[V * size + at + x] = flow[1, y, x]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def copy_out(fields, flow):  # type: ignore[no-untyped-def]
     """Copy the flow out of its fields."""
     _, height, width = flow.shape
@@ -307,7 +307,7 @@ def copy_out(fields, flow):  # type: ignore[no-untyped-def]
             flow[1, y, x] = fields[V * size + at + x]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _compare(images, fields, height, width):  # type: ignore[no-untyped-def]
     """Warp the second image by the flow and fill MEAN and CHANGE against the first."""
     first, second = images
@@ -324,7 +324,7 @@ def _compare(images, fields, height, width):  # type: ignore[no-untyped-def]
             store(fields, CHANGE * size + at, warped - here)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def warp(image, u, v, x, y, height, width, positions, values):  # type: ignore[no-untyped-def]
     """Return 16 pixels from (x, y) on of a bordered image, moved by (u, v).
 
@@ -352,7 +352,7 @@ def warp(image, u, v, x, y, height, width, positions, values):  # type: ignore[n
     return sample_window(image, corner, stride, across, down)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _warp_alone(image, stride, positions, values):  # type: ignore[no-untyped-def]
     """Sample 16 positions, columns and then lines, one by one."""
     for lane in range(LANES):
@@ -370,7 +370,7 @@ def _warp_alone(image, stride, positions, values):  # type: ignore[no-untyped-de
         values[lane] = total
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def average(  # type: ignore[no-untyped-def]
     fields, height, width, alpha, taps, radius, offsets, row
 ):
@@ -387,7 +387,7 @@ def average(  # type: ignore[no-untyped-def]
     _average(fields, YT, R2, height, width, taps, radius, offsets, row, scale)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def mirror_ends(planes, plane, height, width):  # type: ignore[no-untyped-def]
     """Mirror two pixels beyond the ends of each row of the plane that starts at ``plane``."""
     pitch = pitch_of(width)
@@ -398,7 +398,7 @@ def mirror_ends(planes, plane, height, width):  # type: ignore[no-untyped-def]
             planes[at + width - 1 + k] = planes[at + mirrored(width - 1 + k, width)]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def slopes(planes, plane, x, y, height, pitch):  # type: ignore[no-untyped-def]
     """Return the slopes (x, y) of 16 pixels, by the five taps (1, -8, 0, 8, -1) / 12."""
     column = plane + GAP + x
@@ -415,7 +415,7 @@ def slopes(planes, plane, x, y, height, pitch):  # type: ignore[no-untyped-def]
     return slope_x, splat(_F(2 / 3)) * near - splat(_F(1 / 12)) * far
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _multiply(fields, y, height, width):  # type: ignore[no-untyped-def]
     """Fill a row of the five products of the slopes of MEAN and of CHANGE."""
     size, pitch = plane_size(height, width), pitch_of(width)
@@ -430,7 +430,7 @@ def _multiply(fields, y, height, width):  # type: ignore[no-untyped-def]
         store(fields, YT * size + at + x, slope_y * change)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _average(  # type: ignore[no-untyped-def]
     fields, source, target, height, width, taps, radius, offsets, row, scale
 ):
@@ -443,7 +443,7 @@ def _average(  # type: ignore[no-untyped-def]
             store(fields, at + x, _inside(value, x, width))
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _inside(value, x, width):  # type: ignore[no-untyped-def]
     """Return 16 pixels from x on, zero where they lie beyond the row's end."""
     if x + LANES <= width:
@@ -451,7 +451,7 @@ def _inside(value, x, width):  # type: ignore[no-untyped-def]
     return select(ramp() < splat(_F(width - x)), value, splat(_F(0)))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def solve(fields, height, width, iterations, tolerance):  # type: ignore[no-untyped-def]
     """Solve (J - Laplacian) f = J f0 - b for f by conjugate gradients, from f = f0 on.
 
@@ -477,20 +477,20 @@ def solve(fields, height, width, iterations, tolerance):  # type: ignore[no-unty
         product = following
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _close(fields, start, height, width, pitch):  # type: ignore[no-untyped-def]
     """Repeat the first and last column of a field in the gaps."""
     for y in range(height):
         _close_row(fields, start + GAP + y * pitch, width)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _close_row(fields, at, width):  # type: ignore[no-untyped-def]
     fields[at - 1] = fields[at]
     fields[at + width] = fields[at + width - 1]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _laplacian(fields, at, above, below):  # type: ignore[no-untyped-def]
     """Return the sum of the four neighbours less four times the pixel; rows are distances."""
     beside = load(fields, at - 1) + load(fields, at + 1)
@@ -498,14 +498,14 @@ def _laplacian(fields, at, above, below):  # type: ignore[no-untyped-def]
     return muladd(splat(_F(-4)), load(fields, at), around)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _precondition(fields, at, size, r1, r2):  # type: ignore[no-untyped-def]
     m12 = load(fields, at + M12 * size)
     z1 = muladd(load(fields, at + M11 * size), r1, m12 * r2)
     return z1, muladd(load(fields, at + M22 * size), r2, m12 * r1)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _start(fields, height, width, sums):  # type: ignore[no-untyped-def]
     """Fill the residual, the preconditioner and a direction of zero.
 
@@ -555,7 +555,7 @@ def _start(fields, height, width, sums):  # type: ignore[no-untyped-def]
     return sums[:LANES].sum(), sums[LANES : 2 * LANES].sum(), sums[2 * LANES :].sum()
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _turn_row(fields, y, width, size, pitch, turn):  # type: ignore[no-untyped-def]
     """Turn a row of the direction towards the preconditioned residual."""
     at = GAP + y * pitch
@@ -568,7 +568,7 @@ def _turn_row(fields, y, width, size, pitch, turn):  # type: ignore[no-untyped-d
     _close_row(fields, at + P2 * size, width)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _turn(fields, height, width, turn, sums):  # type: ignore[no-untyped-def]
     """Take the next direction, apply the matrix to it, and return the product of the two.
 
@@ -598,7 +598,7 @@ def _turn(fields, height, width, turn, sums):  # type: ignore[no-untyped-def]
     return sums[:LANES].sum()
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _advance(fields, height, width, step, sums):  # type: ignore[no-untyped-def]
     """Go a step along the direction.
 

@@ -9,8 +9,8 @@ the other.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from apexflow.kernels.compiled import njit
 from apexflow.kernels.flow_clg.cpu import (
     bordered_size,
     mirror_ends,
@@ -50,7 +50,7 @@ _F = np.float32
 _FAR = _F(1e9)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def fill_plane(image, planes, number):  # type: ignore[no-untyped-def]
     """Copy an image (H, W) into a plane."""
     height, width = image.shape
@@ -60,7 +60,7 @@ def fill_plane(image, planes, number):  # type: ignore[no-untyped-def]
         at += pitch_of(width)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def fill_slope(planes, height, width):  # type: ignore[no-untyped-def]
     """Fill the slope of the reference along the flow, and return the sum of its squares.
 
@@ -88,7 +88,7 @@ def fill_slope(planes, height, width):  # type: ignore[no-untyped-def]
     return sums.sum()
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def compare(image, planes, amplitude, residual):  # type: ignore[no-untyped-def]
     """Fill the residual (H, W) of a frame that is moved by the flow times its amplitude.
 
@@ -121,7 +121,7 @@ def compare(image, planes, amplitude, residual):  # type: ignore[no-untyped-def]
     return sums.sum()
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def move(images, planes, amplitudes, height, width, warped):  # type: ignore[no-untyped-def]
     """Fill ``warped`` with the frames moved by the flow times their amplitudes."""
     size, pitch, step = plane_size(height, width), pitch_of(width), bordered_size(height, width)
@@ -140,7 +140,7 @@ def move(images, planes, amplitudes, height, width, warped):  # type: ignore[no-
     keep(room)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def weigh(warped, count, height, width, taps, scale, weights):  # type: ignore[no-untyped-def]
     """Fill the weight of each pixel of each warped frame: 1 / (1 + (G * |W - median| / scale)^4).
 
@@ -175,7 +175,7 @@ def weigh(warped, count, height, width, taps, scale, weights):  # type: ignore[n
     keep(line)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _weigh_frame(  # type: ignore[no-untyped-def]
     weights, start, offsets, height, width, taps, radius, row, scale
 ):
@@ -195,7 +195,7 @@ def _weigh_frame(  # type: ignore[no-untyped-def]
     keep(blurred)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def combine(  # type: ignore[no-untyped-def]
     warped, weights, still, moved, height, width, planes, mean, change
 ):

@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from apexflow.kernels import simd
+from apexflow.kernels.compiled import njit
 from apexflow.kernels.flow_farneback.levels import PAD, Doubles, Floats, Indices
 
 LANES = simd.LANES
@@ -27,20 +27,20 @@ RIDGE = 1e-3
 _AHEAD = 8
 
 
-@njit(nogil=True, cache=True)
+@njit
 def row_pitch(width: int) -> int:
     """Return the length of a row of whole vectors."""
     return width + -width % LANES
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _rows(height: int, width: int) -> Floats:
     """Return an array for ``height`` rows of ``width`` pixels, each padded to whole vectors."""
     pitch = row_pitch(width)
     return simd.aligned(height * pitch).reshape((height, pitch))
 
 
-@njit(nogil=True, cache=True)
+@njit
 def blur(image: Floats, width: int) -> Floats:
     """Smooth with (1, 2, 1) / 4 along both axes, mirrored at the border."""
     height = image.shape[0]
@@ -60,7 +60,7 @@ def blur(image: Floats, width: int) -> Floats:
     return blurred
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _filter_rows(image: Floats, width: int, source: Indices, weight: Floats, out: Floats) -> Floats:
     """Make each row of ``out`` the sum of the rows ``source[y]`` times ``weight[y]``."""
     pitch = image.shape[1]
@@ -75,7 +75,7 @@ def _filter_rows(image: Floats, width: int, source: Indices, weight: Floats, out
     return out
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _transpose(image: Floats, width: int) -> Floats:
     """Return the (width, H) transpose."""
     transposed = _rows(width, image.shape[0])
@@ -86,7 +86,7 @@ def _transpose(image: Floats, width: int) -> Floats:
     return transposed
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _filter_columns(image: Floats, width: int, source: Indices, weight: Floats) -> Floats:
     """Filter along the rows; by whole vectors, with two transpositions, twice as fast."""
     height = image.shape[0]
@@ -95,7 +95,7 @@ def _filter_columns(image: Floats, width: int, source: Indices, weight: Floats) 
     return _transpose(filtered, height)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def reduce(
     image: Floats,
     width: int,
@@ -110,7 +110,7 @@ def reduce(
     return _filter_columns(rows, width, column_source, column_weight)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def enlarge(
     flow: Floats,
     width: int,
@@ -130,7 +130,7 @@ def enlarge(
     return enlarged
 
 
-@njit(nogil=True, cache=True)
+@njit
 def expand(
     image: Floats, width: int, taps: Any, ig11: float, ig55: float, coefficients: Floats
 ) -> None:
@@ -195,7 +195,7 @@ def expand(
         coefficients[y, :, PAD + width :] = 0
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _repeat_ends(rows: Floats, count: int, pitch: int, start: int, width: int, reach: int) -> None:
     """Repeat the first and last pixel of each row outwards, ``reach`` pixels or more.
 
@@ -211,7 +211,7 @@ def _repeat_ends(rows: Floats, count: int, pitch: int, start: int, width: int, r
             simd.store(rows, begin - LANES - k, first)
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@njit(forceinline=True)
 def _shares(position: Any, whole: Any, first: Any) -> Any:
     """Return the linear weights of three neighbours, of which the first lies at ``first``.
 
@@ -226,7 +226,7 @@ def _shares(position: Any, whole: Any, first: Any) -> Any:
     return simd.select(begins, near, zero), second, simd.select(begins, zero, far)
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@njit(forceinline=True)
 def _add_row(second: Any, stride: int, at: int, w0: Any, w1: Any, w2: Any, sums: Any) -> Any:
     """Add three weighted neighbours of one row to the five sums."""
     s0, s1, s2, s3, s4 = sums
@@ -252,7 +252,7 @@ def _add_row(second: Any, stride: int, at: int, w0: Any, w1: Any, w2: Any, sums:
     return s0, s1, s2, s3, s4
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@njit(forceinline=True)
 def _sample_alike(
     second: Any,
     stride: int,
@@ -290,7 +290,7 @@ def _sample_alike(
     return sums
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@njit(forceinline=True)
 def _sample_each(
     second: Any,
     stride: int,
@@ -335,7 +335,7 @@ def _sample_each(
     )
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@njit(forceinline=True)
 def _weighted(corners: Any, at: int, weights: Any) -> Any:
     """Return the weighted sum of the four corners, in the order of `_sample_alike`."""
     w00, w01, w10, w11 = weights
@@ -345,13 +345,13 @@ def _weighted(corners: Any, at: int, weights: Any) -> Any:
     return simd.muladd(simd.load(corners, at + 3 * LANES), w11, total)
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@njit(forceinline=True)
 def _alike(offset: Any, first: int) -> Any:
     """Tell which whole offsets are ``first`` or one more."""
     return (simd.splat(np.float32(first)) <= offset) & (offset <= simd.splat(np.float32(first + 1)))
 
 
-@njit(nogil=True, cache=True)
+@njit
 def observe(
     first: Floats,
     second: Floats,
@@ -422,7 +422,7 @@ def observe(
         simd.store(out, to + 4 * pitch, simd.muladd(a01, b0, a11 * b1))
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@njit(forceinline=True)
 def _determinant(a: Any, b: Any, c: Any, d: Any) -> Any:
     """Return a d - b c; where the CPU fuses `muladd`, with the rounding error of b c."""
     product = b * c
@@ -430,7 +430,7 @@ def _determinant(a: Any, b: Any, c: Any, d: Any) -> Any:
     return simd.muladd(a, d, -product) + error
 
 
-@njit(nogil=True, cache=True, forceinline=True)
+@njit(forceinline=True)
 def _solve(g11: Any, g12: Any, g22: Any, h1: Any, h2: Any, ridge: Any) -> Any:
     """Solve 16 regularised 2x2 systems."""
     one = simd.splat(np.float32(1))
@@ -438,7 +438,7 @@ def _solve(g11: Any, g12: Any, g22: Any, h1: Any, h2: Any, ridge: Any) -> Any:
     return _determinant(g11, g12, h1, h2) * inverse, _determinant(h1, g12, h2, g22) * inverse
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _slide(
     ring: Floats,
     entering: int,
@@ -461,7 +461,7 @@ def _slide(
             simd.store(columns, x, simd.narrow(total))
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _finish_box(
     columns: Floats,
     pitch: int,
@@ -514,7 +514,7 @@ def _finish_box(
         simd.store(flow, (height + y) * line + x, dy)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def refine_box(
     first: Floats,
     second: Floats,
@@ -566,7 +566,7 @@ def refine_box(
                 )
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _average_rows(
     ring: Floats,
     slots: int,
@@ -599,7 +599,7 @@ def _average_rows(
         simd.store(columns, 3 * size + x, a3)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _finish_gaussian(
     columns: Floats,
     pitch: int,
@@ -634,7 +634,7 @@ def _finish_gaussian(
         simd.store(flow, (height + y) * line + x, dy)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def refine_gaussian(
     first: Floats,
     second: Floats,
@@ -677,7 +677,7 @@ def refine_gaussian(
                     _finish_gaussian(columns, pitch, row, window, flow, top + i, width)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def interleave(flow: Floats, width: int) -> Floats:
     """Return the flow as (H, W, 2) without padding."""
     height = flow.shape[1]

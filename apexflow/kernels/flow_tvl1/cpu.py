@@ -13,9 +13,9 @@ as they are.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from apexflow.kernels.compiled import njit
 from apexflow.kernels.sampling import clamp, cubic_weights, sample_window, window_weights
 from apexflow.kernels.simd import (
     LANES,
@@ -68,7 +68,7 @@ def workspace(height: int, width: int) -> Floats:
     return room[start : start + size]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _room(height, width):  # type: ignore[no-untyped-def]
     """Floats that the rows, the planes, and the median's copy and columns take."""
     pitch = _pitch(width)
@@ -81,12 +81,12 @@ def _room(height, width):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _pitch(width):  # type: ignore[no-untyped-def]
     return -(-width // LANES) * LANES + GAP
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def refine(  # type: ignore[no-untyped-def]
     first, second, flow, room, tau, lambda_, theta, warps, epsilon, inner, outer, median, cubic
 ):
@@ -120,7 +120,7 @@ def refine(  # type: ignore[no-untyped-def]
     _copy_flow_out(rows, flow, pitch, step)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _fill_planes(first, second, planes):  # type: ignore[no-untyped-def]
     """Copy both images, and the second one's gradient, into the zeroed planes.
 
@@ -143,7 +143,7 @@ def _fill_planes(first, second, planes):  # type: ignore[no-untyped-def]
         planes[at + D_X * plane + last] = _F(0.5) * (second[y, last] - second[y, last - 1])
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _copy_flow_in(flow, rows, pitch, step):  # type: ignore[no-untyped-def]
     _, height, width = flow.shape
     for y in range(height):
@@ -153,7 +153,7 @@ def _copy_flow_in(flow, rows, pitch, step):  # type: ignore[no-untyped-def]
             rows[at + U2 * pitch + x] = flow[1, y, x] * step
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _copy_flow_out(rows, flow, pitch, step):  # type: ignore[no-untyped-def]
     _, height, width = flow.shape
     inverse = _F(1) / step
@@ -164,7 +164,7 @@ def _copy_flow_out(rows, flow, pitch, step):  # type: ignore[no-untyped-def]
             flow[1, y, x] = rows[at + U2 * pitch + x] * inverse
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _sweep(rows, height, width, pitch, limit, tau):  # type: ignore[no-untyped-def]
     """Do one iteration and return the sum of squared changes of U, in double.
 
@@ -199,12 +199,12 @@ def _sweep(rows, height, width, pitch, limit, tau):  # type: ignore[no-untyped-d
     return sums.sum()
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _has_right_neighbour(x, width):  # type: ignore[no-untyped-def]
     return ramp() < splat(_F(width - 1 - x))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _step_flow(rows, at, pitch, limit, tau):  # type: ignore[no-untyped-def]
     """Primal step of 16 pixels: thresholding, then the divergence of the dual field.
 
@@ -231,7 +231,7 @@ def _step_flow(rows, at, pitch, limit, tau):  # type: ignore[no-untyped-def]
     return new1, new2, p12, p22, muladd(change1, change1, change2 * change2)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _step_dual(rows, at, u, p, pitch, below, p_y, inside):  # type: ignore[no-untyped-def]
     """Dual step of 16 pixels of one component: p = (p + grad U) / (1 + |grad U|)."""
     here = load(rows, at + u * pitch)
@@ -244,7 +244,7 @@ def _step_dual(rows, at, u, p, pitch, below, p_y, inside):  # type: ignore[no-un
     store(rows, at + (p + 1) * pitch, (p_y + d_y) * shrink)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _warp(planes, rows, height, width, pitch, step, cubic):  # type: ignore[no-untyped-def]
     """Linearise around the present flow: fill IX, IY, RHO and INVERSE of all rows.
 
@@ -294,7 +294,7 @@ def _warp(planes, rows, height, width, pitch, step, cubic):  # type: ignore[no-u
             store(rows, at + INVERSE * pitch, slope)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _sample_alone(planes, stride, plane, positions, samples, cubic):  # type: ignore[no-untyped-def]
     """Sample the second image and its gradient at 16 unrelated positions, (columns, lines)."""
     for lane in range(LANES):
@@ -312,7 +312,7 @@ def _sample_alone(planes, stride, plane, positions, samples, cubic):  # type: ig
             samples[image * LANES + lane] = total
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _median(rows, field, height, width, pitch, size, copy, columns):  # type: ignore[no-untyped-def]
     """Replace a field by its median over size x size pixels, edges repeated."""
     stride = pitch + LANES
@@ -335,7 +335,7 @@ def _median(rows, field, height, width, pitch, size, copy, columns):  # type: ig
             store(rows, at + x, select(inside, middle, splat(_F(0))))
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _copy_padded(rows, field, height, width, pitch, reach, copy):  # type: ignore[no-untyped-def]
     stride = pitch + LANES
     for y in range(height + 2 * reach):
@@ -347,12 +347,12 @@ def _copy_padded(rows, field, height, width, pitch, reach, copy):  # type: ignor
             copy[y * stride + reach + width + x] = rows[at + width - 1]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _sort2(a, b):  # type: ignore[no-untyped-def]
     return minimum(a, b), maximum(a, b)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _sort3(a, b, c):  # type: ignore[no-untyped-def]
     a, b = _sort2(a, b)
     b, c = _sort2(b, c)
@@ -360,7 +360,7 @@ def _sort3(a, b, c):  # type: ignore[no-untyped-def]
     return a, b, c
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _sort5(a, b, c, d, e):  # type: ignore[no-untyped-def]
     """Sort by the shortest network, nine exchanges; LLVM drops those whose result is not used."""
     a, b = _sort2(a, b)
@@ -375,7 +375,7 @@ def _sort5(a, b, c, d, e):  # type: ignore[no-untyped-def]
     return a, b, c, d, e
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _sort_columns3(source, at, stride, lines, x):  # type: ignore[no-untyped-def]
     a, b, c = _sort3(load(source, at), load(source, at + stride), load(source, at + 2 * stride))
     store(lines, x, a)
@@ -383,7 +383,7 @@ def _sort_columns3(source, at, stride, lines, x):  # type: ignore[no-untyped-def
     store(lines, 2 * stride + x, c)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _median_of_columns3(lines, x, stride):  # type: ignore[no-untyped-def]
     """Median of 3 x 3: the middle one of greatest least, middle middle and least greatest."""
     _, _, a = _sort3(*_neighbours3(lines, x))
@@ -392,12 +392,12 @@ def _median_of_columns3(lines, x, stride):  # type: ignore[no-untyped-def]
     return _sort3(a, b, c)[1]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _neighbours3(lines, at):  # type: ignore[no-untyped-def]
     return load(lines, at), load(lines, at + 1), load(lines, at + 2)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _sort_columns5(source, at, stride, lines, x):  # type: ignore[no-untyped-def]
     a, b, c, d, e = _sort5(
         load(source, at),
@@ -413,7 +413,7 @@ def _sort_columns5(source, at, stride, lines, x):  # type: ignore[no-untyped-def
     store(lines, 4 * stride + x, e)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _median_of_columns5(lines, x, stride):  # type: ignore[no-untyped-def]
     """Median of 5 x 5, from sorted columns.
 
@@ -431,7 +431,7 @@ def _median_of_columns5(lines, x, stride):  # type: ignore[no-untyped-def]
     return _sort3(low, _sort5(a5, b4, c3, d2, e1)[2], high)[1]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _neighbours5(lines, at):  # type: ignore[no-untyped-def]
     return (
         load(lines, at),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from apexflow.kernels.compiled import njit
 from apexflow.kernels.light.gaussian import (
     GAP,
     blur_across,
@@ -19,7 +19,7 @@ from apexflow.kernels.simd import LANES, aligned, load, pointer, splat, sqrt, st
 GAIN = np.float32(20)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def normalize(image, taps, epsilon, normalized):  # type: ignore[no-untyped-def]
     """Fill ``normalized`` (H, W) from an image (H, W), both float32."""
     height, width = image.shape
@@ -31,7 +31,7 @@ def normalize(image, taps, epsilon, normalized):  # type: ignore[no-untyped-def]
     _normalize(image, pointer(taps), radius, epsilon, normalized, room, offsets)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(error_model="numpy")
 def _normalize(  # type: ignore[no-untyped-def]
     image, weights, radius, epsilon, normalized, room, offsets
 ):

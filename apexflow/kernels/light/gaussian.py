@@ -14,9 +14,9 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from apexflow.kernels.compiled import njit
 from apexflow.kernels.simd import LANES, load, muladd, splat, store
 
 Floats = NDArray[np.float32]
@@ -36,19 +36,19 @@ def gaussian_taps(sigma: float) -> Floats:
     return weights.astype(np.float32)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def pitch_of(width):  # type: ignore[no-untyped-def]
     """Return the length of a plane's row: a whole number of pairs of vectors, and the gap."""
     return -(-width // _PAIR) * _PAIR + GAP
 
 
-@njit(nogil=True, cache=True)
+@njit
 def plane_size(height, width):  # type: ignore[no-untyped-def]
     """Return how many floats a plane takes."""
     return height * pitch_of(width) + 2 * GAP
 
 
-@njit(nogil=True, cache=True)
+@njit
 def mirrored(index, length):  # type: ignore[no-untyped-def]
     """Return an index mirrored at the first and last place as often as it takes."""
     if length == 1:
@@ -58,19 +58,19 @@ def mirrored(index, length):  # type: ignore[no-untyped-def]
     return index if index < length else period - index
 
 
-@njit(nogil=True, cache=True)
+@njit
 def row_room(width, radius):  # type: ignore[no-untyped-def]
     """Return how many floats `blur_down` needs for a row with what lies beyond its ends."""
     return pitch_of(width) + 2 * row_start(radius) + _PAIR
 
 
-@njit(nogil=True, cache=True)
+@njit
 def row_start(radius):  # type: ignore[no-untyped-def]
     """Return where the row begins in that room."""
     return -(-radius // LANES) * LANES
 
 
-@njit(nogil=True, cache=True)
+@njit
 def fill_offsets(offsets, height, width, radius):  # type: ignore[no-untyped-def]
     """Fill in where in a plane rows -radius to height + radius - 1 begin, mirrored."""
     pitch = pitch_of(width)
@@ -78,7 +78,7 @@ def fill_offsets(offsets, height, width, radius):  # type: ignore[no-untyped-def
         offsets[i] = GAP + mirrored(i - radius, height) * pitch
 
 
-@njit(nogil=True, cache=True)
+@njit
 def blur_down(  # type: ignore[no-untyped-def]
     planes, plane, offsets, y, width, taps, radius, row
 ):
@@ -104,7 +104,7 @@ def blur_down(  # type: ignore[no-untyped-def]
         row[start + width - 1 + k] = row[start + mirrored(width - 1 + k, width)]
 
 
-@njit(nogil=True, cache=True)
+@njit
 def blur_across(row, x, taps, radius):  # type: ignore[no-untyped-def]
     """Return 16 pixels from ``x`` on of a row that `blur_down` left, blurred along the row."""
     at = row_start(radius) + x

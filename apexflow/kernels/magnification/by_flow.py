@@ -9,10 +9,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from apexflow.kernels._validate import check_integer, check_number, check_numbers
+from apexflow.kernels.compiled import njit
 from apexflow.kernels.flow_clg import clg, prepare_clg
 from apexflow.kernels.magnification.arguments import (
     Floats,
@@ -181,7 +181,7 @@ def _read_at(image: Image, shifts: Floats) -> Floats:
     return np.stack(read_planes, axis=-1).reshape(image.shape)
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _sample(coefficients, shifts):  # type: ignore[no-untyped-def]
     """Read a spline with a border at each pixel's place plus its shift."""
     height, width, _ = shifts.shape

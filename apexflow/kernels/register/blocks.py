@@ -16,7 +16,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from apexflow.kernels.compiled import njit
 
 _F = np.float32
 # Sums may be reordered, so that they vectorise: 4x faster. Such a function must be called from
@@ -26,7 +27,7 @@ _FAST = {"reassoc", "contract", "nsz"}
 LEAST_CONTRAST = _F(0.3)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
+@njit(fastmath=_FAST)
 def prepare_blocks(template, tops, lefts, patterns, inverses, strengths):  # type: ignore[no-untyped-def]
     """Prepare square blocks of a template.
 
@@ -84,7 +85,7 @@ def prepare_blocks(template, tops, lefts, patterns, inverses, strengths):  # typ
         inverses[n, 2] = xx / determinant
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
+@njit(fastmath=_FAST)
 def measure_blocks(image, patterns, inverses, centres, matrix, steps, seen):  # type: ignore[no-untyped-def]
     """Take one step for each block from where a matrix puts it.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from apexflow.kernels.compiled import njit
 
 REDUCTION = 4
 """Pixels a side that become one."""
 
 
-@njit(nogil=True, cache=True)
+@njit
 def reduce_image(image, reduced):  # type: ignore[no-untyped-def]
     """Fill each pixel with the mean of 4x4 pixels, rounded to the nearest level, halves up.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from apexflow.kernels.compiled import njit
 
 # Tukey's constant: 95% efficiency on Gaussian errors (Huber, Robust Statistics, 1981).
 TUKEY = 4.685
@@ -23,7 +24,7 @@ NOISE = 2.8
 FLOOR = 0.02
 
 
-@njit(nogil=True, cache=True)
+@njit
 def fit_motion(points, steps, weights, similarity, rounds, falling):  # type: ignore[no-untyped-def]
     """Fit a shift, or a similarity, to steps at points, by what most of them agree on.
 
@@ -76,7 +77,7 @@ def fit_motion(points, steps, weights, similarity, rounds, falling):  # type: ig
     return p
 
 
-@njit(nogil=True, cache=True)
+@njit
 def _weighted_fit(points, steps, weights, similarity, p):  # type: ignore[no-untyped-def]
     """Put the weighted least-squares solution into p, in closed form."""
     total = weights.sum()

@@ -21,9 +21,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from apexflow.kernels.compiled import njit
 from apexflow.kernels.simd import LANES, aligned, keep, muladd, pointer, splat
 from apexflow.kernels.simd import load as load_floats
 from apexflow.kernels.simd import total as sum_lanes
@@ -66,13 +66,13 @@ class Grid(NamedTuple):
     """How much a product with it may be wrong, relative to the length of the other factor."""
 
 
-@njit(cache=True, nogil=True)
+@njit
 def blocks_across(size: int, side: int) -> int:
     """Return how many blocks a template of this size touches at most."""
     return (size + 2 * side - 2) // side
 
 
-@njit(cache=True, nogil=True)
+@njit
 def sum_along(row: NDArray[np.uint8], means: Doubles, line: Doubles, line_squared: Doubles) -> None:
     """Sum the pixels (w, C) of a row less the means, and their squares, up to each: (w + 1,)."""
     value = square = 0.0
@@ -84,7 +84,7 @@ def sum_along(row: NDArray[np.uint8], means: Doubles, line: Doubles, line_square
         line[x + 1], line_squared[x + 1] = value, square
 
 
-@njit(cache=True, nogil=True)
+@njit
 def template_parts(
     template: NDArray[np.uint8], means: Doubles, length: float, side: int
 ) -> tuple[Floats, Floats]:
@@ -176,13 +176,13 @@ def _lengths(parts: Floats) -> Doubles:
     return np.sqrt(energies)
 
 
-@njit(cache=True, nogil=True)
+@njit
 def strip_end(strip: int, rows: int) -> int:
     """Return the first row below a strip: a quarter, a half, all."""
     return rows >> (STRIPS - 1 - strip)
 
 
-@njit(cache=True, nogil=True)
+@njit
 def block_sums(image: Where, centres: Longs) -> tuple[Ints, Ints]:
     """Sum pixels less their channel's centre, and the squares, over the fine blocks of an image.
 
@@ -245,7 +245,7 @@ def block_sums(image: Where, centres: Longs) -> tuple[Ints, Ints]:
     return sums, squares
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(inline="always")
 def add_lanes(lanes: Ints, channels: int, result: Ints) -> None:
     """Add up the lanes of each fine block, of which each lane has four values."""
     if channels == 1:
@@ -257,7 +257,7 @@ def add_lanes(lanes: Ints, channels: int, result: Ints) -> None:
             result[x] = np.int32(low + lanes[6 * x + 3] + lanes[6 * x + 4] + lanes[6 * x + 5])
 
 
-@njit(cache=True, nogil=True)
+@njit
 def pool(values: Ints) -> Ints:
     """Add up the fine blocks of each coarse one."""
     side = COARSE // FINE
@@ -269,7 +269,7 @@ def pool(values: Ints) -> Ints:
     return result
 
 
-@njit(cache=True, nogil=True)
+@njit
 def region_parts(
     sums: Ints, squares: Ints, side: int, size: tuple[int, int, int], shape: tuple[int, int]
 ) -> tuple[Floats, Floats]:
@@ -293,9 +293,9 @@ def region_parts(
     counts, inverse = np.empty(sums.shape[1]), np.empty(sums.shape[1])
     for y in range(sums.shape[0]):
         tall = min(side, height - y * side) * channels
-        counts[:] = tall * side
-        counts[-1] = tall * (width - (counts.size - 1) * side)
-        inverse[:] = 1 / counts
+        for x in range(counts.size):
+            counts[x] = tall * min(side, width - x * side)
+            inverse[x] = 1 / counts[x]
         plain, square, of_means, of_rests = sums[y], squares[y], means[y], rests[y]
         for x in range(counts.size):
             value = np.float64(plain[x])
@@ -305,15 +305,14 @@ def region_parts(
     return means, rests
 
 
-@njit(cache=True, nogil=True)
-def window_lengths(parts: Floats, rows: int, columns: int) -> Doubles:
-    """Return the length of the parts in each window of so many rows and columns.
+@njit
+def window_lengths(parts: Floats, rows: int, columns: int, result: Doubles) -> None:
+    """Write the length of the parts in each window of so many rows and columns.
 
-    As (tops, the columns of ``parts``): at the place of a window's first block, as `multiply`
+    To (tops, the columns of ``parts``): at the place of a window's first block, as `multiply`
     counts it. Windows that would reach over the edge are left out.
     """
     height, width = parts.shape
-    result = np.zeros((height - rows + 1, width))
     column = np.zeros(width)
     for y in range(rows - 1):
         for x in range(width):
@@ -329,10 +328,9 @@ def window_lengths(parts: Floats, rows: int, columns: int) -> Doubles:
                 energy += column[left + columns] - column[left]
         for x in range(width):
             column[x] -= np.float64(leaving[x]) * leaving[x]
-    return result
 
 
-@njit(cache=True, nogil=True)
+@njit
 def multiply(
     grid: Floats, region: Floats, phases: Longs, starts: Longs, first_row: int, last_row: int
 ) -> Doubles:

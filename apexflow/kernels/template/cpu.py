@@ -10,9 +10,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from apexflow.kernels.compiled import njit
 from apexflow.kernels.simd_bytes import MAXIMUM_DOTS, WIDTH, dot, load, total, zeros
 from apexflow.kernels.template.blocks import (
     CELL,
@@ -109,8 +109,8 @@ def pack_rows(rows: Bytes) -> Bytes:
     return packed
 
 
-@njit(cache=True, nogil=True)
-def search(image: Where, sums: Longs, norms: Longs, pattern: Pattern) -> tuple[Longs, Longs, Longs]:
+@njit
+def search(image: Where, sums: Longs, norms: Longs, pattern: Pattern) -> tuple[Longs, Longs]:
     """Find the best positions in a region.
 
     Coarse blocks bound the scores of all positions of a cell at once, fine blocks those of single
@@ -127,9 +127,9 @@ def search(image: Where, sums: Longs, norms: Longs, pattern: Pattern) -> tuple[L
 
     Returns
     -------
-    positions, products, norms : (n,) int64
-        The best and those whose score is equal but for rounding, in row-major order. Empty where
-        the bounds leave too many positions, or no score is above 0.
+    positions, products : (n,) int64
+        The best and those whose score is equal but for rounding, in any order. Empty where the
+        bounds leave too many positions, or no score is above 0.
     """
     nothing = np.empty(0, np.int64)
     rows, columns = norms.shape
@@ -138,27 +138,30 @@ def search(image: Where, sums: Longs, norms: Longs, pattern: Pattern) -> tuple[L
     sums_here, squares_here = block_sums(image, pattern.centres)
     cell, cells = _bound_cells(image, sums_here, squares_here, pattern, lengths)
     if cell < 0:
-        return nothing, nothing, nothing
+        return nothing, nothing
     blocks = _blocks(image, sums_here, squares_here, pattern.fine, norms.shape)
     # Some good score for the start: of the best position, by its bound, of the best cell.
     windows = _windows(cells, cell, cell, lengths, -math.inf, CELL * CELL + 1, blocks)
-    windows, bounds = _bounds(windows, blocks, pattern.fine, lengths, -math.inf)
-    start = windows.positions[np.argmax(bounds)]
+    positions, bounds = _bounds(windows, blocks, pattern.fine, lengths, -math.inf)
+    start = positions[0]
+    for k in range(1, positions.size):
+        if bounds[k] > bounds[0]:
+            start, bounds[0] = positions[k], bounds[k]
     product = exact_products(image, sums, pattern, np.full(1, start))[0]
     score = score_of(product, norms.flat[start]) / math.sqrt(pattern.norm)
     if not score > 0:
-        return nothing, nothing, nothing
+        return nothing, nothing
     areas = image[2] * image[3] / area
     most = int(MOST_BOUNDED * areas)
     windows = _windows(cells, 0, cells.size - 1, lengths, score, most, blocks)
     if windows.positions.size == most:
-        return nothing, nothing, nothing
-    windows, bounds = _bounds(windows, blocks, pattern.fine, lengths, score)
+        return nothing, nothing
+    positions, bounds = _bounds(windows, blocks, pattern.fine, lengths, score)
     most = int(MOST_EXACT * areas)
-    return _best_exactly(image, sums, norms, pattern, windows, bounds, start, product, most)
+    return _best_exactly(image, sums, norms, pattern, positions, bounds, start, product, most)
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _bound_cells(
     image: Where, plain: Ints, squares: Ints, pattern: Pattern, lengths: Doubles
 ) -> tuple[int, Doubles]:
@@ -182,8 +185,10 @@ def _bound_cells(
     shape = (cells_y - 1) // phases + block_rows, (cells_x - 1) // phases + lanes
     means, rests = region_parts(pool(plain), pool(squares), COARSE, image[2:], shape)
     across = blocks_across(image[3] - columns + 1, COARSE)
-    in_means = window_lengths(means, block_rows, across)
-    in_rests = window_lengths(rests, block_rows, across)
+    tops = shape[0] - block_rows + 1
+    in_means, in_rests = np.zeros((tops, shape[1])), np.zeros((tops, shape[1]))
+    window_lengths(means, block_rows, across, in_means)
+    window_lengths(rests, block_rows, across, in_rests)
     phase, start = np.empty(cells_y * cells_x, np.int64), np.empty(cells_y * cells_x, np.int64)
     for y in range(cells_y):
         for x in range(cells_x):
@@ -230,23 +235,25 @@ class Blocks(NamedTuple):
     """How much a product may be wrong."""
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _blocks(image: Where, sums: Ints, squares: Ints, grid: Grid, shape: tuple[int, int]) -> Blocks:
     rows, columns = shape
     block_rows, lanes = grid.means.shape[2:]
     size = (rows - 1) // FINE + block_rows, (columns - 1) // FINE + lanes
     means, rests = region_parts(sums, squares, FINE, image[2:], size)
     across = blocks_across(image[3] - columns + 1, FINE)
-    within, in_means = (
-        window_lengths(rests, block_rows, across),
-        window_lengths(means, block_rows, across),
-    )
-    tails = np.zeros((STRIPS, *within.shape))
+    tops = size[0] - block_rows + 1
+    tails, lengths = np.zeros((STRIPS, tops, size[1])), np.zeros((tops, size[1]))
     for strip in range(STRIPS - 1):
         end = strip_end(strip, block_rows)
-        tails[strip] = window_lengths(means[end:], block_rows - end, across)
-    slack = grid.error * (in_means.max() + 2 * within.max())
-    return Blocks(means, rests, tails, within, slack)
+        window_lengths(means[end:], block_rows - end, across, tails[strip])
+    window_lengths(rests, block_rows, across, lengths)
+    energy = 0.0
+    for y in range(size[0]):
+        for x in range(size[1]):
+            energy += means[y, x] * means[y, x] + 4 * rests[y, x] * rests[y, x]
+    slack = grid.error * math.sqrt(2 * energy)
+    return Blocks(means, rests, tails, lengths, slack)
 
 
 class Windows(NamedTuple):
@@ -258,7 +265,7 @@ class Windows(NamedTuple):
     starts: Longs
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _windows(
     cells: Doubles,
     first: int,
@@ -290,84 +297,97 @@ def _windows(
     return Windows(positions[:count], phases[:count], starts[:count])
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _bounds(
     windows: Windows, blocks: Blocks, grid: Grid, lengths: Doubles, score: float
-) -> tuple[Windows, Doubles]:
-    """Bound the scores of single windows; return those that reach a score, with their bounds.
+) -> tuple[Longs, Doubles]:
+    """Bound the scores of single windows; return the positions that reach a score, with bounds.
+
+    The windows are used up.
 
     The means come first, strip by strip, then the rests. What is still to come is bounded by
     the lengths, so that few windows are left for each next step.
     """
     rows, top = grid.means.shape[2], 0
-    products = np.full(windows.positions.size, blocks.slack)
+    positions, phases, starts = windows
+    products = np.full(positions.size, blocks.slack)
     for strip in range(STRIPS):
         end = strip_end(strip, rows)
-        products += multiply(grid.means, blocks.means, windows.phases, windows.starts, top, end)
-        top = end
-        left = np.empty(products.size, np.bool_)
-        for k in range(products.size):
-            phase, start = windows.phases[k], windows.starts[k]
-            bound = products[k] + grid.lengths[phase] * blocks.lengths.flat[start]
-            bound += grid.tails[strip, phase] * blocks.tails[strip].flat[start]
-            left[k] = bound >= score * lengths.flat[windows.positions[k]]
-        positions, phases, starts = windows
-        windows = Windows(positions[left], phases[left], starts[left])
-        products = products[left]
-    products += multiply(grid.rests, blocks.rests, windows.phases, windows.starts, 0, rows)
-    for k in range(products.size):
-        products[k] /= lengths.flat[windows.positions[k]]
-    return windows, products
+        products += multiply(grid.means, blocks.means, phases, starts, top, end)
+        top, count = end, 0
+        for k in range(positions.size):
+            bound = products[k] + grid.lengths[phases[k]] * blocks.lengths.flat[starts[k]]
+            bound += grid.tails[strip, phases[k]] * blocks.tails[strip].flat[starts[k]]
+            if bound >= score * lengths.flat[positions[k]]:
+                positions[count], products[count] = positions[k], products[k]
+                phases[count], starts[count] = phases[k], starts[k]
+                count += 1
+        positions, products = positions[:count], products[:count]
+        phases, starts = phases[:count], starts[:count]
+    products += multiply(grid.rests, blocks.rests, phases, starts, 0, rows)
+    for k in range(positions.size):
+        products[k] /= lengths.flat[positions[k]]
+    return positions, products
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _best_exactly(
     image: Where,
     sums: Longs,
     norms: Longs,
     pattern: Pattern,
-    windows: Windows,
+    positions: Longs,
     bounds: Doubles,
     start: int,
     product: int,
     most: int,
-) -> tuple[Longs, Longs, Longs]:
+) -> tuple[Longs, Longs]:
     """Multiply windows in the order of falling bounds of their scores until none can be best.
 
     The product of one position is known.
     """
-    nothing = np.empty(0, np.int64)
     scale = 1 / math.sqrt(pattern.norm)
-    best = scale * score_of(product, norms.flat[start])
-    left = (bounds >= best) & (windows.positions != start)
-    candidates, bounds = windows.positions[left], bounds[left]
-    order = np.argsort(-bounds)
-    found, products = np.empty(order.size + 1, np.int64), np.empty(order.size + 1, np.int64)
-    found[0], products[0], done = start, product, 1
-    while done <= order.size and bounds[order[done - 1]] >= best * (1 - 1e-12):
-        if done >= most:
-            return nothing, nothing, nothing
-        some = candidates[order[done - 1 : done - 1 + _TOGETHER]]
-        exact = exact_products(image, sums, pattern, some)
-        for k in range(some.size):
-            found[done + k], products[done + k] = some[k], exact[k]
+    best, done = scale * score_of(product, norms.flat[start]), 1
+    found, products = np.full(most + _TOGETHER, start), np.full(most + _TOGETHER, product)
+    some = np.empty(_TOGETHER, np.int64)
+    while done < most:
+        count = _take_highest(positions, bounds, best * (1 - 1e-12), start, some)
+        if count == 0:
+            break
+        exact = exact_products(image, sums, pattern, some[:count])
+        for k in range(count):
+            found[done], products[done] = some[k], exact[k]
             best = max(best, scale * score_of(exact[k], norms.flat[some[k]]))
-        done += some.size
-    near = np.empty(done, np.bool_)
-    found = found[:done]
+            done += 1
+    else:
+        return found[:0], products[:0]
+    count = 0
     for k in range(done):
-        near[k] = scale * score_of(products[k], norms.flat[found[k]]) >= best * (1 - 1e-12)
-    products = products[:done][near]
-    found = found[near]
-    order = np.argsort(found)
-    found, products = found[order], products[order]
-    chosen = np.empty(found.size, np.int64)
-    for k in range(found.size):
-        chosen[k] = norms.flat[found[k]]
-    return found, products, chosen
+        if scale * score_of(products[k], norms.flat[found[k]]) >= best * (1 - 1e-12):
+            found[count], products[count] = found[k], products[k]
+            count += 1
+    return found[:count], products[:count]
 
 
-@njit(cache=True, nogil=True)
+@njit
+def _take_highest(positions: Longs, bounds: Doubles, least: float, start: int, taken: Longs) -> int:
+    """Take the positions with the highest bounds, but for the start; return how many."""
+    count = 0
+    while count < taken.size:
+        highest = -1
+        for k in range(positions.size):
+            if bounds[k] < least or positions[k] == start:
+                continue
+            if highest < 0 or bounds[k] > bounds[highest]:
+                highest = k
+        if highest < 0:
+            break
+        taken[count], bounds[highest] = positions[highest], -math.inf
+        count += 1
+    return count
+
+
+@njit
 def exact_products(image: Where, sums: Longs, pattern: Pattern, positions: Longs) -> Longs:
     """Return the area times the sums of products, less the products of the sums."""
     address, stride, height, width, channels = image
@@ -385,7 +405,7 @@ def exact_products(image: Where, sums: Longs, pattern: Pattern, positions: Longs
     return products
 
 
-@njit(cache=True, nogil=True)
+@njit
 def dot_products(
     address: int, stride: int, row_bytes: int, template: Bytes, offsets: Longs
 ) -> Longs:
@@ -431,7 +451,7 @@ def dot_products(
     return result
 
 
-@njit(cache=True, nogil=True)
+@njit
 def score_of(product: int, norm: int) -> float:
     """Return the score times the template's length; 0 for a flat window."""
     return product / math.sqrt(norm) if norm > 0 else 0.0

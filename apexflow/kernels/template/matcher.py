@@ -240,7 +240,10 @@ class TemplateMatcher:
             return nothing, nothing, nothing
         if self._pattern is None:
             self._pattern = prepare_pattern(self._template, self._sums, self._norm)
-        return search(where(region), sums, norms, self._pattern)
+        positions, products = search(where(region), sums, norms, self._pattern)
+        order = np.argsort(positions)
+        positions = positions[order]
+        return positions, products[order], norms.flat[positions]
 
     def _everywhere(
         self, region: NDArray[np.uint8], sums: NDArray[np.int64], norms: NDArray[np.int64]

@@ -6,9 +6,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from apexflow.kernels.compiled import njit
 from apexflow.kernels.simd_bytes import bytes_at
 from apexflow.kernels.template.sums import CENTRE, Where, where
 
@@ -111,7 +111,7 @@ class Spectrum:
         return self._area * correlation.astype(np.float64) - correction, error
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _fill(image: Where, channel: int, centre: int, padded: NDArray[Any]) -> None:
     """Write one channel, less a number, into the corner of an array."""
     address, stride, height, width, channels = image

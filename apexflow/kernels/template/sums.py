@@ -8,9 +8,9 @@ image comes as the address of its first byte, the distance between rows in bytes
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from apexflow.kernels.compiled import njit
 from apexflow.kernels.simd import LANES, keep
 from apexflow.kernels.simd_bytes import (
     MAXIMUM_DOTS,
@@ -52,7 +52,7 @@ def where(image: NDArray[np.uint8]) -> Where:
     return image.ctypes.data, image.strides[0], *image.shape
 
 
-@njit(cache=True, nogil=True)
+@njit
 def window_sums(
     image: Where, window_height: int, window_width: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -102,7 +102,7 @@ def window_sums(
     return sums, norms
 
 
-@njit(cache=True, nogil=True)
+@njit
 def column_sums(address: int, stride: int, height: int, count: int) -> NDArray[np.int64]:
     """Sum the first bytes of all rows, and their squares, column by column: (2, count)."""
     result = np.zeros((2, count), np.int64)
@@ -138,7 +138,7 @@ def column_sums(address: int, stride: int, height: int, count: int) -> NDArray[n
     return result
 
 
-@njit(cache=True, nogil=True)
+@njit
 def add_columns(address: int, stride: int, height: int, sums: NDArray[np.int64]) -> None:
     """Add the first bytes of all rows, and their squares, to (2, count)."""
     for y in range(height):
@@ -149,7 +149,7 @@ def add_columns(address: int, stride: int, height: int, sums: NDArray[np.int64])
             sums[1, x] += value * value
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(inline="always")
 def add_steps(
     row: int, length: int, plain: NDArray[np.int64], squared: NDArray[np.int64], sign: int
 ) -> None:
@@ -164,13 +164,13 @@ def add_steps(
         squared[x] += sign * np.int32(difference * np.int32(into + out - np.int32(2 * CENTRE)))
 
 
-@njit(cache=True, nogil=True)
+@njit
 def add(a: RowSums, b: RowSums, sign: int) -> RowSums:
     """Add b to a, or take it away."""
     return a[0] + sign * b[0], a[1] + sign * b[1], a[2] + sign * b[2], a[3] + sign * b[3]
 
 
-@njit(cache=True, nogil=True)
+@njit
 def row_sums(
     image: Where,
     length: int,
@@ -225,7 +225,7 @@ def row_sums(
     return first, second, third, squares
 
 
-@njit(cache=True, nogil=True)
+@njit
 def channel_masks(channels: int) -> NDArray[np.uint8]:
     """Return (C, _UNIT): 1 where a byte of a unit belongs to a channel."""
     masks = np.zeros((channels, _UNIT), np.uint8)
@@ -234,7 +234,7 @@ def channel_masks(channels: int) -> NDArray[np.uint8]:
     return masks
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(inline="always")
 def copy(buffer: NDArray[np.uint8], address: int, count: int) -> None:
     """Copy bytes to the start of a buffer."""
     source = bytes_at(address, count)
@@ -253,7 +253,7 @@ def one_channel(image: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     return one if one.size else None
 
 
-@njit(cache=True, nogil=True)
+@njit
 def _one_channel(image: Where) -> NDArray[np.uint8]:
     """Return one of three equal channels, (H, W, 1); nothing, (0, 0, 1), of others."""
     address, stride, height, width, _ = image
