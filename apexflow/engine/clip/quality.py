@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -166,12 +166,30 @@ def _detail(small: Images, coarse: Images) -> float:
     return float((small - cv2.resize(coarse, small.shape[::-1])).std())
 
 
-def pair_quality(
-    plan: ClipPlan, aligned: Aligned, flow: Mapping[str, NDArray[np.float32]]
-) -> tuple[float, float, float]:
-    """Return motion, head motion and inconsistency of `ClipQuality`, of the largest flow.
+@dataclass(frozen=True, slots=True)
+class PairQuality:
+    """Figures of the pair of frames between which most moves: `ClipQuality` has their units.
 
-    NaN, of which nothing follows, for a recipe without windows.
+    Attributes
+    ----------
+    motion, head_motion, inconsistency : float
+    repeatability : -1 to 1
+        Correlation of what changes between the two frames with what changes between others next
+        to them: noise does not come twice. 1 where there are no such frames to compare.
+    """
+
+    motion: float = math.nan
+    head_motion: float = math.nan
+    inconsistency: float = math.nan
+    repeatability: float = 1.0
+
+
+def pair_quality(
+    plan: ClipPlan, aligned: Aligned, flow: Mapping[str, NDArray[np.float32]], *, filmed: Aligned
+) -> PairQuality:
+    """Return the figures of the largest flow; of a recipe without windows NaN.
+
+    ``aligned`` has the frames that the flow is of, ``filmed`` those before they were magnified.
     """
     pairs = [
         (pair, vectors[:, ::_STRIDE, ::_STRIDE])
@@ -181,11 +199,10 @@ def pair_quality(
         )
     ]
     if not pairs:
-        return math.nan, math.nan, math.nan
+        return PairQuality()
     lengths = [float(np.percentile(np.hypot(*vectors), 95)) for _, vectors in pairs]
     largest = int(np.argmax(lengths))
     (first, second), vectors = pairs[largest]
-    head = float(np.hypot(*np.median(vectors, axis=(1, 2))))
     back = _quick_flow(aligned.crop(second), aligned.crop(first))
     there = np.moveaxis(vectors, 0, -1)
     places = np.stack(np.meshgrid(*(np.arange(n) for n in vectors.shape[:0:-1])), -1) * _STRIDE
@@ -193,7 +210,31 @@ def pair_quality(
     returned = there + cv2.remap(
         back, ends, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    return lengths[largest], head, float(np.median(np.hypot(*np.moveaxis(returned, -1, 0))))
+    return PairQuality(
+        motion=lengths[largest],
+        head_motion=float(np.hypot(*np.median(vectors, axis=(1, 2)))),
+        inconsistency=float(np.median(np.hypot(*np.moveaxis(returned, -1, 0)))),
+        repeatability=_repeatability(filmed, first, second),
+    )
+
+
+def _repeatability(aligned: Aligned, first: int, second: int) -> float:
+    """Compare the change from frame to frame in every other frame around with that in the rest."""
+    near = max(1, abs(second - first) // _NEAR_PART)
+    before, after = (
+        [n for n in aligned.numbers if abs(n - number) <= near] for number in (first, second)
+    )
+    if len(before) < 2 or len(after) < 2 or set(before) & set(after):
+        return 1.0
+
+    def mean(numbers: list[int]) -> Images:
+        faces = (_reduced(aligned.crop(number), _SIDE) for number in numbers)
+        levelled = [(face - face.mean()) / max(float(face.std()), 1.0) for face in faces]
+        return np.asarray(np.mean(levelled, axis=0), np.float32)
+
+    one, other = (mean(after[k::2]) - mean(before[k::2]) for k in (0, 1))
+    norm = float(np.sqrt((one * one).sum() * (other * other).sum()))
+    return float((one * other).sum()) / norm if norm > 0 else 0.0
 
 
 _SMALLEST_SIDE = 16  # px
@@ -237,18 +278,20 @@ def judge_clip(
     """
     frames = frame_quality(aligned.crops, aligned.numbers.index(plan.template))
     _refuse_without_face(plan, aligned.numbers, frames)
-    motion, head, inconsistency = pair_quality(plan, magnified.aligned, flow)
-    filmed = (
-        magnified.found.get("motion", motion),
-        *(length / magnified.times for length in (head, inconsistency)),
+    pair = pair_quality(plan, magnified.aligned, flow, filmed=aligned)
+    as_filmed = replace(
+        pair,
+        motion=magnified.found.get("motion", pair.motion),
+        head_motion=pair.head_motion / magnified.times,
+        inconsistency=pair.inconsistency / magnified.times,
     )
     flags = (
         *tracking_flags(plan, located, aligned, frames, wanted=wanted),
-        *_motion_flags(frames, *filmed),
+        *_motion_flags(frames, as_filmed),
         *magnified.flags,
         *apex_flags(plan.apex_confidence),
     )
-    return ClipQuality(frames, motion, head, inconsistency, flags)
+    return ClipQuality(frames, pair.motion, pair.head_motion, pair.inconsistency, flags)
 
 
 def tracking_flags(
@@ -315,7 +358,7 @@ def _frame_flags(aligned: Aligned, frames: FrameQuality) -> Iterator[Flag]:
         if found := int(which.sum()):
             yield Flag(name, found)
     repeated = int(((frames.step <= _SAME_STEP) & follows).sum())
-    if repeated >= max(2, _REPEATED_PART * len(frames.step)):
+    if repeated and repeated >= _REPEATED_PART * len(frames.step):
         yield Flag("repeated-frames", repeated)
     sharpness = frames.sharpness[shown]
     if sharpness.size:
@@ -324,15 +367,14 @@ def _frame_flags(aligned: Aligned, frames: FrameQuality) -> Iterator[Flag]:
             yield Flag("blur", worst)
 
 
-def _motion_flags(
-    frames: FrameQuality, motion: float, head: float, inconsistency: float
-) -> Iterator[Flag]:
-    if motion < _STILL or (motion < _NO_MOTION and _change(frames) < _UNCHANGED):
-        yield Flag("no-motion", motion)
-    if head > _HEAD_MOTION:
-        yield Flag("head-motion", head)
-    if inconsistency > _INCONSISTENT:
-        yield Flag("inconsistent-flow", inconsistency)
+def _motion_flags(frames: FrameQuality, pair: PairQuality) -> Iterator[Flag]:
+    noise_alone = _change(frames) < _UNCHANGED or pair.repeatability < _UNREPEATED
+    if pair.motion < _STILL or (pair.motion < _NO_MOTION and noise_alone):
+        yield Flag("no-motion", pair.motion)
+    if pair.head_motion > _HEAD_MOTION:
+        yield Flag("head-motion", pair.head_motion)
+    if pair.inconsistency > _INCONSISTENT:
+        yield Flag("inconsistent-flow", pair.inconsistency)
 
 
 def _change(frames: FrameQuality) -> float:
@@ -360,12 +402,14 @@ _DARK_MEAN = 20.0  # gray levels
 _CLIPPED = 0.3  # part of the face
 _SAME_STEP = 0.02  # gray levels
 _REPEATED_PART = 0.03
-_BLURRED = 0.8  # of the clip's median sharpness
+_BLURRED = 0.82  # of the clip's median sharpness
 _STILL = 0.05  # px of the crop
 _NO_MOTION = 0.8  # px of the crop
 _NONE = 5e-5  # of correlation: less difference than this is none
 _ENOUGH_FRAMES = 5  # to say what neighbours differ by
 _UNCHANGED = 1.38  # of what neighbours differ by
+_NEAR_PART = 6  # of the time between two frames: others within that are next to them
+_UNREPEATED = 0.35  # correlation of what changes with what changes next to it
 _HEAD_MOTION = 0.5  # px of the crop
 _INCONSISTENT = 1.0  # px of the crop
 _TINY = 1e-6

@@ -105,6 +105,21 @@ def nothing_moves(frames: Frames) -> None:
     frames[:] = np.clip(frames + rng.normal(0, 1, frames.shape), 0, 255).astype(np.uint8)
 
 
+def test_noise_that_grows_is_no_motion(tmp_path: Path) -> None:
+    # The last frames differ more from the others than neighbours do, but never alike.
+    frames = rendered(SUBJECT, amplitude=0.0)[[0] * 12].copy()
+    rng = np.random.default_rng(4)
+    strength = np.where(np.arange(12) < 9, 1.0, 4.0)[:, None, None]
+    frames[:] = np.clip(frames + strength * rng.normal(size=frames.shape), 0, 255).astype(np.uint8)
+    assert "no-motion" in judged(tmp_path, frames)
+
+
+def test_one_copy_in_a_short_clip_counts(sound: Frames, tmp_path: Path) -> None:
+    frames = sound.copy()
+    frames[9] = frames[8]
+    assert judged(tmp_path, frames) == {"repeated-frames": 1}
+
+
 FAULTS: dict[str, tuple[Callable[[Frames], None], float | None]] = {
     "blank-frame": (one_black, 1),
     "occluded": (hand, 3),
