@@ -111,7 +111,9 @@ class SpotSummary:
         The folder that the paths of the table are relative to.
     videos : tuple of Spotted
     failed : dict of str to str
-        Why, of each video that could not be used.
+        Why, of each video that could not be used; "row 5" where its table does not say which.
+    unread : tuple of str
+        Rows of the data set's table that cannot be read, though their video can: it is spotted.
     output : Path
         The table.
     """
@@ -120,6 +122,7 @@ class SpotSummary:
     videos: tuple[Spotted, ...]
     output: Path
     failed: dict[str, str] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = []
@@ -130,6 +133,7 @@ class SpotSummary:
             lines.append(
                 f"{video.name}: {kinds.count('micro')} micro, {kinds.count('macro')} macro{more}"
             )
+        lines += [f"unread   {row}; its video is spotted all the same" for row in self.unread]
         lines += [f"failed   {name}: {reason}" for name, reason in self.failed.items()]
         count = sum(len(video.spots) for video in self.videos)
         lines.append(f"{count} spots of {len(self.videos)} videos in {self.output}")
@@ -204,6 +208,9 @@ def spot(
     failed: dict[str, str] = {}
     with _bar(progress) as start:
         for video in videos:
+            if video.clip.problems:
+                failed[video.name] = video.clip.problem
+                continue
             try:
                 rate = fps or _rate(video)
                 folder = measured / re.sub(r"[^\w.-]", "_", video.clip.name)
@@ -228,7 +235,9 @@ def spot(
     _write_table(output, done)
     if report is not None:
         write_page(report, _with_fewer_players(pages), recipe=_title(recipe, chosen))
-    return SpotSummary(root=root, videos=tuple(done), output=output, failed=failed)
+    sound = [video for video in videos if not video.clip.problems]
+    unread = tuple(row.problem for video in sound for row in video.unread)
+    return SpotSummary(root=root, videos=tuple(done), output=output, failed=failed, unread=unread)
 
 
 def _title(recipe: str | Path | SpotRecipe, chosen: SpotRecipe) -> str:

@@ -1,6 +1,7 @@
 """The one way through: videos in, a table, a page, a score and clips out."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,37 @@ def test_a_folder_of_frames_needs_a_rate(truth: synthetic.LongTruth, tmp_path: P
     assert (tmp_path / "spots.csv").read_text() == ",".join(COLUMNS) + "\n"
     with pytest.raises(ApexflowError, match=r"30 frames at 60/s last 0.50 s; .* more than 0.8 s"):
         spot(folder, tmp_path / "spots.csv", detector=FixedBox(truth.box), fps=60)
+
+
+def test_a_bad_row_of_a_data_set_costs_no_more_than_its_video(
+    truth: synthetic.LongTruth, video: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "long"
+    root.mkdir()
+    shutil.copy(video, root / "006_1")
+    table = tmp_path / "samm.csv"
+    table.write_text(
+        "Subject,Filename,Onset,Apex,Offset,Type\n"
+        "6,006_1_2,1,3,9,Macro\n"
+        "6,006_1_3,x,3,9,Tiny\n"
+        "7,nobody,1,3,9,Macro\n"
+    )
+    summary = spot(
+        root,
+        tmp_path / "spots.csv",
+        dataset="samm-long",
+        annotations=table,
+        fps=30,
+        detector=FixedBox(truth.box),
+    )
+    assert [one.name for one in summary.videos] == ["006_1"]
+    (unread,) = summary.unread
+    assert unread.startswith("samm.csv row 3: type must say Macro or Micro, got 'Tiny'")
+    assert "onset must be a frame number from 0, got 'x'; correct the cell" in unread
+    (failed,) = summary.failed.items()
+    assert failed[0] == "row 4"
+    assert "samm.csv row 4: clip must be named like 006_1_2" in failed[1]
+    assert f"unread   {unread}; its video is spotted" in str(summary)
 
 
 @pytest.mark.parametrize(

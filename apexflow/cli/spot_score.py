@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import click
 
+from apexflow.cli import EXIT_SOME_FAILED
 from apexflow.errors import ApexflowError
 
 if TYPE_CHECKING:
@@ -19,7 +22,8 @@ Score spotted intervals, of one or more tables SPOTS, against those of TRUTH.
 
 A table has the columns video, onset, offset, and as it likes kind (micro or macro), apex,
 dataset, emotion. Write micro=FILE or macro=FILE for a table without kinds. TRUTH may be the
-workbook of SAMM Long Videos or of CAS(ME)² as it is published.
+workbook of SAMM Long Videos or of CAS(ME)² as it is published. The score is without rows that
+cannot be read, and names them; then the exit status is 1.
 
 \b
   apexflow spot-score spots.csv truth.csv
@@ -71,15 +75,17 @@ def spot_score(
     limits = [_length(text) for text in lengths]
     found = sum((_read(text) for text in spots), Intervals())
     for kind, least, most in limits:
-        kept = found.of(kind).lasting(least, most)
-        found = Intervals(tuple(s for s in found if s.kind != kind), found.notes) + kept
+        kept = found.of(kind).lasting(least, most).spans
+        found = replace(found, spans=(*(s for s in found if s.kind != kind), *kept))
     result = score(found, truth, iou=iou, rule=rule)
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=2))
-        return
-    click.echo(_table(result, videos=videos))
-    for note in result.notes:
-        click.echo(f"note: {note}", err=True)
+    else:
+        click.echo(_table(result, videos=videos))
+        for note in result.notes:
+            click.echo(f"note: {note}", err=True)
+    if result.left_out:
+        sys.exit(EXIT_SOME_FAILED)
 
 
 def _read(text: str) -> Intervals:
@@ -111,4 +117,7 @@ def _table(result: Score, *, videos: bool) -> str:
     ]
     if result.strs is not None:
         lines.append(f"analysis F1 {result.analysis_f1:.4f}, STRS {result.strs:.4f}")
+    if result.left_out:
+        lines.append(f"rows left out of these figures ({len(result.left_out)}):")
+        lines += [f"  {row}" for row in result.left_out]
     return "\n".join(lines)

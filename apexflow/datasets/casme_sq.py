@@ -21,7 +21,7 @@ from apexflow.datasets.reader import (
     place,
     with_choices,
 )
-from apexflow.datasets.tables import Row, read_bare_rows, sheet_rows
+from apexflow.datasets.tables import Row, attempt, read_bare_rows, sheet_rows
 from apexflow.errors import ApexflowError
 
 if TYPE_CHECKING:
@@ -135,11 +135,9 @@ def _clip(row: Row, folders: _Folders) -> Clip:
     if number is None:
         raise row.error(f"subject must be a number, got {row.text('subject')!r}", "subject")
     name = row.identifier("clip")
-    expression = row.text("expression").casefold()
-    # Without a header this column is what tells that none is missing or shifted.
-    if not expression.startswith(("micro", "macro")):
-        raise row.error(f"must say macro or micro, got {expression!r}", "expression")
     frames = key_frames(row, offset_known=False)
+    problems = dict(frames.pop("problems"))
+    expression = attempt(problems, _expression, row)
     clip = Clip(
         dataset=CASME_SQ.name,
         subject=f"{number:02d}",
@@ -152,11 +150,20 @@ def _clip(row: Row, folders: _Folders) -> Clip:
         action_units=row.text("action_units"),
         origin=row.origin,
         extra=(
-            ("expression", expression),
+            *([("expression", expression)] if expression else []),
             ("self report", row.text("self_report")),
         ),
+        problems=tuple(problems.items()),
     )
     return with_choices(clip, folders.tree)
+
+
+def _expression(row: Row) -> str:
+    expression = row.text("expression").casefold()
+    # Without a header this column is what tells that none is missing or shifted.
+    if not expression.startswith(("micro", "macro")):
+        raise row.error(f"must say macro or micro, got {expression!r}", "expression")
+    return expression
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from apexflow.catalog import Catalog, Clip
+from apexflow.catalog import UNREAD_SUBJECT, Catalog, Clip
 from apexflow.datasets.casme_sq import CASME_SQ, video_names
 from apexflow.datasets.emotions import canonical_emotion
 from apexflow.datasets.folders import Tree, join, subject_number
 from apexflow.datasets.names import alike
-from apexflow.datasets.notes import Note, take_note
 from apexflow.datasets.reader import (
     Reader,
     finish,
@@ -22,8 +21,7 @@ from apexflow.datasets.reader import (
     unread_clip,
     with_choices,
 )
-from apexflow.datasets.tables import Column, Row, RowError, read_rows, whole_number
-from apexflow.errors import ApexflowError
+from apexflow.datasets.tables import Column, Row, attempt, read_rows, whole_number
 
 Kind = Literal["micro", "macro"]
 
@@ -78,19 +76,21 @@ class LongVideo:
         Frames per second, as published.
     intervals : tuple of Interval
         In the table's order.
+    unread : tuple of Clip
+        The table's rows of this video that cannot be read, with their ``problems``. A row that
+        says no video which can be read is a video "row 5" of the subject "?", without intervals:
+        its ``clip`` has the problems too.
     """
 
     clip: Clip
     fps: float
     intervals: tuple[Interval, ...]
+    unread: tuple[Clip, ...] = ()
 
     @property
     def name(self) -> str:
         """What the data set calls the video."""
         return self.clip.name
-
-
-_Rows = tuple[tuple[LongVideo, ...], list[Clip]]  # videos, and rows that cannot be read
 
 
 def read_samm_long(
@@ -110,39 +110,19 @@ def read_samm_long(
     tuple of LongVideo
         Data set "samm-long", subjects as "006", videos as "006_1"; those without any
         expression are not in the table. Frame numbers that the table has with fractions
-        are rounded.
+        are rounded. A row that cannot be read is in its video's ``unread``.
 
     Raises
     ------
     ApexflowError
-        The root or the table cannot be used, or a row of it cannot be read: with an expression
-        missing, no score would be right.
+        The root or the table cannot be used.
     """
-    return _complete(_samm_videos(root, annotations))
-
-
-def _samm_videos(root: str | Path | None, annotations: str | Path | None) -> _Rows:
     where = place(root, annotations, _SAMM_NAMES, "SAMM Long Videos", "006_1")
-    found, unread = [], []
-    for row in read_rows(where.table, _SAMM_COLUMNS, keep_problems=True):
-        try:
-            row.refuse_problems()
-            found.append((_samm_video(row), _samm_interval(row)))
-        except RowError as error:
-            unread.append(unread_clip(row, error, "samm-long"))
-    if not found:
-        refuse_unread_column(unread, "SAMM Long Videos")
-    videos = tuple(
-        LongVideo(
-            clip=_whole(
-                "samm-long", f"{number:03d}", name, _samm_source(where.tree, name), where.tree
-            ),
-            fps=200,
-            intervals=intervals,
-        )
-        for (number, name), intervals in _by_video(found)
-    )
-    return videos, unread
+    rows = read_rows(where.table, _SAMM_COLUMNS, keep_problems=True)
+    videos = _by_video((_samm_row(row, where.tree) for row in rows), fps=200)
+    if not any(video.intervals for video in videos):
+        refuse_unread_column([one for v in videos for one in v.unread], "SAMM Long Videos")
+    return videos
 
 
 def read_casme_sq_long(
@@ -161,53 +141,54 @@ def read_casme_sq_long(
     -------
     tuple of LongVideo
         Data set "casme_sq-long", subjects as in `read_casme_sq`, videos as "s15_0401". An
-        offset of 0 is unknown.
+        offset of 0 is unknown. A row that cannot be read is in its video's ``unread``.
 
     Raises
     ------
     ApexflowError
-        The root or the table cannot be used, or a row of it cannot be read: with an expression
-        missing, no score would be right.
+        The root or the table cannot be used.
     """
-    return _complete(_casme_videos(root, annotations))
-
-
-def _casme_videos(root: str | Path | None, annotations: str | Path | None) -> _Rows:
     from apexflow.datasets.casme_sq import casme_sq_rows
 
     clips = casme_sq_rows(root, annotations)
     names = video_names(root, annotations)
-    groups: dict[tuple[str, str], list[Clip]] = {}
-    for clip in clips:
-        if clip.problems:
-            continue
-        video = clip.name.partition("_")[0]
-        groups.setdefault((clip.subject, names.get((clip.subject, video), video)), []).append(clip)
-    videos = tuple(
+    return _by_video((_casme_row(clip, names) for clip in clips), fps=30)
+
+
+_Row = tuple[Clip, Interval | Clip]
+"""The video of a row (the row itself where it names none), and its interval or what it breaks."""
+
+
+def _by_video(rows: Iterable[_Row], *, fps: float) -> tuple[LongVideo, ...]:
+    groups: dict[tuple[str, str, str], list[_Row]] = {}
+    for row in rows:
+        groups.setdefault(row[0].key, []).append(row)
+    return tuple(
         LongVideo(
-            clip=Clip(
-                dataset="casme_sq-long",
-                subject=subject,
-                name=name,
-                root=found[0].root,
-                source=found[0].source,
-                apex_source="",
-                origin=found[0].origin,
-            ),
-            fps=30,
-            intervals=tuple(map(_casme_interval, found)),
+            clip=group[0][0],
+            fps=fps,
+            intervals=tuple(found for _, found in group if isinstance(found, Interval)),
+            unread=tuple(found for _, found in group if isinstance(found, Clip)),
         )
-        for (subject, name), found in groups.items()
+        for group in groups.values()
     )
-    return videos, [replace(c, dataset="casme_sq-long") for c in clips if c.problems]
 
 
-def _complete(rows: _Rows) -> tuple[LongVideo, ...]:
-    """Return the videos; refuse a table of which a row cannot be read."""
-    videos, unread = rows
-    if unread:
-        raise ApexflowError(unread[0].problem)
-    return videos
+def _casme_row(clip: Clip, names: Mapping[tuple[str, str], str]) -> _Row:
+    clip = replace(clip, dataset="casme_sq-long")
+    if clip.subject == UNREAD_SUBJECT:
+        return clip, clip
+    code = clip.name.partition("_")[0]
+    video = Clip(
+        dataset=clip.dataset,
+        subject=clip.subject,
+        name=names.get((clip.subject, code), code),
+        root=clip.root,
+        source=clip.source,
+        apex_source="",
+        origin=clip.origin,
+    )
+    return video, clip if clip.problems else _casme_interval(clip)
 
 
 def _casme_interval(clip: Clip) -> Interval:
@@ -224,13 +205,30 @@ def _casme_interval(clip: Clip) -> Interval:
     )
 
 
-def _by_video(
-    found: Iterable[tuple[tuple[int, str], Interval]],
-) -> list[tuple[tuple[int, str], tuple[Interval, ...]]]:
-    groups: dict[tuple[int, str], list[Interval]] = {}
-    for video, interval in found:
-        groups.setdefault(video, []).append(interval)
-    return [(video, tuple(intervals)) for video, intervals in groups.items()]
+def _samm_row(row: Row, tree: Tree | None) -> _Row:
+    problems = dict(row.problems)
+    named = attempt(problems, _samm_video, row)
+    kind = attempt(problems, _samm_kind, row)
+    onset = attempt(problems, _samm_onset, row)
+    apex, offset = (attempt(problems, _samm_frame, row, name) for name in ("apex", "offset"))
+    if named is None:
+        unread = unread_clip(row, problems, "samm-long")
+        return unread, unread
+    number, name = named
+    video = _whole("samm-long", f"{number:03d}", name, _samm_source(tree, name), tree)
+    if problems or kind is None or onset is None:
+        expression = row.identifier("clip")
+        broken = tuple(problems.items())
+        return video, replace(video, name=expression, origin=row.origin, problems=broken)
+    return video, Interval(
+        onset=onset,
+        apex=apex,
+        offset=offset,
+        kind=kind,
+        emotion=canonical_emotion(row.text("emotion")),
+        action_units=row.text("action_units"),
+        origin=row.origin,
+    )
 
 
 def _samm_video(row: Row) -> tuple[int, str]:
@@ -243,40 +241,25 @@ def _samm_video(row: Row) -> tuple[int, str]:
     return number, f"{number:03d}_{parts[1]}"
 
 
-def _samm_interval(row: Row) -> Interval:
-    kind = row.text("kind").casefold()
-    if not kind.startswith(("micro", "macro")):
+def _samm_kind(row: Row) -> Kind:
+    text = row.text("kind").casefold()
+    if not text.startswith(("micro", "macro")):
         raise row.error(f"type must say Macro or Micro, got {row.text('kind')!r}", "kind")
-    onset = _rounded(row, "onset")
+    return "micro" if text.startswith("micro") else "macro"
+
+
+def _samm_onset(row: Row) -> int:
+    onset = _samm_frame(row, "onset")
     if onset is None:
         raise row.error("the onset is unknown; fill in the cell, or delete the row", "onset")
-    return Interval(
-        onset=onset,
-        apex=_rounded(row, "apex"),
-        offset=_rounded(row, "offset"),
-        kind="micro" if kind.startswith("micro") else "macro",
-        emotion=canonical_emotion(row.text("emotion")),
-        action_units=row.text("action_units"),
-        origin=row.origin,
-    )
+    return onset
 
 
-def _rounded(row: Row, name: str) -> int | None:
+def _samm_frame(row: Row, name: str) -> int | None:
     """Return a frame number that may have a fraction; None for -1 and unknown marks."""
-    text = row.known(name)
-    if not text or text in {"-1", "-1.0"}:
+    if row.text(name) in {"-1", "-1.0"}:
         return None
-    whole = whole_number(text)
-    if whole is not None:
-        return whole
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e12:
-        raise row.error(f"{name} must be a frame number, got {text!r}", name)
-    take_note(Note("note", "frame-fraction", row.origin, f"{name} {text} is read as {value:.0f}"))
-    return round(value)
+    return row.frame(name, optional=True, rounded=True)
 
 
 def _samm_source(tree: Tree | None, name: str) -> str:
@@ -312,33 +295,37 @@ def _whole(dataset: str, subject: str, name: str, source: str, tree: Tree | None
 
 
 def _interval_clips(
-    read: Callable[..., _Rows],
+    read: Callable[..., tuple[LongVideo, ...]],
     root: str | Path | None,
     annotations: str | Path | None = None,
 ) -> list[Clip]:
     """Return each annotated expression as a clip of its video, as an audit looks at it."""
-    videos, unread = read(root, annotations)
-    return unread + [
-        replace(
-            video.clip,
-            name=f"{video.name}_{found.onset}-{found.offset}",
-            onset=found.onset,
-            apex=found.apex,
-            offset=found.offset,
-            apex_source="annotated",
-            emotion=found.emotion,
-            emotion_text=found.emotion,
-            action_units=found.action_units,
-            origin=found.origin,
-            extra=(*video.clip.extra, ("expression", found.kind)),
-        )
+    videos = read(root, annotations)
+    return [
+        clip
         for video in videos
-        for found in video.intervals
+        for clip in (*video.unread, *(_interval_clip(video, found) for found in video.intervals))
     ]
 
 
+def _interval_clip(video: LongVideo, found: Interval) -> Clip:
+    return replace(
+        video.clip,
+        name=f"{video.name}_{found.onset}-{found.offset}",
+        onset=found.onset,
+        apex=found.apex,
+        offset=found.offset,
+        apex_source="annotated",
+        emotion=found.emotion,
+        emotion_text=found.emotion,
+        action_units=found.action_units,
+        origin=found.origin,
+        extra=(*video.clip.extra, ("expression", found.kind)),
+    )
+
+
 def _interval_catalog(
-    read: Callable[..., _Rows],
+    read: Callable[..., tuple[LongVideo, ...]],
     root: str | Path | None,
     annotations: str | Path | None = None,
     **options: Any,
@@ -352,7 +339,7 @@ def _long_reader(
     layout: str,
     names: tuple[str, ...],
     published: tuple[int, int],
-    read: Callable[..., _Rows],
+    read: Callable[..., tuple[LongVideo, ...]],
 ) -> Reader:
     return Reader(
         name=name,
@@ -374,7 +361,7 @@ ROOT/006_1/…, a folder of frames or a video, with SAMMLV_gt.xlsx: Subject, Fil
 Offset, Type. Each row is an expression, audited as a clip of its video.""",
     _SAMM_NAMES,
     (502, 30),
-    _samm_videos,
+    read_samm_long,
 )
 CASME_SQ_LONG = _long_reader(
     "casme_sq-long",
@@ -384,5 +371,5 @@ ROOT/rawpic/s15/15_0401girlcrashing/img557.jpg, with CAS(ME)^2code_final.xlsx or
 Each row is an expression, audited as a clip of its video.""",
     CASME_SQ.annotations,
     (357, 22),
-    _casme_videos,
+    read_casme_sq_long,
 )

@@ -12,7 +12,7 @@ from apexflow.datasets.emotions import canonical_emotion
 from apexflow.datasets.folders import Tree, find_annotations
 from apexflow.datasets.names import AMBIGUOUS
 from apexflow.datasets.notes import Note, take_note
-from apexflow.datasets.tables import Row, RowError
+from apexflow.datasets.tables import Row, RowError, UnreadColumnError, attempt
 from apexflow.errors import ApexflowError
 
 if TYPE_CHECKING:
@@ -141,15 +141,15 @@ def clips_of_rows(
         try:
             clips += clips_of(row)
         except RowError as error:
-            clips.append(unread_clip(row, error, dataset))
+            frames = key_frames(row, onset_known=False, offset_known=False)
+            problems = {error.column: error.text, **dict(frames["problems"])}
+            clips.append(unread_clip(row, problems, dataset))
     refuse_unread_column(clips, title)
     return clips
 
 
-def unread_clip(row: Row, error: RowError, dataset: str) -> Clip:
+def unread_clip(row: Row, problems: Mapping[str, str], dataset: str) -> Clip:
     """Return the clip of a row whose subject or clip cannot be read."""
-    frames = key_frames(row, onset_known=False, offset_known=False)
-    problems = {error.column: error.text, **dict(frames["problems"])}
     return Clip(
         dataset=dataset,
         subject=UNREAD_SUBJECT,
@@ -166,7 +166,7 @@ def refuse_unread_column(clips: Sequence[Clip], title: str) -> None:
     if common:
         told = next(what for column, what in clips[0].problems if column in common)
         rows = f"; so are all {len(clips)} rows: is this {title}'s table?" if clips[1:] else ""
-        raise ApexflowError(f"{clips[0].origin}: {told}{rows}")
+        raise UnreadColumnError(f"{clips[0].origin}: {told}{rows}")
 
 
 def key_frames(row: Row, *, onset_known: bool = True, offset_known: bool = True) -> dict[str, Any]:
@@ -179,11 +179,7 @@ def key_frames(row: Row, *, onset_known: bool = True, offset_known: bool = True)
     problems = dict(row.problems)
     optional = {"onset": not onset_known, "apex": True, "offset": not offset_known}
     for name, may_be_unknown in optional.items():
-        try:
-            found[name] = row.frame(name, optional=may_be_unknown)
-        except RowError as error:
-            found[name] = None
-            problems[name] = error.text
+        found[name] = attempt(problems, row.frame, name, optional=may_be_unknown)
     return {**found, "problems": tuple(problems.items())}
 
 

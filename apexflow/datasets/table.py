@@ -20,7 +20,7 @@ from apexflow.datasets.reader import (
     place,
 )
 from apexflow.datasets.subjects import one_spelling
-from apexflow.datasets.tables import Column, Row, RowError, read_rows, whole_number
+from apexflow.datasets.tables import Column, Row, attempt, read_rows, whole_number
 from apexflow.errors import ApexflowError
 
 if TYPE_CHECKING:
@@ -180,15 +180,9 @@ def _label(row: Row, kind: str) -> tuple[int | None, str]:
 def _clip(row: Row, root: Path | None, dataset: str, kind: str, *, need_path: bool = True) -> Clip:
     frames = key_frames(row, onset_known=False, offset_known=False)
     problems = dict(frames.pop("problems"))
-    number, named, source = None, "", ""
-    try:
-        number, named = _label(row, kind)
-    except RowError as error:
-        problems[error.column] = error.text
-    try:
-        source = _source(row, root) if need_path or row.known("path") else ""
-    except RowError as error:
-        problems[error.column] = error.text
+    number, named = attempt(problems, _label, row, kind) or (None, "")
+    needed = need_path or row.known("path")
+    source = (attempt(problems, _source, row, root) or "") if needed else ""
     emotion = row.known("emotion") or named
     # A named class that is not the emotion is kept as well.
     extra = (("label", named),) if named and named != emotion else ()

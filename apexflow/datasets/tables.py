@@ -8,10 +8,10 @@ import io
 import re
 import warnings
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from apexflow.cells import clean_cell, is_unknown
 from apexflow.datasets.encodings import decode_text
@@ -21,6 +21,10 @@ from apexflow.errors import ApexflowError
 _HEADER_WITHIN = 40  # rows; the SAMM workbook has its header on row 14
 _MOST_ROWS, _MOST_COLUMNS = 200_000, 1_000
 _SEPARATORS = (",", ";", "\t", "|")
+_LARGEST_FRAME = 10**12
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Words that a clip may be called by all the same.
 _NAMES = frozenset({"unknown", "missing", "undefined", "none", "nil"})
@@ -80,6 +84,21 @@ class RowError(ApexflowError):
         super().__init__(f"{origin}: {text}")
         self.column = column
         self.text = text
+
+
+class UnreadColumnError(ApexflowError):
+    """A table of which one column can be read in no row."""
+
+
+def attempt(
+    problems: dict[str, str], read: Callable[P, T], *args: P.args, **options: P.kwargs
+) -> T | None:
+    """Return what ``read`` gives; where it raises `RowError`, None, and why in ``problems``."""
+    try:
+        return read(*args, **options)
+    except RowError as error:
+        problems[error.column] = error.text
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +168,34 @@ class Row:
             raise self.error(f"{name} {text!r} must be a plain name, without path parts", name)
         return text
 
-    def frame(self, name: str, *, optional: bool = False) -> int | None:
-        """Return a frame number; None for an unknown mark where it is optional."""
+    def frame(self, name: str, *, optional: bool = False, rounded: bool = False) -> int | None:
+        """Return a frame number; None for an unknown mark where it is optional.
+
+        Where it may be ``rounded``, one with a fraction is, which is noted.
+        """
         if name in self.problems:
             raise self.error(self.problems[name], name)
         text = self.text(name)
         if optional and is_unknown(text):
             return None
         number = whole_number(text)
+        if number is None and rounded:
+            number = self._rounded(name, text)
         if number is None:
-            raise self.error(f"{name} must be a whole frame number, got {text!r}", name)
+            least = "frame number from 0" if rounded else "whole frame number"
+            raise self.error(f"{name} must be a {least}, got {text!r}", name)
         return number
+
+    def _rounded(self, name: str, text: str) -> int | None:
+        try:
+            value = float(text)
+        except ValueError:
+            return None
+        if not 0 <= value < _LARGEST_FRAME:
+            return None
+        said = f"{name} {text} is read as {value:.0f}"
+        take_note(Note("note", "frame-fraction", self.origin, said))
+        return round(value)
 
     def helper(self, name: str) -> int | None:
         """Return a number of a helper column; None where it is unknown, or not a number.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
@@ -11,8 +11,18 @@ from typing import Any, get_args
 
 from apexflow.cells import clean_cell
 from apexflow.datasets.long_videos import Kind, LongVideo, read_casme_sq_long, read_samm_long
-from apexflow.datasets.notes import Note, collect_notes, take_note
-from apexflow.datasets.tables import Column, Row, plain, read_rows, whole_number
+from apexflow.datasets.notes import Note, collect_notes
+from apexflow.datasets.tables import (
+    WHOLE_ROW,
+    Column,
+    Row,
+    RowError,
+    UnreadColumnError,
+    attempt,
+    plain,
+    read_rows,
+    whole_number,
+)
 from apexflow.errors import ApexflowError
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -27,7 +37,6 @@ _COLUMNS = (
     Column("emotion", ("emotion", "label"), required=False),
 )
 _PLACES = ("video", "onset", "offset", "kind")
-_LARGEST = 10**12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +79,14 @@ class Intervals(Sequence[Span]):
     spans : tuple of Span
     notes : tuple of str
         What the table left in doubt, one line each.
+    left_out : tuple of str
+        The rows that could not be read, or repeat another: they are not among the spans. One
+        line each: file, row, column, value, remedy.
     """
 
     spans: tuple[Span, ...] = ()
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.spans)
@@ -85,7 +98,9 @@ class Intervals(Sequence[Span]):
         return self.spans[index]
 
     def __add__(self, other: Intervals) -> Intervals:
-        return Intervals(self.spans + other.spans, self.notes + other.notes)
+        return Intervals(
+            self.spans + other.spans, self.notes + other.notes, self.left_out + other.left_out
+        )
 
     def of(self, kind: str) -> Intervals:
         """Return those of one kind."""
@@ -125,23 +140,23 @@ def read_intervals(
     -------
     Intervals
         Both ends belong to an interval. An offset of 0 behind a later onset is unknown and
-        stands for the apex. Numbers with fractions are rounded, and noted.
+        stands for the apex. Numbers with fractions are rounded, and noted. A row that cannot be
+        read (a frame number that is none, an offset before its onset, another kind than micro
+        and macro), or that repeats another, is ``left_out``.
 
     Raises
     ------
     ApexflowError
-        For an unknown or missing column, a frame number that is none, an offset before its
-        onset, a row that repeats another, another kind than micro and macro.
+        For a missing column, a table of which no row can be read, and one that says another
+        kind than ``kind``.
     """
     if kind is not None and kind not in KINDS:
         raise ApexflowError(f"kind must be one of {', '.join(KINDS)}. Got {kind!r}.")
     if isinstance(source, Intervals):
         return source if kind is None else _with_kind(source, kind)
     with collect_notes() as notes:
-        rows = list(_rows(source, name))
-        spans = tuple(map(_span, rows))
-    _refuse_repeated(rows, spans)
-    found = Intervals(spans, tuple(_summary(notes)))
+        spans, left_out = _read(list(_rows(source, name)))
+    found = Intervals(spans, tuple(_summary(notes)), left_out)
     return found if kind is None else _with_kind(found, kind)
 
 
@@ -190,21 +205,29 @@ def _listed(values: Any) -> list[Any]:
 
 def _file_rows(path: Path) -> Iterable[Row]:
     try:
-        return read_rows(path, _COLUMNS, may_be_empty=True)
+        return read_rows(path, _COLUMNS, may_be_empty=True, keep_problems=True)
     except ApexflowError as error:
-        for read in _PUBLISHED:
-            try:
-                return list(_video_rows(read(None, path)))
-            except ApexflowError:
-                continue
+        return list(_video_rows(_published(path, error)))
+
+
+def _published(path: Path, error: ApexflowError) -> tuple[LongVideo, ...]:
+    """Read a table as one that is published; raise ``error`` where it is none of them."""
+    try:
+        return read_samm_long(None, path)
+    except UnreadColumnError:  # its header is there
+        raise
+    except ApexflowError:
+        pass
+    try:
+        return read_casme_sq_long(None, path)
+    except ApexflowError:
         raise error from None
-
-
-_PUBLISHED: tuple[Callable[..., tuple[LongVideo, ...]], ...] = (read_samm_long, read_casme_sq_long)
 
 
 def _video_rows(videos: Iterable[LongVideo]) -> Iterator[Row]:
     for video in videos:
+        for clip in video.unread:
+            yield Row(*_place(clip.origin, video.name, 0), {}, problems=dict(clip.problems))
         for number, interval in enumerate(video.intervals, 1):
             cells = {
                 "video": video.name,
@@ -215,20 +238,33 @@ def _video_rows(videos: Iterable[LongVideo]) -> Iterator[Row]:
                 "dataset": video.clip.dataset,
                 "emotion": interval.emotion,
             }
-            file, _, row = interval.origin.rpartition(" row ")
-            known = int(row) if row.isdigit() else number
-            yield Row(file or video.name, known, cells)
+            yield Row(*_place(interval.origin, video.name, number), cells)
+
+
+def _place(origin: str, video: str, number: int) -> tuple[str, int]:
+    """Return file and row of an annotation; where it says none, the video and the number."""
+    file, _, row = origin.rpartition(" row ")
+    return file or video, int(row) if row.isdigit() else number
+
+
+_SPELLED = {plain(text): column.name for column in _COLUMNS for text in column.spellings}
+
+
+def _known(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is ours of it, by our names of the columns."""
+    return {_SPELLED[plain(key)]: value for key, value in cells.items() if plain(key) in _SPELLED}
+
+
+def _missing(known: Mapping[str, Any], given: Iterable[str]) -> str:
+    missing = [column.name for column in _COLUMNS if column.required and column.name not in known]
+    have = ", ".join(map(repr, given)) or "nothing"
+    return f"no column {', '.join(map(repr, missing))}; it has {have}" if missing else ""
 
 
 def _column_rows(columns: Mapping[str, list[Any]], name: str) -> Iterator[Row]:
-    spelled = {plain(text): column.name for column in _COLUMNS for text in column.spellings}
-    known = {
-        spelled[plain(key)]: values for key, values in columns.items() if plain(key) in spelled
-    }
-    missing = [column.name for column in _COLUMNS if column.required and column.name not in known]
-    if missing:
-        have = ", ".join(map(repr, columns)) or "nothing"
-        raise ApexflowError(f"{name}: no column {', '.join(map(repr, missing))}; it has {have}")
+    known = _known(columns)
+    if missing := _missing(known, columns):
+        raise ApexflowError(f"{name}: {missing}")
     lengths = {key: len(values) for key, values in known.items()}
     if len(set(lengths.values())) > 1:
         raise ApexflowError(f"{name}: columns must be of one length. Got {lengths}.")
@@ -244,94 +280,118 @@ def _item_rows(items: list[Any], name: str) -> Iterator[Row]:
             cells = {key: _cell(getattr(item, key)) for key in _SPAN_KEYS}
             yield Row(name, number, cells)
         elif isinstance(item, Mapping):
-            yield from (
-                replace(row, number=number)
-                for row in _column_rows({str(k): [v] for k, v in item.items()}, name)
-            )
+            given = {str(key): value for key, value in item.items()}
+            known = _known(given)
+            wrong = _missing(known, given)
+            cells = {key: _cell(value) for key, value in known.items()}
+            yield Row(name, number, cells, problems={WHOLE_ROW: wrong} if wrong else {})
         else:
-            values = [item] if isinstance(item, str) else list(item) if _iterable(item) else [item]
-            values = ["video", *values] if len(values) == 2 else values
-            if not 3 <= len(values) <= len(_PLACES):
-                raise ApexflowError(
-                    f"{name} row {number}: must be (video, onset, offset[, kind]). Got {item!r}."
-                )
-            yield Row(name, number, dict(zip(_PLACES, map(_cell, values), strict=False)))
+            yield _tuple_row(item, name, number)
 
 
 _SPAN_KEYS = ("video", "onset", "offset", "kind", "dataset", "emotion")
 
 
-def _iterable(value: Any) -> bool:
-    return isinstance(value, Iterable)
+def _tuple_row(item: Any, name: str, number: int) -> Row:
+    several = isinstance(item, Iterable) and not isinstance(item, str)
+    values = list(item) if several else [item]
+    values = ["video", *values] if len(values) == 2 else values
+    if not 3 <= len(values) <= len(_PLACES):
+        wrong = f"must be (video, onset, offset[, kind]), got {item!r}"
+        return Row(name, number, {}, problems={WHOLE_ROW: wrong})
+    return Row(name, number, dict(zip(_PLACES, map(_cell, values), strict=False)))
 
 
 def _cell(value: Any) -> str:
     return "" if value is None else clean_cell(str(value))
 
 
+def _read(rows: Sequence[Row]) -> tuple[tuple[Span, ...], tuple[str, ...]]:
+    """Return the spans, and a line for each row that gives none.
+
+    Raises `ApexflowError` where no row gives any.
+    """
+    seen: dict[Span, Row] = {}
+    spans, left_out = [], []
+    for row in rows:
+        try:
+            span = _span(row)
+            _refuse_repeated(row, span, seen)
+            spans.append(span)
+        except RowError as error:
+            left_out.append(str(error))
+    if left_out and not spans:
+        others = f"; none of its {len(rows)} rows can be read" if len(rows) > 1 else ""
+        raise ApexflowError(left_out[0] + others)
+    return tuple(spans), tuple(left_out)
+
+
 def _span(row: Row) -> Span:
-    onset, offset = _frame(row, "onset"), _frame(row, "offset")
-    if offset == 0 < onset:
-        apex = _frame(row, "apex") if row.known("apex") else 0
-        if apex == 0:
-            raise row.error("the offset is 0, that is unknown, and no apex can stand for it")
-        offset = apex
-    if offset < onset:
-        raise row.error(f"offset {offset} lies before onset {onset}; correct the row")
+    """Return a row's interval; raises `RowError` that names all that is wrong."""
+    if row.problems:
+        raise row.error(_sentences(row.problems))
+    problems: dict[str, str] = {}
+    video = attempt(problems, _video, row)
+    onset = attempt(problems, row.frame, "onset", rounded=True)
+    offset = attempt(problems, _offset, row, onset)
+    kind = attempt(problems, _kind, row)
+    if video is None or onset is None or offset is None or kind is None:
+        raise row.error(_sentences(problems))
     return Span(
-        video=_video(row),
+        video=video,
         onset=onset,
         offset=offset,
-        kind=_kind(row),
+        kind=kind,
         dataset=row.known("dataset"),
         emotion=row.known("emotion").casefold(),
     )
+
+
+def _sentences(problems: Mapping[str, str]) -> str:
+    return ". ".join(dict.fromkeys(problems.values()))
 
 
 def _video(row: Row) -> str:
     """Return a video's name; numbers by their value, so that 7, 7.0 and 007 are one."""
     text = row.known("video")
     if not text:
-        raise row.error("no video; fill in the cell, or delete the row")
+        raise row.error("no video; fill in the cell, or delete the row", "video")
     number = whole_number(text)
     return text if number is None else str(number)
 
 
+def _offset(row: Row, onset: int | None) -> int | None:
+    """Return the last frame; the apex where it is 0 behind a later onset, that is unknown."""
+    offset = row.frame("offset", rounded=True)
+    if onset is None or offset is None:
+        return offset
+    if offset == 0 < onset:
+        offset = row.frame("apex", optional=True, rounded=True)
+        if not offset:
+            raise row.error(
+                "the offset is 0, that is unknown, and no apex can stand for it", "offset"
+            )
+    if offset < onset:
+        raise row.error(f"offset {offset} lies before onset {onset}", "offset")
+    return offset
+
+
 def _kind(row: Row) -> str:
     text = row.known("kind").casefold()
-    if not text:
-        return ""
     found = next((kind for kind in KINDS if text.startswith(kind)), None)
-    if found is None:
-        raise row.error(f"kind must be micro or macro, got {row.text('kind')!r}")
-    return found
+    if text and found is None:
+        raise row.error(f"kind must be micro or macro, got {row.text('kind')!r}", "kind")
+    return found or ""
 
 
-def _frame(row: Row, name: str) -> int:
-    text = row.text(name)
-    number = whole_number(text)
-    if number is not None:
-        return number
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < _LARGEST:
-        raise row.error(f"{name} must be a frame number from 0, got {text!r}")
-    take_note(Note("note", "frame-fraction", row.origin, f"{name} {text} is read as {value:.0f}"))
-    return round(value)
-
-
-def _refuse_repeated(rows: Iterable[Row], spans: Iterable[Span]) -> None:
-    seen: dict[tuple[Any, ...], Row] = {}
-    for row, span in zip(rows, spans, strict=True):
-        key = span.dataset, span.video, span.kind, span.onset, span.offset
-        first = seen.setdefault(key, row)
-        if first is not row:
-            raise row.error(
-                f"repeats row {first.number}: {span.kind or 'interval'} {span.onset} to "
-                f"{span.offset} of {span.video}; delete one"
-            )
+def _refuse_repeated(row: Row, span: Span, seen: dict[Span, Row]) -> None:
+    """Raise `RowError` for a second row of one interval, whatever emotion it gives it."""
+    first = seen.setdefault(replace(span, emotion=""), row)
+    if first is not row:
+        raise row.error(
+            f"repeats row {first.number}: {span.kind or 'interval'} {span.onset} to "
+            f"{span.offset} of {span.video}; that one is read, delete either"
+        )
 
 
 def groups(spans: Iterable[Span], *, kinds: bool) -> dict[tuple[str, str, str], list[Span]]:

@@ -36,6 +36,9 @@ class Score:
         Mean F1 over the emotions (UF1) of the true positives, where both tables name emotions.
     notes : tuple of str
         What was in doubt, one line each.
+    left_out : tuple of str
+        The rows of both tables that could not be read, or repeat another: the score is without
+        them. One line each: file, row, column, value, remedy.
     """
 
     tp: int
@@ -49,6 +52,7 @@ class Score:
     datasets: Mapping[str, Score] = field(default_factory=dict, repr=False)
     analysis_f1: float | None = None
     notes: tuple[str, ...] = field(default=(), repr=False)
+    left_out: tuple[str, ...] = ()
 
     @property
     def strs(self) -> float | None:
@@ -69,6 +73,7 @@ class Score:
             **(analysis if self.analysis_f1 is not None else {}),
             **parts,
             **({"notes": list(self.notes)} if self.notes else {}),
+            **({"left_out": list(self.left_out)} if self.left_out else {}),
         }
 
 
@@ -141,7 +146,8 @@ def score(
     Raises
     ------
     ApexflowError
-        A table cannot be read, ``truth`` is empty, or no video is in both.
+        A table cannot be read, not even one row of it, ``truth`` is empty, or no video is in
+        both.
 
     References
     ----------
@@ -153,7 +159,7 @@ def score(
     >>> truth = [("a", 10, 19), ("a", 40, 49)]
     >>> score([("a", 12, 20), ("a", 70, 80), ("a", 90, 99)], truth)
     Score(tp=1, n_predicted=3, n_true=2, precision=0.3333333333333333, recall=0.5, f1=0.4, \
-analysis_f1=None)
+analysis_f1=None, left_out=())
     """
     if not (isinstance(iou, int | float) and 0 < iou <= 1):
         raise ApexflowError(f"iou must be above 0 and at most 1. Got {iou!r}.")
@@ -177,6 +183,7 @@ analysis_f1=None)
         datasets=_parts(by_key, {d: [k for k in by_key if k[0] == d] for d in datasets}),
         analysis_f1=_analysis_f1(pairs) if shared.emotions else None,
         notes=(*found.notes, *true.notes, *_stranger_notes(found, true)),
+        left_out=(*found.left_out, *true.left_out),
     )
 
 

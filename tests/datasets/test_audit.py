@@ -503,6 +503,8 @@ def test_long_videos_are_audited_by_their_expressions(monkeypatch, capsys, tmp_p
             ("6", "006_1_2", 3, 5, 9, "Macro"),
             ("6", "006_1_3", 12, 11, 15, "Micro - 1/2"),
             ("7", "007_2_1", 1, 2, 4, "Macro"),
+            ("6", "006_1_4", 1.4, -1, 4, "?"),
+            ("7", "", 1.4, -1, 4, "Macro"),
         ],
     )
     write_frames(tmp_path / "long" / "006_1", range(1, 14))
@@ -516,4 +518,8 @@ def test_long_videos_are_audited_by_their_expressions(monkeypatch, capsys, tmp_p
         ("order", "samm-long/006/006_1_12-15"),
         ("frame-missing", "samm-long/006/006_1_12-15"),
         ("clip-missing", "samm-long/007/007_2_1-4"),
+        ("row-unread", "samm-long/006/006_1_4"),
+        ("row-unread", "samm-long/?/row 6"),
     }
+    unread = [f["message"] for f in json.loads(out)["findings"] if f["rule"] == "row-unread"]
+    assert sorted(unread) == ["no clip", "type must say Macro or Micro, got '?' (column 'Type')"]

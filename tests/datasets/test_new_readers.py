@@ -121,6 +121,26 @@ def test_casme_sq_long_videos_have_the_names_of_their_folders(tmp_path: Path) ->
     assert [(i.kind, i.offset) for i in videos[0].intervals] == [("macro", 608), ("micro", None)]
 
 
+def test_a_long_video_keeps_what_of_its_rows_cannot_be_read(tmp_path: Path) -> None:
+    rows = [
+        (1, "anger1_1", 557, 572, 608, "4+10", "negative", "macro-expression", "anger"),
+        (1, "anger1_2", "x", 2862, 0, 38, "others", "micro-expression", "sadness"),
+        (1, "anger1_3", 4000, 4001, 4009, 38, "others", "tiny", "sadness"),
+        ("", "disgust1_1", 10, 12, 20, 4, "negative", "micro-expression", "disgust"),
+    ]
+    table = made.write_xlsx(tmp_path / "CASME_sq_gt.xlsx", {"code": rows})
+    sound, unknown = read_casme_sq_long(None, table)
+    assert [interval.onset for interval in sound.intervals] == [557]
+    assert [(clip.name, clip.problems[0][0]) for clip in sound.unread] == [
+        ("anger1_2", "onset"),
+        ("anger1_3", "expression"),
+    ]
+    assert (unknown.name, unknown.intervals, unknown.unread) == ("row 4", (), (unknown.clip,))
+    # Asked for one kind, a row that says neither is not lost.
+    only = af.read_casme_sq(None, table, expressions="micro")
+    assert [clip.name for clip in only] == ["anger1_2", "anger1_3", "row 4"]
+
+
 @pytest.mark.skipif("APEXFLOW_TEST_DATA" not in os.environ, reason="names no folder")
 def test_the_published_tables() -> None:
     tables = Path(os.environ["APEXFLOW_TEST_DATA"])

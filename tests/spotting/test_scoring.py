@@ -132,10 +132,10 @@ def test_spot_then_recognise() -> None:
     ("rows", "said"),
     [
         ([("a", 9, 8)], "truth row 1: offset 8 lies before onset 9"),
-        ([("a", 1, 5), ("a", 9, float("nan"))], "truth row 2: offset must be a frame number"),
+        ([("a", float("nan"), 9)], "truth row 1: onset must be a frame number"),
+        ([("a", 9, 8), ("", 1, 5)], "lies before onset 9.*none of its 2 rows can be read"),
         ([("a", 5, 0)], "offset is 0, that is unknown, and no apex"),
         ([("a", -1, 5)], "onset must be a frame number from 0, got '-1'"),
-        ([("a", 1, 5), ("a", 1, 5)], "truth row 2: repeats row 1"),
         ([("a", 1, 5, "tiny")], "kind must be micro or macro, got 'tiny'"),
         ([("", 1, 5)], "truth row 1: no video"),
         ([("a", 1)], "truth row 1: onset must be a frame number"),
@@ -151,6 +151,62 @@ def test_wrong_tables_are_refused_in_one_line(rows: object, said: str) -> None:
     with pytest.raises(ApexflowError, match=said) as caught:
         spotting.score([("a", 1, 5)], rows)
     assert "\n" not in str(caught.value)
+
+
+def test_a_row_that_cannot_be_read_costs_its_interval_alone(tmp_path: Path) -> None:
+    sound = "video,onset,offset,kind\na,1,5,micro\na,11,15,micro\n"
+    bad = "a,x,25,micro\na,39,31,micro\n,1,5,tiny\na,1,5,micro\n"
+    table, whole = tmp_path / "truth.csv", tmp_path / "whole.csv"
+    table.write_text(sound + bad)
+    whole.write_text(sound)
+    result = spotting.score(whole, table)
+    assert (result.tp, result.n_predicted, result.n_true) == (2, 2, 2)
+    fix = "; correct the cell, or delete the row"
+    no_video = "no video; fill in the cell, or delete the row"
+    assert result.left_out == (
+        f"truth.csv row 4: onset must be a frame number from 0, got 'x'{fix}",
+        f"truth.csv row 5: offset 31 lies before onset 39{fix}",
+        f"truth.csv row 6: {no_video}. kind must be micro or macro, got 'tiny'{fix}",
+        "truth.csv row 7: repeats row 2: micro 1 to 5 of a; that one is read, delete either",
+    )
+    assert spotting.score(table, whole).left_out == result.left_out
+    assert 'left_out=("truth.csv row 4' in repr(result)
+    joined = spotting.read_intervals(table) + spotting.read_intervals(whole)
+    assert joined.left_out == result.left_out
+    items = [{"video": "a", "onset": 1, "offset": 5}, {"video": "a", "onset": 1}, 7]
+    assert [line.split(":")[0] for line in spotting.read_intervals(items).left_out] == [
+        "intervals row 2",
+        "intervals row 3",
+    ]
+
+
+def test_the_command_says_beside_the_score_what_it_is_without(tmp_path: Path) -> None:
+    table = tmp_path / "truth.csv"
+    table.write_text(TRUTH + "b,micro,30,,\n")
+    arguments = ["spot-score", str(table), str(table), "--length", "micro=1:"]
+    shown = CliRunner().invoke(cli, arguments)
+    assert shown.exit_code == 1
+    said = "truth.csv row 5: offset must be a frame number from 0, got ''"
+    figures, _, rows = shown.stdout.partition("rows left out of these figures (2):")
+    assert "together" in figures
+    assert rows.count(said) == 2
+    saved = CliRunner().invoke(cli, [*arguments, "--json"])
+    assert saved.exit_code == 1
+    assert [said in line for line in json.loads(saved.stdout)["left_out"]] == [True, True]
+
+
+def test_the_published_tables_lose_no_more_than_a_row(tmp_path: Path) -> None:
+    header = "Subject,Filename,Onset,Apex,Offset,Type\n"
+    rows = ["6,006_1_1,1.4,3,9,Macro", "6,006_1_2,?,11,15,Micro - 1/2", "7,007_1_1,1,2,4,Macro"]
+    table = tmp_path / "SAMMLV_gt.csv"
+    table.write_text(header + "\n".join(rows) + "\n")
+    found = spotting.read_intervals(table)
+    assert [(s.video, s.onset, s.offset) for s in found] == [("006_1", 1, 9), ("007_1", 1, 4)]
+    (left_out,) = found.left_out
+    assert left_out.startswith("SAMMLV_gt.csv row 3: the onset is unknown; fill in")
+    table.write_text(header + "6,006_1_1,a,3,9,Macro\n6,006_1_2,b,11,15,Macro\n")
+    with pytest.raises(ApexflowError, match=r"row 2: onset must be .* got 'a'.* so are all 2 rows"):
+        spotting.read_intervals(table)
 
 
 def test_doubts_are_noted() -> None:
