@@ -267,13 +267,31 @@ _PNM_BINARY = re.compile(
 def _pnm(data: Buffer, header: Header) -> str:
     match = _PNM_BINARY.match(data[:1024])
     if match is None:
-        return ""
+        return _pnm_text(bytes(data), header)
     if match[1]:
         pixels = (header.width + 7) // 8 * header.height
     else:
         pixels = header.width * header.height * header.channels * (2 if header.bits > 8 else 1)
     needed = match.end() + pixels
     return f"{CUT_OFF}: {len(data)} of {needed} bytes" if len(data) < needed else ""
+
+
+def _pnm_text(data: bytes, header: Header) -> str:
+    """Count the values of a PNM that is text: the last may end where the file does."""
+    words = re.sub(rb"#[^\r\n]*", b" ", data).split()
+    needed = header.width * header.height * header.channels
+    # Bits (P1) need no space between them; the other kinds say their maximum first.
+    found = sum(map(len, words[3:])) if words[0] == b"P1" else len(words) - 4
+    if found < needed:
+        return f"{CUT_OFF}: {found} of {needed} values"
+    if words[0] == b"P1":
+        return ""
+    values, most = words[4 : 4 + needed], int(words[3])
+    strange = next((word for word in values if not word.isdigit()), None)
+    if strange is not None:
+        return f"it holds {strange[:20]!r} in place of a value"
+    highest = max(map(int, values))
+    return f"it holds the value {highest}, above its maximum {most}" if highest > most else ""
 
 
 _Check = Callable[[Buffer, Header], str]

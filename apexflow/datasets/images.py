@@ -35,6 +35,7 @@ DEPTHS = (8, 10, 12, 14, 16)
 """Bits of a sample that cameras store in 16."""
 
 _BLACK = 16  # gray level; black in video's limited range
+_PNM_TEXT = {b"P1", b"P2", b"P3"}
 _DEEP_FORMATS = frozenset({"PNG", "TIFF", "PNM", "JPEG 2000"})
 
 
@@ -256,6 +257,8 @@ def _decoded_whole(name: str | Path, content: bytes, data: NDArray[np.uint8], fl
 
 
 def _decoded(name: str | Path, data: NDArray[np.uint8], flags: int) -> Image:
+    if data[:2].tobytes() in _PNM_TEXT:  # OpenCV looks for what ends the last value
+        data = np.append(data, np.uint8(ord("\n")))
     try:
         image = cv2.imdecode(data, flags)
     except cv2.error:  # more pixels than OpenCV accepts, or a format that it was built without

@@ -264,6 +264,34 @@ def _tag(tag: int, value: int) -> bytes:
     return struct.pack("<HHIHH", tag, 3, 1, value, 0)
 
 
+@pytest.mark.parametrize(("kind", "picture"), [("P2", GRAY), ("P3", COLOR[..., ::-1])])
+@pytest.mark.parametrize("ends", ["\n", "\r\n", ""])
+def test_a_picture_as_text_is_whole_by_its_values(
+    tmp_path: Path, kind: str, picture: np.ndarray, ends: str
+) -> None:
+    path, lines = tmp_path / "1.pgm", [" ".join(map(str, row.ravel())) for row in picture]
+    head = f"{kind}\n# 9 9 9\n49 40\n255\n"
+    path.write_text(head + (ends or "\n").join(lines) + ends, newline="")
+    expected = GRAY if kind == "P2" else COLOR
+    np.testing.assert_array_equal(read_image(path, color=True), expected)
+    assert inspect_image(path, deep=True).size == (49, 40)
+    lines[-1] = lines[-1].rpartition(" ")[0]
+    path.write_text(head + "# 1\n".join([f"{line} " for line in lines]))
+    with pytest.raises(
+        ClipError, match=rf"the file is cut off: {picture.size - 1} of {picture.size}"
+    ):
+        inspect_image(path, deep=False)
+    assert "is truncated, or not an image (PNM: the file is cut off" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("256", "the value 256, above its maximum 255"), ("1x", "holds b'1x' in")]
+)
+def test_a_picture_as_text_holds_values_alone(tmp_path: Path, value: str, said: str) -> None:
+    (tmp_path / "1.pgm").write_text(f"P2 2 1 255 {value} 7")
+    assert said in refusal(tmp_path / "1.pgm")
+
+
 # -- bits
 
 
