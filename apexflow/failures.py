@@ -10,6 +10,7 @@ from dataclasses import dataclass
 _PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*|\S+\.\w{2,4}\b|\d[\d.x]*")
 
 _AUDIT = "apexflow audit NAME ROOT"
+_RECIPE = "process into another store with a recipe"
 # What a reason contains: what mends it. The first that fits counts.
 _REMEDIES: Mapping[str, str] = {
     "the cell": "correct the table, and give the same process command again",
@@ -19,9 +20,12 @@ _REMEDIES: Mapping[str, str] = {
         "--corrections corrections.csv"
     ),
     "is annotated, and the recipe": "process again with --apex middle, difference or flow",
-    "found no face": "process again with a recipe whose face.min_face_size is lower, or whose "
-    "face.detector is 'fixed' with a box",
-    "min_face_size": "process again with a lower face.min_face_size in the recipe",
+    "FaceMesh sees no face": f"{_RECIPE} without face.mesh, or whose face.detector is another",
+    "BlazeFace found no face": f"{_RECIPE} whose face.detector is 'mtcnn', which finds smaller "
+    "faces, or 'fixed' with a box",
+    "found no face": f"{_RECIPE} whose face.min_face_size is lower, or whose face.detector is "
+    "'fixed' with a box",
+    "min_face_size": f"{_RECIPE} whose face.min_face_size is lower",
     "--clip-timeout": "process again with a larger --clip-timeout",
     "its process died": "process again with fewer --workers, which leaves each more memory",
     "is not on disk": f"{_AUDIT} lists what is missing; put it there and process again",

@@ -1,3 +1,7 @@
+import numpy as np
+import pytest
+
+from apexflow.engine.clip.faces import BlazeFaceDetector, NoFaceError, blazeface
 from apexflow.failures import group_failures, remedy
 
 
@@ -15,3 +19,13 @@ def test_reasons_that_differ_in_numbers_and_names_alone_are_one() -> None:
     assert "--corrections" in groups[0].remedy
     assert "--deep" in groups[1].remedy
     assert "audit" in remedy("something that nobody has thought of")
+
+
+def test_each_detector_has_a_remedy_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = blazeface.Detections(np.zeros((0, 4)), np.zeros((0, 6, 2)), np.zeros(0))
+    monkeypatch.setattr(blazeface, "find_faces", lambda *_: nothing)
+    with pytest.raises(NoFaceError) as caught:
+        BlazeFaceDetector("any.tflite").detect(np.zeros((60, 80), np.uint8))
+    assert "'mtcnn'" in remedy(f"frame 1 shows no face: {caught.value}")
+    assert "min_face_size" in remedy("frame 1 shows no face: MTCNN found no face of 20 px or more")
+    assert "without face.mesh" in remedy("FaceMesh sees no face (0.10) in the box (1, 2, 3, 4)")
