@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zarr.storage import LocalStore
+
 from apexflow.catalog import Catalog, Clip
 from apexflow.errors import ApexflowError
 from apexflow.storage.target import Target
@@ -81,9 +83,25 @@ def predict(
     if not videos:
         return predict_stores(run, targets, **options)
     with tempfile.TemporaryDirectory(prefix="apexflow-") as folder:
-        store = Path(folder) / "videos.zarr"
+        store = _VideoStore(Path(folder) / "videos.zarr", _called(videos))
         _process(run, [_clip(path, **key_frames) for path in videos], store)
         return predict_stores(run, store, **options)
+
+
+class _VideoStore(LocalStore):
+    """A store in a temporary folder, which messages call by the videos it is made of."""
+
+    def __init__(self, root: Path, called: str = "videos", *, read_only: bool = False) -> None:
+        super().__init__(root, read_only=read_only)
+        self._called = called
+
+    def __str__(self) -> str:
+        return self._called
+
+
+def _called(videos: Sequence[Path]) -> str:
+    others = f" and {len(videos) - 1} more" if len(videos) > 1 else ""
+    return f"{videos[0]}{others}"
 
 
 def _is_video(target: str | Path) -> bool:
@@ -117,14 +135,14 @@ def _clip(path: Path, *, onset: int | None, apex: int | None, offset: int | None
     )
 
 
-def _process(run: str | Path, clips: list[Clip], store: Path) -> None:
+def _process(run: str | Path, clips: list[Clip], store: _VideoStore) -> None:
     from apexflow.engine.recipe import Recipe
     from apexflow.engine.run import process
     from apexflow.training.predict import TrainedRun
 
     described = TrainedRun.read(run).recipe()
     features = described.get("features")
-    frames = store if features is None else store.with_name("frames.zarr")
+    frames = store if features is None else _VideoStore(store.root.with_name("frames.zarr"))
     recipe = Recipe.from_dict(described if features is None else described["source"])
     summary = process(Catalog(clips), frames, recipe=recipe, workers=0, progress=False)
     if summary.failed:
@@ -134,7 +152,7 @@ def _process(run: str | Path, clips: list[Clip], store: Path) -> None:
         _extract(frames, store, features)
 
 
-def _extract(frames: Path, store: Path, features: dict[str, Any]) -> None:
+def _extract(frames: Target, store: Target, features: dict[str, Any]) -> None:
     """Compute the features that a training's stores hold."""
     from apexflow.features.run import extract
 

@@ -6,6 +6,7 @@ The rooms meet here: faces are found by the engine's detector, everything else i
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -124,6 +125,13 @@ class SpotSummary:
     failed: dict[str, str] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
 
+    @property
+    def can_be_processed(self) -> bool:
+        """Whether there are spots, and their frames lie in one folder that is not the disk's."""
+        found = [video for video in self.videos if video.spots]
+        one_place = self.root != Path(self.root.anchor)
+        return bool(found) and one_place and all((self.root / v.path).exists() for v in found)
+
     def __str__(self) -> str:
         lines = []
         for video in self.videos:
@@ -136,7 +144,9 @@ class SpotSummary:
         lines += [f"unread   {row}; its video is spotted all the same" for row in self.unread]
         lines += [f"failed   {name}: {reason}" for name, reason in self.failed.items()]
         count = sum(len(video.spots) for video in self.videos)
-        lines.append(f"{count} spots of {len(self.videos)} videos in {self.output}")
+        spots = "1 spot" if count == 1 else f"{count} spots"
+        videos = "1 video" if len(self.videos) == 1 else f"{len(self.videos)} videos"
+        lines.append(f"{spots} of {videos} in {self.output}")
         return "\n".join(lines)
 
 
@@ -268,12 +278,19 @@ def _listed(
         raise ApexflowError(f"no video and no folder of numbered frames in {names}")
     if not found:
         return [], stores, stores[0].parent
-    absolute = [path.absolute() for path in dict.fromkeys(found)]
+    absolute = list(dict.fromkeys(map(_plain_path, found)))
     root = absolute[0].parent
     while not all(path.is_relative_to(root) for path in absolute):
+        if root == root.parent:
+            raise ApexflowError(f"{absolute[0]} and others lie on two drives; spot each by itself")
         root = root.parent
     called = _names(absolute, root)
     return [_plain_video(path, root, called[path]) for path in absolute], stores, root
+
+
+def _plain_path(path: Path) -> Path:
+    """Return an absolute path without "..", its links as they are: names come from it."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _videos_in(path: Path) -> Iterator[Path]:

@@ -1,7 +1,9 @@
 """The one way through: videos in, a table, a page, a score and clips out."""
 
 import csv
+import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +40,7 @@ def video(truth: synthetic.LongTruth, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_from_a_video_to_a_table_a_page_a_score_and_clips(
-    truth: synthetic.LongTruth, video: Path, tmp_path: Path
+    truth: synthetic.LongTruth, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, page = tmp_path / "spots.csv", tmp_path / "page.html"
     (video.parent / "broken.avi").write_bytes(b"nothing")
@@ -62,6 +64,27 @@ def test_from_a_video_to_a_table_a_page_a_score_and_clips(
     assert "http" not in text.replace("http://www.w3.org", "")
     again = spot(video, tmp_path / "mdmd.csv", recipe="mdmd", parts=f"{table}.parts", p=0.2)
     assert again.videos[0].name == "v1"
+    around = video.parent / ".." / video.parent.name / "v1.avi"
+    mine = tmp_path / "my spots.csv"
+    whole = spot([video, around], mine, parts=f"{table}.parts")
+    assert [(one.name, one.path) for one in whole.videos] == [("v1", "v1.avi")]
+    # The command that is proposed next can be run as it stands, or none is.
+    monkeypatch.setattr("apexflow.spotter.spot", lambda *_, **__: whole)
+    said = CliRunner().invoke(cli, ["spot", str(video), "-o", str(mine)]).output
+    command = shlex.split(said.rpartition("next: apexflow ")[2])
+    made = CliRunner().invoke(cli, [*command, "--dry-run"], catch_exceptions=False)
+    assert (made.exit_code, f"to do    {len(whole.videos[0].spots)} clips" in made.output) == (
+        0,
+        True,
+    )
+    of_the_disk = replace(whole.videos[0], path=video.relative_to(video.anchor).as_posix())
+    for other in (
+        replace(whole, videos=()),
+        replace(whole, root=tmp_path),
+        replace(whole, root=Path(video.anchor), videos=(of_the_disk,)),
+    ):
+        monkeypatch.setattr("apexflow.spotter.spot", lambda *_, said=other, **__: said)
+        assert "next" not in CliRunner().invoke(cli, ["spot", "v1.avi", "-o", "s.csv"]).output
 
 
 def test_a_folder_of_frames_needs_a_rate(truth: synthetic.LongTruth, tmp_path: Path) -> None:

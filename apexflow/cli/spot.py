@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from pathlib import Path
 
 import click
 
@@ -98,6 +100,10 @@ def spot(
     click.echo(summary)
     if report:
         click.echo(f"report in {report}")
-    click.echo(f"next: apexflow process table {summary.root} --annotations {output} -o STORE")
+    if summary.can_be_processed:
+        store = Path(output).with_suffix(".zarr")
+        command = ["apexflow", "process", "table", str(summary.root)]
+        command += ["--annotations", output, "-o", str(store)]
+        click.echo(f"next: {shlex.join(command)}")
     if summary.failed:
         sys.exit(EXIT_SOME_FAILED)
