@@ -28,12 +28,14 @@ _REMEDIES: Mapping[str, str] = {
     "min_face_size": f"{_RECIPE} whose face.min_face_size is lower",
     "--clip-timeout": "process again with a larger --clip-timeout",
     "its process died": "process again with fewer --workers, which leaves each more memory",
+    "`apexflow verify`": "mend the store that the clip was read from, as its reason says",
     "is not on disk": f"{_AUDIT} lists what is missing; put it there and process again",
     "truncated": f"{_AUDIT} --deep lists every damaged file; copy them again and process again",
     "damaged": f"{_AUDIT} --deep lists every damaged file; copy them again and process again",
     "frames must have at least": "give --frames all or smaller --radii, or process with a recipe "
     "that keeps more frames (frames.which)",
-    "flow must be finite": "process again with --repair; where it stays so, leave the clip out",
+    "flow must be finite": "give the command again that made the store, `process` with --repair; "
+    "where it stays so, leave the clip out",
     "unexpected": "a defect of apexflow: report it with the clip; the others are safe",
 }
 _OTHERWISE = f"{_AUDIT} says more; mend it and give the same process command again"

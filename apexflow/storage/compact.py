@@ -227,7 +227,7 @@ def _read_part(
             return np.full(shape, array.fill_value, array.dtype)
         raise DamagedError(
             f"{store.name}: {array.path}, rows {part.start} to {part.stop - 1}, is damaged "
-            f"({type(error).__name__}); the process command with --repair makes it again"
+            f"({type(error).__name__}); {store.repaired_by}"
         ) from None
 
 

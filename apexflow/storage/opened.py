@@ -28,6 +28,10 @@ Key = tuple[str, str, str]
 """Data set, subject and name of a clip."""
 
 
+_MADE_BY = {"features": "apexflow features", "imported": "apexflow import-maps"}
+"""The command that made a store which `apexflow process` did not, by a key of its recipe."""
+
+
 class OpenedStore:
     """The group of a store, held until it is closed; see `Store`."""
 
@@ -94,6 +98,16 @@ class OpenedStore:
     def complete(self) -> bool:
         """Whether the last run reached its end, so that the columns hold every result."""
         return bool(self._attrs_now("clips").get("complete"))
+
+    @property
+    def repaired_by(self) -> str:
+        """What makes damaged parts again, for messages: `--repair` is of `process` alone."""
+        recipe = self.attributes.get("recipe")
+        keys = recipe if isinstance(recipe, dict) else {}
+        command = next((command for key, command in _MADE_BY.items() if key in keys), None)
+        if command is None:
+            return "the process command with --repair makes it again"
+        return f"delete the store and give the `{command}` command again"
 
     def array(self, path: str) -> zarr.Array[Any]:
         """Return an array of the store by its path, such as ``maps/hsv``.
@@ -222,5 +236,5 @@ class OpenedStore:
     def _damaged(self, what: str, reason: str) -> DamagedError:
         return DamagedError(
             f"{self.name}: {what} is damaged or being rewritten ({reason}); `apexflow verify` "
-            f"names what is damaged, the process command with --repair makes it again"
+            f"names what is damaged, {self.repaired_by}"
         )

@@ -45,7 +45,7 @@ class RecordedStore(OpenedStore):
                 if matching and record is not None and record.key != keys[row]:
                     raise DamagedError(
                         f"{self.name}: row {row} is {'/'.join(keys[row])}, its commit record is "
-                        f"of {'/'.join(map(str, record.key))}; the process command does it again"
+                        f"of {'/'.join(map(str, record.key))}; {self.repaired_by}"
                     )
                 yield record
 
@@ -89,7 +89,7 @@ class RecordedStore(OpenedStore):
         except Exception as error:  # whatever a damaged chunk makes Zarr or the parser raise
             raise DamagedError(
                 f"{self.name}: a commit record is damaged ({first_line(error)}); `apexflow verify` "
-                f"says which, and the process command does its clip again"
+                f"says which, {self.repaired_by}"
             ) from None
 
     def _check_unrecorded(self, texts: list[str], start: int) -> None:
@@ -99,7 +99,7 @@ class RecordedStore(OpenedStore):
             if found and not text:
                 raise DamagedError(
                     f"{self.name}: the commit record of row {row} is missing, its clip was {found}"
-                    f"; the process command does it again"
+                    f"; {self.repaired_by}"
                 )
 
     def _record_texts(self, start: int, stop: int) -> list[str]:

@@ -312,7 +312,8 @@ def finished_rows(
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise DamagedError(
                 f"{store.name}: the commit record of {'/'.join(record.key)} is damaged "
-                f"({type(error).__name__}); `apexflow verify` names what is damaged"
+                f"({type(error).__name__}); `apexflow verify` names what is damaged, "
+                f"{store.repaired_by}"
             ) from None
         yield found, record
 
@@ -474,5 +475,5 @@ def _damaged(store: Store, path: str, clips: Sequence[RowInfo], reason: str) -> 
     where = clips[0].name if len(clips) == 1 else f"{clips[0].name} to {clips[-1].name}"
     return DamagedError(
         f"{store.name}: {path} of clip {where} is damaged or being rewritten ({reason}); "
-        "`apexflow verify` names what is damaged"
+        f"`apexflow verify` names what is damaged, {store.repaired_by}"
     )

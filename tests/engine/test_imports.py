@@ -82,6 +82,10 @@ def test_flow_and_maps_as_arrays(tmp_path: Path) -> None:
     flow = af.ClipDataset(tmp_path / "f.zarr", flow="onset-apex")[1][0].numpy()
     wanted = np.moveaxis(np.load(tmp_path / "f" / "b" / "c.npy"), -1, 0).astype(np.float32)
     np.testing.assert_array_equal(flow, wanted)
+    with af.open(tmp_path / "f.zarr") as store:
+        assert store.repaired_by == (
+            "delete the store and give the `apexflow import-maps` command again"
+        )
     af.import_maps(table, tmp_path / "m", tmp_path / "m.zarr")
     found = pixels(af.ClipDataset(tmp_path / "m.zarr", maps="maps"), "c")
     np.testing.assert_array_equal(found, np.load(tmp_path / "m" / "a" / "c.npy"))

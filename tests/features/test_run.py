@@ -22,6 +22,7 @@ from tests.stores import assert_same_arrays
 from tests.training.motion import motion_clips
 
 OPTIONS = {"blocks": 2, "radii": 1}
+FED = {"made.zarr": {"features": "lbp-top"}, "processed.zarr": {"flow": "onset-apex"}}
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +197,18 @@ def test_a_store_of_other_features_is_refused(store: Path, tmp_path: Path) -> No
 
 def test_train_knows_every_method() -> None:
     assert tuple(METHODS) == FEATURES
+
+
+def test_damage_names_the_command_that_made_the_store(store: Path, tmp_path: Path) -> None:
+    processed = tmp_path / "processed.zarr"
+    shutil.copytree(store, processed)
+    quietly(store, tmp_path / "made.zarr", **OPTIONS)
+    for place, remedy in (
+        (tmp_path / "made.zarr", "delete the store and give the `apexflow features` command again"),
+        (processed, "the process command with --repair makes it again"),
+    ):
+        for chunk in place.glob("clips/record/c.*"):
+            chunk.write_bytes(b"nonsense")
+        with pytest.raises(ApexflowError, match="a commit record is damaged") as told:
+            ClipDataset(place, **FED[place.name])
+        assert remedy in str(told.value)
