@@ -3,7 +3,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -121,7 +123,34 @@ def test_errors_are_the_projects_own() -> None:
     assert isinstance(result.exception, ApexflowError)
 
 
-def test_a_misspelt_command_is_answered_with_the_one_that_is_meant() -> None:
-    result = CliRunner().invoke(cli, ["proces", "samm"])
+class Newer(click.UsageError):
+    """As click 8.4 and later raise it: the message alone, and what is like it when it is shown."""
+
+    def format_message(self) -> str:
+        return f"{self.message} Did you mean one of many?"
+
+
+@pytest.mark.parametrize("kind", ["installed", click.UsageError, Newer])
+@pytest.mark.parametrize(
+    ("before", "wrong", "meant"),
+    [
+        ([], "proces", "process"),
+        (["process"], "sam", "samm"),
+        (["audit"], "casm", "casme"),
+        (["recipe"], "sho", "show"),
+    ],
+)
+def test_a_misspelt_command_is_answered_once_whatever_the_version_of_click(
+    before: list[str], wrong: str, meant: str, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(self: click.Group, ctx: click.Context, args: list[str]) -> Any:
+        if found := self.get_command(ctx, args[0]):
+            return args[0], found, args[1:]
+        raise kind(f"No such command {args[0]!r}.", ctx)
+
+    if kind != "installed":
+        monkeypatch.setattr(click.Group, "resolve_command", resolve)
+    result = CliRunner().invoke(cli, [*before, wrong, "x"])
     assert result.exit_code == 2
-    assert "No such command 'proces'. Did you mean process?" in result.output
+    (said,) = [line for line in result.output.splitlines() if "mean" in line]
+    assert said == f"Error: No such command {wrong!r}. Did you mean {meant}?"

@@ -41,7 +41,25 @@ _COMMANDS = {
 }
 
 
-class _LazyGroup(click.Group):
+class Group(click.Group):
+    """A group that answers a misspelt command with the one that is meant.
+
+    click does so itself from 8.4 on, where it knows the commands; 8.2 says nothing.
+    """
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if like := get_close_matches(args[0], self.list_commands(ctx), n=1):
+                told = f"{error.message} Did you mean {like[0]}?"
+                raise click.UsageError(told, ctx) from error
+            raise
+
+
+class _LazyGroup(Group):
     """A group that imports a command's module only when the command is wanted."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -53,17 +71,6 @@ class _LazyGroup(click.Group):
         module, function = _COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), function)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            if like := get_close_matches(args[0], _COMMANDS, n=1):
-                told = f"{error.message} Did you mean {like[0]}?"
-                raise click.UsageError(told, ctx) from error
-            raise
 
 
 @click.group(

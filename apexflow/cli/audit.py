@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from apexflow.cli import completion
+from apexflow.cli import Group, completion
 from apexflow.cli.process import reader_parameters
 from apexflow.datasets import AUDITED, Reader
 
 
-@click.group()
+@click.group(cls=Group)
 def audit() -> None:
     """List what is wrong with a data set, before any work.
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from apexflow.cli import EXIT_SOME_FAILED, completion
+from apexflow.cli import EXIT_SOME_FAILED, Group, completion
 from apexflow.datasets import READERS, Reader
 
 
-@click.group()
+@click.group(cls=Group)
 def process() -> None:
     """Process a data set into a store: aligned faces, flow, maps.
 

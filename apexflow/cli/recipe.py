@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from apexflow.cli import Group
 
-@click.group()
+
+@click.group(cls=Group)
 def recipe() -> None:
     """List recipes and print them, as a start for your own."""
 
