@@ -21,7 +21,8 @@ from apexflow.datasets.reader import (
     finish,
     place,
 )
-from apexflow.datasets.tables import Column, Row, RowError, read_rows
+from apexflow.datasets.rows import Column, Row, RowError
+from apexflow.datasets.tables import read_rows
 
 if TYPE_CHECKING:
     from apexflow.datasets.corrections import CorrectionSource

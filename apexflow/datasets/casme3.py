@@ -18,7 +18,8 @@ from apexflow.datasets.reader import (
     finish,
     place,
 )
-from apexflow.datasets.tables import Column, Row, read_rows
+from apexflow.datasets.rows import Column, Row
+from apexflow.datasets.tables import read_rows
 from apexflow.errors import ApexflowError
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from apexflow.datasets.reader import (
     place,
     with_choices,
 )
-from apexflow.datasets.tables import Row, attempt, read_bare_rows, sheet_rows
+from apexflow.datasets.rows import Row, attempt
+from apexflow.datasets.tables import read_bare_rows, sheet_rows
 from apexflow.errors import ApexflowError
 
 if TYPE_CHECKING:

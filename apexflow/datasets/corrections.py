@@ -19,7 +19,8 @@ from typing import Any
 
 from apexflow.catalog import Clip
 from apexflow.datasets.emotions import canonical_emotion
-from apexflow.datasets.tables import Column, Row, read_rows
+from apexflow.datasets.rows import Column, Row
+from apexflow.datasets.tables import read_rows
 from apexflow.errors import ApexflowError
 
 PUBLISHED = "published"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from apexflow.datasets.names import alike, is_system
-from apexflow.datasets.tables import whole_number
+from apexflow.datasets.rows import whole_number
 from apexflow.errors import ApexflowError
 
 _MOST_LISTED = 20_000

@@ -21,7 +21,8 @@ from apexflow.datasets.reader import (
     unread_clip,
     with_choices,
 )
-from apexflow.datasets.tables import Column, Row, attempt, read_rows, whole_number
+from apexflow.datasets.rows import Column, Row, attempt, whole_number
+from apexflow.datasets.tables import read_rows
 
 Kind = Literal["micro", "macro"]
 

@@ -10,7 +10,8 @@ from apexflow.catalog import Catalog, Clip
 from apexflow.datasets.folders import Tree, join, subject_number
 from apexflow.datasets.names import alike
 from apexflow.datasets.reader import ApexChoice, Reader, clip_of_row, clips_of_rows, finish, place
-from apexflow.datasets.tables import Column, Row, read_rows
+from apexflow.datasets.rows import Column, Row
+from apexflow.datasets.tables import read_rows
 
 if TYPE_CHECKING:
     from apexflow.datasets.corrections import CorrectionSource

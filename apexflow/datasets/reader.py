@@ -12,7 +12,7 @@ from apexflow.datasets.emotions import canonical_emotion
 from apexflow.datasets.folders import Tree, find_annotations
 from apexflow.datasets.names import AMBIGUOUS
 from apexflow.datasets.notes import Note, take_note
-from apexflow.datasets.tables import Row, RowError, UnreadColumnError, attempt
+from apexflow.datasets.rows import Row, RowError, UnreadColumnError, attempt
 from apexflow.errors import ApexflowError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Reader:
     own_options : tuple of Option
         Further keywords of ``read`` and ``rows`` that only this data set has.
     beside : frozenset of str
-        Folders that lie beside the clips and are none, as `tables.plain` spells them.
+        Folders that lie beside the clips and are none, as `rows.plain` spells them.
     partly_annotated : bool
         True where videos without any annotated expression are part of the data set.
     needs_annotations : bool

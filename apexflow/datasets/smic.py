@@ -22,7 +22,8 @@ from apexflow.datasets.reader import (
     place,
     with_choices,
 )
-from apexflow.datasets.tables import Column, Row, plain, read_rows
+from apexflow.datasets.rows import Column, Row, plain
+from apexflow.datasets.tables import read_rows
 from apexflow.errors import ApexflowError
 
 if TYPE_CHECKING:

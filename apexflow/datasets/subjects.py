@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from apexflow.datasets.names import alike
 from apexflow.datasets.notes import Note, take_note
-from apexflow.datasets.tables import whole_number
+from apexflow.datasets.rows import whole_number
 
 # Words that only say that a number is a subject's. Others part people: P3 is not C3.
 _NUMBERED = re.compile(r"(?:s|sub|subj|subject|sp|spno)?[\s._-]*(?P<number>\d.*)", re.ASCII)

@@ -19,8 +19,9 @@ from apexflow.datasets.reader import (
     key_frames,
     place,
 )
+from apexflow.datasets.rows import Column, Row, attempt, whole_number
 from apexflow.datasets.subjects import one_spelling
-from apexflow.datasets.tables import Column, Row, attempt, read_rows, whole_number
+from apexflow.datasets.tables import read_rows
 from apexflow.errors import ApexflowError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from apexflow.cells import clean_cell
 from apexflow.datasets.long_videos import Kind, LongVideo, read_casme_sq_long, read_samm_long
 from apexflow.datasets.notes import Note, collect_notes
-from apexflow.datasets.tables import (
+from apexflow.datasets.rows import (
     WHOLE_ROW,
     Column,
     Row,
@@ -20,9 +20,9 @@ from apexflow.datasets.tables import (
     UnreadColumnError,
     attempt,
     plain,
-    read_rows,
     whole_number,
 )
+from apexflow.datasets.tables import read_rows
 from apexflow.errors import ApexflowError
 
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import openpyxl
+
+from apexflow.catalog import Catalog
+from apexflow.datasets import read_samm
+from apexflow.datasets.notes import collect_notes
 
 SAMM_HEADER = (
     "Subject",
@@ -86,3 +90,12 @@ def touch_frames(folder: Path, names: Iterable[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / name).touch()
+
+
+def notes_of(
+    path: Path, reader: Callable[..., Catalog] = read_samm, **options: Any
+) -> tuple[int, list[tuple[str, str]]]:
+    """Read a table; return how many clips it has, and rule and place of each doubt."""
+    with collect_notes() as notes:
+        catalog = reader(None, path, **options)
+    return len(catalog), [(note.rule, note.where) for note in notes]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from apexflow import ApexflowError, Catalog
 from apexflow.datasets import READERS
 from apexflow.datasets.audit import audit
-from apexflow.datasets.tables import plain
+from apexflow.datasets.rows import plain
 from tests.datasets import annotation_tables as made
 
 Table = list[list[Any]]

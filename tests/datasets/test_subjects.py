@@ -10,8 +10,8 @@ from apexflow import ApexflowError, read_table
 from apexflow.cells import is_unknown
 from apexflow.datasets import read_casme2, read_mmew, read_samm, read_smic
 from apexflow.datasets.audit import audit
+from apexflow.datasets.rows import whole_number
 from apexflow.datasets.subjects import subject_key
-from apexflow.datasets.tables import whole_number
 from tests.datasets import annotation_tables as made
 
 HEADER = ("subject", "clip", "path", "onset", "apex", "offset", "label")

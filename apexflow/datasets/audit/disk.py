@@ -14,9 +14,9 @@ from apexflow.datasets.audit.findings import Finding
 from apexflow.datasets.audit.pixels import PixelCheck
 from apexflow.datasets.corrections import Correction
 from apexflow.datasets.names import AMBIGUOUS, VIDEO_SUFFIXES, is_system
+from apexflow.datasets.rows import plain
 from apexflow.datasets.shared_frames import Reading, find_shared_frames
 from apexflow.datasets.sources import FolderFrames, FrameSource, open_frames
-from apexflow.datasets.tables import plain
 from apexflow.datasets.videos import VideoFrames
 from apexflow.errors import ClipError
 
