@@ -27,10 +27,11 @@ from apexflow.engine.clip.temporal import frame_reach
 from apexflow.engine.recipe import Recipe
 from apexflow.engine.windows import KEY_FRAMES, Window
 from apexflow.errors import ApexflowError, NotStoredError
-from apexflow.storage.dataset import ClipDataset, StoredSample
+from apexflow.storage.dataset import ClipDataset
 from apexflow.storage.format import NO_NUMBER, ClipRecord
 from apexflow.storage.samples import PerClipPart, SamplePart
 from apexflow.storage.store import Store
+from apexflow.storage.stored_samples import StoredSample
 from apexflow.training.jitter import ShiftedSamples
 from apexflow.training.shifts import Shift
 

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from numpy.typing import ArrayLike
 from torch.utils.data import Dataset
 from zarr.abc.store import Store as ZarrStore
 
-from apexflow.catalog import Clip, person_of
 from apexflow.errors import ApexflowError
-from apexflow.marks import Exclusions, excluded
-from apexflow.quality import say_flagged
+from apexflow.marks import Exclusions
 from apexflow.storage.collate import (
     Batch,
     Sample,
@@ -30,22 +25,23 @@ from apexflow.storage.collate import (
     collate,
     given_label,
 )
-from apexflow.storage.labels import APEX, ClassMap, Kind, Label, Labels, class_map, stored_clips
-from apexflow.storage.packed import Packed, join
+from apexflow.storage.labels import APEX, ClassMap, Kind, Labels, class_map, stored_clips
+from apexflow.storage.packed import Packed
 from apexflow.storage.samples import (
     Encode,
-    PerFramePart,
-    RowInfo,
-    SamplePart,
     check_apex_unseen,
     encoder,
-    features_part,
-    finished_rows,
-    frames_part,
-    maps_part,
-    windows_part,
 )
-from apexflow.storage.store import HeldStore, Store
+from apexflow.storage.served import Flagged, SampleInfo, served_clips
+from apexflow.storage.store import HeldStore
+from apexflow.storage.stored_samples import (
+    Place,
+    StoredSample,
+    StoredSamples,
+    StoreParts,
+    check_lengths,
+    parts_of,
+)
 from apexflow.storage.target import Target, target_name
 
 if TYPE_CHECKING:
@@ -53,78 +49,7 @@ if TYPE_CHECKING:
 
 MEMORY = 1 << 30
 
-Flagged = Literal["keep", "drop", "error"]
-"""What becomes of clips that bear flags."""
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class SampleInfo:
-    """Which clip a sample is.
-
-    Attributes
-    ----------
-    dataset, subject, clip : str
-    label : int, tuple of int or ApexPosition
-        A class; of each action unit 1 shown, 0 not shown, -1 unknown; or where the apex lies.
-    person : str
-        Who it is; the same in several data sets where they show the same people.
-    frames : str
-        Equal of two samples only where they were made of the same frames; "" when unknown.
-    shared : str
-        "data set/subject/clip" of another person's clip that has the same frames, or some of
-        them; "" where there is none.
-    flags : str
-        What is doubtful about the clip (`apexflow.quality.parse_flags`); "" when nothing is.
-    """
-
-    dataset: str
-    subject: str
-    clip: str
-    label: Label
-    person: str = ""
-    frames: str = ""
-    shared: str = ""
-    flags: str = ""
-
-    def described(self) -> str:
-        """Return what a fingerprint of samples is over."""
-        text = (
-            f"SampleInfo(dataset={self.dataset!r}, subject={self.subject!r}, "
-            f"clip={self.clip!r}, label={self.label!r})"
-        )
-        derived = person_of(self.dataset, self.subject)
-        return text if self.person in ("", derived) else f"{text} {self.person!r}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a sample lies: the store, and what each part needs to be read."""
-
-    reader: int
-    info: Mapping[str, RowInfo]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSample:
-    """Where a sample comes from: the store, the clip's row there, and how each part is read."""
-
-    store: Store
-    row: int
-    parts: Mapping[str, SamplePart]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _FinishedClip:
-    """A finished clip of a store, before it is known whether it is served."""
-
-    place: _Place
-    clip: Clip
-    person: str
-    frames: str
-    shared: str
-    flags: str
+__all__ = ["MEMORY", "ClipDataset", "SampleInfo"]
 
 
 class ClipDataset(Dataset[Sample]):
@@ -243,7 +168,7 @@ class ClipDataset(Dataset[Sample]):
             raise ApexflowError(f"flagged must be keep, drop or error. Got {flagged!r}.")
         if all(one is None for one in (maps, flow, roi, frames, features)):
             maps = "hsv"
-        _check_lengths(frames, max_frames, n_frames)
+        check_lengths(frames, max_frames, n_frames)
         targets = _targets(stores)
         self.options = _given(
             maps=maps,
@@ -261,24 +186,23 @@ class ClipDataset(Dataset[Sample]):
         self.transform = transform
         self.memory = memory
         self.names = tuple(target_name(target) for target in targets)
-        self._readers = [HeldStore(target) for target in targets]
         function = encoder(encode, size, encode_options)
-        self._parts = [
-            _parts(
-                reader.store, maps, flow, roi, frames, features, function, (max_frames, n_frames)
-            )
-            for reader in self._readers
-        ]
+        wanted = maps, flow, roi, frames, features, function, (max_frames, n_frames)
+        readers = map(HeldStore, targets)
+        opened = tuple(StoreParts(one, parts_of(one.store, *wanted)) for one in readers)
         if labels == APEX:
-            check_apex_unseen([reader.store for reader in self._readers], self.options)
-        self._places, self.samples = self._table(labels, flagged, exclude)
+            check_apex_unseen([one.store for one in opened], self.options)
+        served = served_clips(opened, self.names, labels, flagged, exclude)
+        self.samples, self.flagged = served.samples, served.flagged
+        self.class_map = served.class_map
         self.labels = as_tensor([sample.label for sample in self.samples])
+        self._stored = StoredSamples(opened, served.places)
         self._memory: dict[str, Packed] | None = None
-        self.nbytes = self._measure()
-        ragged = tuple(name for name, part in self._parts[0].items() if part.ragged)
+        self.nbytes = self._stored.measure()
+        ragged = tuple(name for name, part in self._stored.parts.items() if part.ragged)
         self.collate = partial(collate, padded=ragged)
         if self.nbytes <= memory:
-            self._memory = self._read_stores(range(len(self)))
+            self._memory = self._stored.read(range(len(self)))
             self.close()
 
     @classmethod
@@ -328,8 +252,9 @@ class ClipDataset(Dataset[Sample]):
         dataset = cls.__new__(cls)
         dataset.options, dataset.protocol, dataset.names = {}, None, ("arrays",)
         dataset.transform, dataset.flagged = transform, ()
-        dataset._readers, dataset._parts = [], []
-        dataset._places = [_Place(0, {"values": info}) for info in given.info]
+        dataset._stored = StoredSamples(
+            (), tuple(Place(0, {"values": info}) for info in given.info)
+        )
         dataset.class_map = given.class_map
         dataset.samples = tuple(
             SampleInfo(*clip.key, given.class_map.label_of[clip.key], clip.person, frames)
@@ -346,7 +271,7 @@ class ClipDataset(Dataset[Sample]):
         return (
             f"ClipDataset of {', '.join(self.names)}: {len(self)} clips of {people} people\n"
             f"  {self._described_labels()}\n"
-            f"  samples  {', '.join(next(iter(self._parts), {})) or 'arrays'}, "
+            f"  samples  {', '.join(self._stored.parts) or 'arrays'}, "
             f"{self.nbytes / (1 << 20):.1f} MiB "
             f"{'in memory' if self._memory is not None else 'read when asked for'}"
         )
@@ -402,7 +327,7 @@ class ClipDataset(Dataset[Sample]):
         if self._memory is not None:
             return {name: one.select(chosen) for name, one in self._memory.items()}
         ascending, order = torch.sort(chosen, stable=True)
-        packed = self._read_stores(ascending.tolist())
+        packed = self._stored.read(ascending.tolist())
         if (ascending == chosen).all():
             return packed
         # Read in the order of the store, given in the order asked for.
@@ -438,8 +363,8 @@ class ClipDataset(Dataset[Sample]):
     def recipes(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         """The hash and the recipe of each store."""
         return tuple(
-            (reader.store.recipe_hash, dict(reader.store.attributes.get("recipe", {})))
-            for reader in self._readers
+            (one.store.recipe_hash, dict(one.store.attributes.get("recipe", {})))
+            for one in self._stored.stores
         )
 
     def labelled(self, labels: Labels = None) -> ClassMap:
@@ -447,13 +372,14 @@ class ClipDataset(Dataset[Sample]):
 
         Whatever labels the data set itself was opened with. Raises `ApexflowError` as they do.
         """
-        return class_map((clip for r in self._readers for clip in stored_clips(r.store)), labels)
+        stores = (one.store for one in self._stored.stores)
+        return class_map(chain.from_iterable(map(stored_clips, stores)), labels)
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the clips, their labels and what was stored of them."""
         digest = hashlib.sha256()
-        for sample, place in zip(self.samples, self._places, strict=True):
+        for sample, place in zip(self.samples, self._stored.places, strict=True):
             stored = {name: info.digests for name, info in place.info.items()}
             text = f"({sample.described()}, {sorted(stored.items())!r})"
             digest.update(text.encode())
@@ -471,11 +397,7 @@ class ClipDataset(Dataset[Sample]):
 
     def stored(self, index: int) -> StoredSample | None:
         """Return where a sample comes from; None where no store holds it."""
-        if not self._readers:
-            return None
-        place = self._places[index]
-        row = next(iter(place.info.values())).row
-        return StoredSample(self._readers[place.reader].store, row, self._parts[place.reader])
+        return self._stored.at(index)
 
     def with_values(
         self, values: Mapping[str, Packed], indices: Sequence[int] | None = None
@@ -487,141 +409,17 @@ class ClipDataset(Dataset[Sample]):
         made.nbytes = sum(one.nbytes for one in values.values())
         if indices is not None:
             made.samples = tuple(self.samples[i] for i in indices)
-            made._places = [self._places[i] for i in indices]
+            made._stored = self._stored.select(indices)
             made.labels = self.labels[list(indices)]
         return made
 
     def blocks(self, indices: Sequence[int]) -> list[list[int]]:
         """Group samples by the chunks, or shards, that hold them: what is read together."""
-        groups: dict[tuple[int, int], list[int]] = {}
-        sizes = [
-            max(part.block_rows(reader.store) for part in parts.values())
-            for parts, reader in zip(self._parts, self._readers, strict=True)
-        ]
-        for i in sorted(indices):
-            place = self._places[i]
-            row = next(iter(place.info.values())).row
-            groups.setdefault((place.reader, row // sizes[place.reader]), []).append(i)
-        return list(groups.values())
+        return self._stored.blocks(indices)
 
     def close(self) -> None:
         """Let go of the stores; the next reading opens them again."""
-        for reader in self._readers:
-            reader.close()
-
-    def _read_stores(self, indices: Sequence[int]) -> dict[str, Packed]:
-        pieces: dict[str, list[Packed]] = {}
-        for number, reader in enumerate(self._readers):
-            places = [self._places[i] for i in indices if self._places[i].reader == number]
-            if not places:
-                continue
-            for name, part in self._parts[number].items():
-                clips = [place.info[name] for place in places]
-                values = torch.from_numpy(part.read(reader.store, clips))
-                lengths = [len(clip.frames) for clip in clips] if part.ragged else None
-                if not part.ragged and isinstance(part, PerFramePart):
-                    values = values.reshape(len(clips), -1, *values.shape[1:])
-                pieces.setdefault(name, []).append(Packed(values, lengths))
-        return {name: join(ones) for name, ones in pieces.items()}
-
-    def _table(
-        self, labels: Labels, flagged: Flagged, exclude: Exclusions
-    ) -> tuple[list[_Place], tuple[SampleInfo, ...]]:
-        found = self._finished()
-        if exclude is not None:
-            keys = (reader.store.keys() for reader in self._readers)
-            left_out = excluded(exclude, chain.from_iterable(keys))
-            found = [one for one in found if one.clip.key not in left_out]
-        self.class_map = class_map((one.clip for one in found), labels)
-        with_class = [one for one in found if one.clip.key in self.class_map.label_of]
-        self.flagged = tuple(self._sample(one) for one in with_class if one.flags)
-        if self.flagged:
-            self._tell_flagged([one.flags for one in with_class], flagged)
-        if self.flagged and flagged == "drop":
-            found = [one for one in found if not one.flags]
-            self.class_map = class_map((one.clip for one in found), labels)
-        kept = [one for one in found if one.clip.key in self.class_map.label_of]
-        return [one.place for one in kept], tuple(self._sample(one) for one in kept)
-
-    def _finished(self) -> list[_FinishedClip]:
-        """Return the finished clips of all stores, whatever their class and flags."""
-        everything: list[_FinishedClip] = []
-        for number, (reader, parts) in enumerate(zip(self._readers, self._parts, strict=True)):
-            store = reader.store
-            rows, people, shared = stored_clips(store), store.people(), store.shared()
-            found = list(finished_rows(store, parts))
-            if not found:
-                raise ApexflowError(f"{store.name} holds no finished clip")
-            if not store.complete:
-                warnings.warn(
-                    f"{store.name} is still being written, or its run was cut short: the "
-                    f"{len(found)} finished of its {len(rows)} clips are served",
-                    stacklevel=4,
-                )
-            for info, record in found:
-                row = next(iter(info.values())).row
-                everything.append(
-                    _FinishedClip(
-                        place=_Place(number, info),
-                        clip=replace(rows[row], apex_source=record.apex_source),
-                        person=people[row],
-                        frames=record.identity,
-                        shared=str(rows[shared[row]]) if row in shared else "",
-                        flags=record.flags,
-                    )
-                )
-        return everything
-
-    def _sample(self, found: _FinishedClip) -> SampleInfo:
-        key = found.clip.key
-        label = self.class_map.label_of[key]
-        return SampleInfo(*key, label, found.person, found.frames, found.shared, found.flags)
-
-    def _tell_flagged(self, flags: Sequence[str], flagged: Flagged) -> None:
-        """Say how many of the clips are flagged; refuse them where they are an error."""
-        found = f"{', '.join(self.names)}: {say_flagged(flags)}"
-        first = self.flagged[0]
-        if flagged == "error":
-            raise ApexflowError(
-                f"{found}, the first {first.dataset}/{first.subject}/{first.clip}: {first.flags}; "
-                f"look at them (`apexflow info`), then take flagged='drop' or 'keep'"
-            )
-        if flagged == "drop" and all(flags):
-            raise ApexflowError(f"{found}, so that none is left; take flagged='keep'")
-        logger.warning("%s, and %s", found, "served" if flagged == "keep" else "left out")
-
-    def _measure(self) -> int:
-        """Return the bytes of all samples; stores must agree in shape."""
-        total = 0
-        first: dict[str, torch.Size] = {}
-        for number, reader in enumerate(self._readers):
-            mine = [i for i, place in enumerate(self._places) if place.reader == number]
-            if not mine:
-                continue
-            for name, packed in self._read_stores(mine[:1]).items():
-                part, value = self._parts[number][name], packed.sample(0)
-                shape = value.shape[1:] if part.ragged else value.shape
-                if first.setdefault(name, shape) != shape:
-                    raise ApexflowError(
-                        f"{reader.store.name}: {name} has shape {tuple(shape)}, in the stores "
-                        f"before it {tuple(first[name])}; stores served together must agree"
-                    )
-                each = packed.values[0].nbytes
-                frames = (len(self._places[i].info[name].frames) for i in mine)
-                total += each * (sum(frames) if part.ragged else len(mine))
-        return total
-
-
-def _check_lengths(frames: Any, max_frames: int | None, n_frames: int | None) -> None:
-    for name, value in (("max_frames", max_frames), ("n_frames", n_frames)):
-        if value is not None and value < 1:
-            raise ApexflowError(f"{name} must be 1 or more. Got {value}.")
-    if n_frames is not None and (max_frames is not None or frames not in ("all", "interval")):
-        raise ApexflowError(
-            "n_frames takes so many of frames 'all' or 'interval', and no max_frames beside it"
-        )
-    if max_frames is not None and frames == "interpolated":
-        raise ApexflowError("interpolated frames are as many of each clip; leave out max_frames")
+        self._stored.close()
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -644,27 +442,3 @@ def _targets(stores: Target | Sequence[Target]) -> list[Target]:
     if not targets:
         raise ApexflowError("stores must name one store at least")
     return targets  # type: ignore[return-value]
-
-
-def _parts(
-    store: Store,
-    maps: str | None,
-    flow: str | Sequence[str] | None,
-    roi: str | Sequence[str] | None,
-    frames: str | Sequence[str] | None,
-    features: str | None,
-    encode: Encode | None,
-    lengths: tuple[int | None, int | None],
-) -> dict[str, SamplePart]:
-    parts: dict[str, SamplePart] = {}
-    if maps is not None:
-        parts["maps"] = maps_part(store, maps)
-    if flow is not None:
-        parts["flow"] = windows_part(store, "flow", flow, encode)
-    if roi is not None:
-        parts["roi"] = windows_part(store, "roi", roi, encode)
-    if frames is not None:
-        parts["frames"] = frames_part(store, frames, *lengths)
-    if features is not None:
-        parts["features"] = features_part(store, features)
-    return parts

@@ -12,8 +12,7 @@ from apexflow.errors import ApexflowError
 from apexflow.protocols import Protocol
 from apexflow.storage.collate import Padded, SampleBatch
 from apexflow.storage.dataset import ClipDataset
-from apexflow.storage.format import FAILED, PENDING
-from tests.storage.stores import Made, add_clips, make_store, random_clips
+from tests.storage.stores import Made, make_store, random_clips
 
 TINY = 3000  # bytes: nothing fits
 CLIPS = random_clips(11, frames=True)
@@ -199,36 +198,6 @@ def test_a_pickled_copy_reads_the_store_for_itself(path: Path) -> None:
     torch.testing.assert_close(copy[3][0], dataset[3][0])
 
 
-def test_only_committed_clips_are_seen_and_an_unfinished_store_says_so(tmp_path: Path) -> None:
-    clips = random_clips(6)
-    clips[1].status, clips[4].status = FAILED, PENDING
-    make_store(tmp_path / "s.zarr", clips, finalize=False)
-    with pytest.warns(UserWarning, match="the 4 finished of its 6 clips"):
-        dataset = ClipDataset(tmp_path / "s.zarr", maps="hsv")
-    assert [sample.clip for sample in dataset.samples] == ["c0", "c2", "c3", "c5"]
-
-
-@pytest.mark.parametrize("memory_", [1 << 30, TINY])
-@pytest.mark.parametrize("part", ["maps/hsv", "frames/image"])
-def test_a_lost_chunk_is_named(tmp_path: Path, part: str, memory_: int) -> None:
-    make_store(tmp_path / "s.zarr", random_clips(4, frames=True))
-    for chunk in (tmp_path / "s.zarr" / part).glob("c.2.*"):
-        chunk.unlink()
-    what: dict[str, Any] = {"maps": "hsv"} if part == "maps/hsv" else {"frames": ("apex",)}
-    with pytest.raises(ApexflowError, match=r"clip made/\d\d/c\d is damaged"):
-        list(ClipDataset(tmp_path / "s.zarr", memory=memory_, **what))
-
-
-def test_a_changed_chunk_is_named(tmp_path: Path) -> None:
-    make_store(tmp_path / "s.zarr", random_clips(4))
-    chunk = tmp_path / "s.zarr" / "maps/hsv/c.2.0.0.0"
-    data = bytearray(chunk.read_bytes())
-    data[len(data) // 2] ^= 1
-    chunk.write_bytes(bytes(data))
-    with pytest.raises(ApexflowError, match="damaged or being rewritten"):
-        ClipDataset(tmp_path / "s.zarr", maps="hsv")
-
-
 def test_stores_follow_one_another(tmp_path: Path, memory: int) -> None:
     first, second = random_clips(3, seed=1), random_clips(4, seed=2)
     for clip in second:
@@ -244,19 +213,6 @@ def test_stores_follow_one_another(tmp_path: Path, memory: int) -> None:
     torch.testing.assert_close(images[2], dataset[6][0])
 
 
-def test_stores_that_do_not_go_together(tmp_path: Path) -> None:
-    make_store(tmp_path / "a.zarr", random_clips(3))
-    make_store(tmp_path / "b.zarr", random_clips(3, side=16))
-    with pytest.raises(ApexflowError, match="two clips have the key made/00/c0"):
-        ClipDataset([tmp_path / "a.zarr", tmp_path / "a.zarr"])
-    other = random_clips(3, side=16)
-    for clip in other:
-        clip.dataset = "other"
-    make_store(tmp_path / "c.zarr", other)
-    with pytest.raises(ApexflowError, match="stores served together must agree"):
-        ClipDataset([tmp_path / "a.zarr", tmp_path / "c.zarr"], flow="onset-apex")
-
-
 def test_labels_by_protocol_leave_out_what_has_no_class(path: Path) -> None:
     protocol = Protocol(
         name="two", classes=("bad", "good"), emotions={"": {"rage": "bad", "joy": "good"}}
@@ -266,31 +222,6 @@ def test_labels_by_protocol_leave_out_what_has_no_class(path: Path) -> None:
     kept = [clip for clip in CLIPS if clip.emotion != "fear"]
     assert [sample.clip for sample in dataset.samples] == [clip.name for clip in kept]
     assert [label for _, label in dataset] == [int(clip.emotion == "joy") for clip in kept]
-
-
-def test_labels_by_the_name_of_a_protocol(tmp_path: Path) -> None:
-    emotions = ["disgust", "repression", "happiness", "surprise", "sadness"]
-    clips = random_clips(5)
-    for clip, emotion in zip(clips, emotions, strict=True):
-        clip.dataset, clip.emotion = "casme2", emotion
-    make_store(tmp_path / "s.zarr", clips)
-    dataset = ClipDataset(tmp_path / "s.zarr", labels="megc2019")
-    assert dataset.labels.tolist() == [0, 0, 1, 2]
-    with pytest.raises(ApexflowError, match="protocol must be one of"):
-        ClipDataset(tmp_path / "s.zarr", labels="nothing")
-
-
-def test_annotated_labels_come_before_emotions(tmp_path: Path) -> None:
-    clips = random_clips(4)
-    for clip, label in zip(clips, [2, 0, 1, 2], strict=True):
-        clip.label = label
-    store = make_store(tmp_path / "s.zarr", clips)
-    assert ClipDataset(tmp_path / "s.zarr").labels.tolist() == [2, 0, 1, 2]
-    add_clips(
-        store, [Made("9", "new", "joy", flow=clips[0].flow, maps=clips[0].maps, roi=clips[0].roi)]
-    )
-    # A clip without a label is left out.
-    assert ClipDataset(tmp_path / "s.zarr").labels.tolist() == [2, 0, 1, 2]
 
 
 @pytest.mark.parametrize(
