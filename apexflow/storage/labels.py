@@ -178,15 +178,6 @@ def named_units(wanted: object) -> tuple[int, ...] | None:
     return units
 
 
-def label_clips(clips: Iterable[Clip], wanted: Labels) -> tuple[dict[Key, Label], tuple[str, ...]]:
-    """Return the label of each clip that has one, and the names of the classes.
-
-    As `class_map`, which also tells what was left out.
-    """
-    found = class_map(clips, wanted)
-    return dict(found.label_of), found.classes
-
-
 def class_map(clips: Iterable[Clip], wanted: Labels = None) -> ClassMap:
     """Return what is to be learnt of clips.
 

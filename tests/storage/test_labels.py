@@ -8,7 +8,7 @@ import pytest
 
 from apexflow import ApexflowError, Clip
 from apexflow.storage.dataset import ClipDataset
-from apexflow.storage.labels import class_map, label_clips
+from apexflow.storage.labels import class_map
 from tests.storage.stores import make_store, random_clips
 
 
@@ -41,7 +41,6 @@ def test_classes_are_the_labels_that_occur(
     assert found.classes == classes
     assert list(found.label_of.values()) == positions
     assert found.left_out == {}
-    assert label_clips(clips(*labels), None) == (found.label_of, classes)
 
 
 def test_a_clip_without_a_label_is_left_out_and_counted() -> None:
