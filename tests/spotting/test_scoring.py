@@ -98,6 +98,7 @@ def test_sources_of_every_form_say_the_same(tmp_path: Path) -> None:
     columns = dict(zip(("video", "onset", "offset", "kind"), zip(*rows, strict=True), strict=True))
     sources = [path, str(path), frame, frame.to_dict("records"), rows, columns]
     sources += [np.array(rows, object), np.array(rows), spotting.read_intervals(path)]
+    sources.append(list(spotting.read_intervals(path)))
     found = [spotting.read_intervals(source).spans for source in sources]
     assert all(spans == found[0] for spans in found)
     assert [(s.video, s.onset, s.offset, s.kind) for s in found[0]] == rows
