@@ -6,7 +6,7 @@ import csv
 import datetime
 import io
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,17 +63,33 @@ def _text_sheets(path: Path, data: bytes) -> list[Sheet]:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         rows: list[tuple[int, tuple[str, ...]]] = []
         start, broken = 1, ""
+        widths: set[int] = set()
         try:
             for cells in reader:
+                if _holds_rows(cells, separator, widths):
+                    raise csv.Error("a quoted cell holds the rows below it")
                 cleaned = tuple(map(clean_cell, cells))
                 if any(cleaned):
                     rows.append((start, cleaned))
+                widths.add(len(cells))
                 start = reader.line_num + 1
         except csv.Error as error:
             # An open quote would swallow the rows that follow it.
             broken = f"row {start}: {error}; is a quotation mark not closed?"
         sheets.append(Sheet(path.name, rows, broken=broken, encoding=encoding))
     return sheets
+
+
+def _holds_rows(cells: list[str], separator: str, widths: Set[int]) -> bool:
+    """Tell whether a cell holds lines that are rows: two quotation marks, each alone, do that.
+
+    Rows have the width of this one or of one before; in a header, any from three cells on.
+    """
+    inner = (line for cell in cells if "\n" in cell for line in cell.splitlines()[1:])
+    found = {line.count(separator) + 1 for line in inner} - {1, 2}
+    if widths:
+        return bool(found & {len(cells), *widths})
+    return len(cells) > 2 and bool(found)
 
 
 def _workbook_sheets(path: Path, data: bytes, sheet: str | None, keep_hidden: bool) -> list[Sheet]:

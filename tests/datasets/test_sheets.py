@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from apexflow import ApexflowError
-from apexflow.datasets import READERS, read_casme2, read_samm
+from apexflow.datasets import READERS, read_casme2, read_samm, read_table
 from apexflow.datasets.audit import audit
 from tests.datasets import annotation_tables as made
 
@@ -33,6 +33,22 @@ def test_an_open_quote_does_not_swallow_rows(tmp_path):
     path.write_text(path.read_text().replace("While blinking", '"While blinking'))
     with pytest.raises(ApexflowError, match=r"t\.csv row 3: .*quotation mark"):
         read_samm(None, path)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("ditto", ["joy", "9"])
+def test_ditto_marks_do_not_swallow_the_rows_between_them(tmp_path, separator, ditto):
+    rows = [f"1,c{i},c{i},1,5,9,joy" for i in range(5)]
+    header = "subject,clip,path,onset,apex,offset,label"
+    rows[1], rows[3] = rows[1].replace("joy", '"'), rows[3].replace(ditto, '"')
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join([header, *rows]).replace(",", separator))
+    with pytest.raises(ApexflowError, match=r"t\.csv row 3: .* rows below it.*quotation mark"):
+        read_table(None, path)
+    note = '"first line, of two,\nthird, and fourth"'
+    lines = [f"{header},note", *(f"1,c{i},c{i},1,5,9,joy,{note}" for i in range(2))]
+    path.write_text("\n".join(lines))
+    assert [clip.name for clip in read_table(None, path)] == ["c0", "c1"]
 
 
 def test_an_old_workbook_says_what_to_do(tmp_path):
