@@ -142,7 +142,9 @@ def _process(run: str | Path, clips: list[Clip], store: _VideoStore) -> None:
 
     described = TrainedRun.read(run).recipe()
     features = described.get("features")
-    frames = store if features is None else _VideoStore(store.root.with_name("frames.zarr"))
+    frames = (
+        store if features is None else _VideoStore(store.root.with_name("frames.zarr"), str(store))
+    )
     recipe = Recipe.from_dict(described if features is None else described["source"])
     summary = process(Catalog(clips), frames, recipe=recipe, workers=0, progress=False)
     if summary.failed:

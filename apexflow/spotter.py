@@ -114,7 +114,7 @@ class SpotSummary:
     failed : dict of str to str
         Why, of each video that could not be used; "row 5" where its table does not say which.
     unread : tuple of str
-        Rows of the data set's table that cannot be read, though their video can: it is spotted.
+        Rows of the data set's table that cannot be read, though they name a video that can.
     output : Path
         The table.
     """
@@ -141,7 +141,7 @@ class SpotSummary:
             lines.append(
                 f"{video.name}: {kinds.count('micro')} micro, {kinds.count('macro')} macro{more}"
             )
-        lines += [f"unread   {row}; its video is spotted all the same" for row in self.unread]
+        lines += [f"unread   {row}; no video is lost by it" for row in self.unread]
         lines += [f"failed   {name}: {reason}" for name, reason in self.failed.items()]
         count = sum(len(video.spots) for video in self.videos)
         spots = "1 spot" if count == 1 else f"{count} spots"

@@ -131,7 +131,7 @@ def test_a_bad_row_of_a_data_set_costs_no_more_than_its_video(
     (failed,) = summary.failed.items()
     assert failed[0] == "row 4"
     assert "samm.csv row 4: clip must be named like 006_1_2" in failed[1]
-    assert f"unread   {unread}; its video is spotted" in str(summary)
+    assert f"unread   {unread}; no video is lost" in str(summary)
 
 
 @pytest.mark.parametrize(

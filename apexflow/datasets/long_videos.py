@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,7 +120,8 @@ def read_samm_long(
     """
     where = place(root, annotations, _SAMM_NAMES, "SAMM Long Videos", "006_1")
     rows = read_rows(where.table, _SAMM_COLUMNS, keep_problems=True)
-    videos = _by_video((_samm_row(row, where.tree) for row in rows), fps=200)
+    clip_of = cache(partial(_samm_clip, where.tree))  # a video has many rows
+    videos = _by_video((_samm_row(row, clip_of) for row in rows), fps=200)
     if not any(video.intervals for video in videos):
         refuse_unread_column([one for v in videos for one in v.unread], "SAMM Long Videos")
     return videos
@@ -206,7 +207,7 @@ def _casme_interval(clip: Clip) -> Interval:
     )
 
 
-def _samm_row(row: Row, tree: Tree | None) -> _Row:
+def _samm_row(row: Row, clip_of: Callable[[int, str], Clip]) -> _Row:
     problems = dict(row.problems)
     named = attempt(problems, _samm_video, row)
     kind = attempt(problems, _samm_kind, row)
@@ -215,8 +216,7 @@ def _samm_row(row: Row, tree: Tree | None) -> _Row:
     if named is None:
         unread = unread_clip(row, problems, "samm-long")
         return unread, unread
-    number, name = named
-    video = _whole("samm-long", f"{number:03d}", name, _samm_source(tree, name), tree)
+    video = clip_of(*named)
     if problems or kind is None or onset is None:
         expression = row.identifier("clip")
         broken = tuple(problems.items())
@@ -263,6 +263,18 @@ def _samm_frame(row: Row, name: str) -> int | None:
     return row.frame(name, optional=True, rounded=True)
 
 
+def _samm_clip(tree: Tree | None, number: int, name: str) -> Clip:
+    clip = Clip(
+        dataset="samm-long",
+        subject=f"{number:03d}",
+        name=name,
+        root=tree.root if tree else None,
+        source=_samm_source(tree, name),
+        apex_source="",
+    )
+    return with_choices(clip, tree)
+
+
 def _samm_source(tree: Tree | None, name: str) -> str:
     if tree is None:
         return name
@@ -281,18 +293,6 @@ def _same_video(folder: str, name: str) -> bool:
         subject_number(wanted[0]),
         whole_number(wanted[2]),
     )
-
-
-def _whole(dataset: str, subject: str, name: str, source: str, tree: Tree | None) -> Clip:
-    clip = Clip(
-        dataset=dataset,
-        subject=subject,
-        name=name,
-        root=tree.root if tree else None,
-        source=source,
-        apex_source="",
-    )
-    return with_choices(clip, tree)
 
 
 def _interval_clips(
