@@ -16,6 +16,8 @@ from apexflow.errors import ApexflowError
 if TYPE_CHECKING:
     from apexflow.spotting import Intervals, Score
 
+_SHOWN_ROWS = 20
+
 # \b keeps click from filling the lines of the list.
 _HELP = """\
 Score spotted intervals, of one or more tables SPOTS, against those of TRUTH.
@@ -119,5 +121,7 @@ def _table(result: Score, *, videos: bool) -> str:
         lines.append(f"analysis F1 {result.analysis_f1:.4f}, STRS {result.strs:.4f}")
     if result.left_out:
         lines.append(f"rows left out of these figures ({len(result.left_out)}):")
-        lines += [f"  {row}" for row in result.left_out]
+        lines += [f"  {row}" for row in result.left_out[:_SHOWN_ROWS]]
+        if more := len(result.left_out[_SHOWN_ROWS:]):
+            lines.append(f"  … {more} more (--json lists all)")
     return "\n".join(lines)

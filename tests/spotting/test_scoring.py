@@ -183,17 +183,19 @@ def test_a_row_that_cannot_be_read_costs_its_interval_alone(tmp_path: Path) -> N
 
 def test_the_command_says_beside_the_score_what_it_is_without(tmp_path: Path) -> None:
     table = tmp_path / "truth.csv"
-    table.write_text(TRUTH + "b,micro,30,,\n")
+    table.write_text(TRUTH + "".join(f"b,micro,{at},,\n" for at in range(30, 45)))
     arguments = ["spot-score", str(table), str(table), "--length", "micro=1:"]
     shown = CliRunner().invoke(cli, arguments)
     assert shown.exit_code == 1
     said = "truth.csv row 5: offset must be a frame number from 0, got ''"
-    figures, _, rows = shown.stdout.partition("rows left out of these figures (2):")
+    figures, _, rows = shown.stdout.partition("rows left out of these figures (30):")
     assert "together" in figures
     assert rows.count(said) == 2
+    assert rows.endswith("  … 10 more (--json lists all)\n")
     saved = CliRunner().invoke(cli, [*arguments, "--json"])
     assert saved.exit_code == 1
-    assert [said in line for line in json.loads(saved.stdout)["left_out"]] == [True, True]
+    left_out = json.loads(saved.stdout)["left_out"]
+    assert (len(left_out), sum(said in line for line in left_out)) == (30, 2)
 
 
 def test_the_published_tables_lose_no_more_than_a_row(tmp_path: Path) -> None:
