@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from apexflow.datasets.names import alike, is_system
+from apexflow.datasets.names import VIDEO_SUFFIXES, alike, is_system
 from apexflow.datasets.rows import whole_number
 from apexflow.errors import ApexflowError
 
@@ -62,6 +62,15 @@ class Tree:
                     f"{self.root}: more than {_MOST_LISTED} folders in it; is it the data set's?"
                 )
         return self._folders[relative]
+
+    def videos(self, relative: str = "") -> tuple[str, ...]:
+        """Return the sorted names of the files in a folder that are called like videos."""
+        try:
+            with os.scandir(self.root / relative) as entries:
+                names = [e.name for e in entries if e.is_file() and not is_system(e.name)]
+        except OSError:
+            return ()
+        return tuple(sorted(n for n in names if Path(n).suffix.lower() in VIDEO_SUFFIXES))
 
     def child(self, parent: str, matches: Callable[[str], bool], exact: str) -> str | None:
         """Return the one folder of ``parent`` that is meant, as a path relative to root.

@@ -279,7 +279,14 @@ def _samm_source(tree: Tree | None, name: str) -> str:
     if tree is None:
         return name
     base = tree.base(lambda folder: alike(folder).count("_") == 1 and _is_video(folder))
-    return tree.child(base, lambda n: _same_video(n, name), name) or join(base, name)
+    expected = join(base, name)
+    folder = tree.child(base, lambda n: _same_video(n, name), name)
+    if folder is not None or tree.choices(expected):
+        return folder or expected
+    videos = [join(base, n) for n in tree.videos(base) if _same_video(Path(n).stem, name)]
+    if len(videos) > 1:
+        tree.doubt(expected, videos)
+    return videos[0] if len(videos) == 1 else expected
 
 
 def _is_video(folder: str) -> bool:

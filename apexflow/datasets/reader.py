@@ -165,7 +165,8 @@ def refuse_unread_column(clips: Sequence[Clip], title: str) -> None:
     common = set(columns[0]).intersection(*columns) if columns else set()
     if common:
         told = next(what for column, what in clips[0].problems if column in common)
-        rows = f"; so are all {len(clips)} rows: is this {title}'s table?" if clips[1:] else ""
+        whose = f"{title}'" if title.endswith("s") else f"{title}'s"
+        rows = f"; so are all {len(clips)} rows: is this {whose} table?" if clips[1:] else ""
         raise UnreadColumnError(f"{clips[0].origin}: {told}{rows}")
 
 

@@ -102,6 +102,20 @@ def test_samm_long_videos_are_videos_with_intervals(tmp_path: Path) -> None:
     assert (second.name, len(second.intervals)) == ("010_1", 1)
 
 
+def test_samm_long_videos_may_be_files(tmp_path: Path) -> None:
+    header = ("Subject", "Filename", "Onset", "Apex", "Offset", "Type")
+    rows = [(6, "006_1_1", 1, 3, 9, "Macro"), (7, "007_1_1", 1, 3, 9, "Macro")]
+    table = made.write_csv(tmp_path / "SAMMLV_gt.csv", [header, *rows])
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("006_1.MP4", "007_1.avi", "007_1.mov", "006_1.txt"):
+        (root / name).touch()
+    first, second = read_samm_long(root, table)
+    assert first.clip.source == "006_1.MP4"
+    assert second.clip.source == "007_1"
+    assert "007_1.avi | 007_1.mov" in dict(second.clip.extra).values()
+
+
 def test_casme_sq_long_videos_have_the_names_of_their_folders(tmp_path: Path) -> None:
     rows = [
         (1, "anger1_1", 557, 572, 608, "4+10", "negative", "macro-expression", "anger"),

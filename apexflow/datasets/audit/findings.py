@@ -25,7 +25,7 @@ _CORRECT = "apexflow audit … --write-corrections FILE, confirm FILE, then --co
 REMEDIES: Mapping[str, str] = MappingProxyType(
     {
         "layout": "name the folder that the layout above begins with",
-        "row-unread": "correct the cell, or delete the row; else process records a failed clip",
+        "row-unread": "correct the cell, or delete the row; else it is left out, and named",
         "clip-missing": "copy or rename the folder, or delete the row",
         "clip-ambiguous": "rename or move all but one of the folders",
         "clip-surplus": "nothing, if they are not meant to be read; else add rows to the table",
