@@ -20,15 +20,18 @@ UNKNOWN = -1
 
 # "AD38", "M57": action descriptors and head movements, which FACS numbers as it does units.
 # "L12A": left side of unit 12 at intensity A; "10A/B": intensity A or B; "A/L12": asymmetric
-# or left; "ref(7B)": a reflex; "AU4(k)": 4DME's spelling.
+# or left; "ref(7B)": a reflex; "AU4(k)": a mark of 4DME.
 _UNIT = re.compile(
     r"(?:(?P<kind>AU|AD|M)\s*)?(?P<side>[LRATB](?:/[LRATB])?)?(?P<number>[0-9]{1,2})"
-    r"(?P<intensity>[A-E](?:/[A-E])?)?(?:\(k\))?",
+    r"(?P<intensity>[A-E](?:/[A-E])?)?(?P<doubt>\(k\))?",
     re.IGNORECASE,
 )
-_REFLEX = re.compile(r"ref\s*\((.*)\)", re.IGNORECASE)
+_REFLEX = re.compile(r"ref\s*\(([^()]*)\)", re.IGNORECASE)
 _GROUP = re.compile(r"\((.*)\)")
-_OR = re.compile(r"\s+or\s+", re.IGNORECASE)
+# "12(B/C)", "(A/L)4": SAMM writes one of two letters with brackets and without.
+_LETTERS = re.compile(r"\(([A-Z]/[A-Z])\)", re.IGNORECASE)
+# "/" stands for "or" (SAMM's key) between units, as in "23/24" and "12A/14A"; not in "A/L12".
+_OR = re.compile(r"\s*or\s*|(?:(?<=[0-9])|(?<=[0-9][A-E]))\s*/\s*(?=[LRATB]?[0-9])", re.IGNORECASE)
 _AND = re.compile(r"\s*[+,，;]\s*")  # noqa: RUF001  CAS(ME)³ has a full-width comma
 
 
@@ -49,6 +52,8 @@ class ActionUnit:
         True where the coder took it for a reflex.
     kind : {"AU", "AD", "M"}
         Action unit, action descriptor ("AD38"), or movement of the head ("M57"), as written.
+    doubtful : bool
+        True where 4DME marks it "(k)"; the authors of CD6ME do not count such a unit.
     """
 
     number: int
@@ -56,6 +61,7 @@ class ActionUnit:
     intensity: str = ""
     reflex: bool = False
     kind: str = "AU"
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +106,11 @@ def parse_action_units(text: str) -> ActionUnits:
     for term in _AND.split(text.strip()):
         if not term:
             continue
-        inner = _GROUP.fullmatch(term)
-        units = [_unit(part) for part in _OR.split(inner[1] if inner else term)]
+        plain = _LETTERS.sub(r"\1", term)
+        reflex = _REFLEX.fullmatch(plain)
+        inner = reflex or _GROUP.fullmatch(plain)
+        parts = _OR.split(inner[1] if inner else plain)
+        units = [_unit(part, reflex=reflex is not None) for part in parts]
         if all(units):
             groups.append(tuple(unit for unit in units if unit))
         else:
@@ -109,18 +118,19 @@ def parse_action_units(text: str) -> ActionUnits:
     return ActionUnits(tuple(groups), tuple(unparsed))
 
 
-def _unit(text: str) -> ActionUnit | None:
+def _unit(text: str, *, reflex: bool) -> ActionUnit | None:
     text = text.strip()
-    reflex = _REFLEX.fullmatch(text)
-    match = _UNIT.fullmatch(reflex[1].strip() if reflex else text)
+    itself = _REFLEX.fullmatch(text)
+    match = _UNIT.fullmatch(itself[1].strip() if itself else text)
     if match is None:
         return None
     return ActionUnit(
         number=int(match["number"]),
         side=(match["side"] or "").upper(),
         intensity=(match["intensity"] or "").upper(),
-        reflex=reflex is not None,
+        reflex=reflex or itself is not None,
         kind=(match["kind"] or "AU").upper(),
+        doubtful=match["doubt"] is not None,
     )
 
 
@@ -178,7 +188,9 @@ def action_unit_targets(catalog: Catalog, units: Sequence[int] = CD6ME_UNITS) ->
 
     - A unit that is coded is shown, on either side or on both, at any intensity, reflexes
       included; action descriptors and head movements (AD38, M57) are no units.
-    - Of alternatives ("R6 or R12") each is unknown, unless it is also coded for certain.
+    - Of alternatives ("R6 or R12", in brackets or not, "12/14") each is unknown, unless it is
+      also coded for certain; a unit on one of two sides ("L12 or R12") is shown.
+    - A unit that is marked "(k)" is unknown.
     - A clip with a term that is no unit ("?", "soft focus") shows what it names; of the other
       units it is unknown.
     - Of a clip without any text nothing is known.
@@ -210,11 +222,16 @@ def action_unit_targets(catalog: Catalog, units: Sequence[int] = CD6ME_UNITS) ->
 
 
 def _target(found: ActionUnits, units: tuple[int, ...]) -> list[int]:
-    coded = [{unit.number for unit in group if unit.kind == "AU"} for group in found.groups]
-    certain = set().union(*(group for group in coded if len(group) == 1))
-    possible = set().union(*coded)
+    possible = {unit.number for group in found.groups for unit in group if unit.kind == "AU"}
+    certain = {group[0].number for group in found.groups if _is_certain(group)}
     open_to_all = bool(found.unparsed) or not found.groups
     return [
         1 if unit in certain else UNKNOWN if open_to_all or unit in possible else 0
         for unit in units
     ]
+
+
+def _is_certain(group: tuple[ActionUnit, ...]) -> bool:
+    """Whether all alternatives are one action unit, and none is marked as doubtful."""
+    numbers = {(unit.kind, unit.number) for unit in group}
+    return len(numbers) == 1 and group[0].kind == "AU" and not any(u.doubtful for u in group)

@@ -122,7 +122,7 @@ def apply_corrections(clips: Iterable[Clip], source: CorrectionSource) -> list[C
 
     Corrections of data sets that do not occur are ignored, so that one file can serve
     several. For the published ones a clip that is absent, or has the new value already (a
-    newer edition of the table), is passed over.
+    newer edition of the table), is passed over, and so are action units that a table has none of.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def apply_corrections(clips: Iterable[Clip], source: CorrectionSource) -> list[C
             continue
         at = [i for i, clip in enumerate(clips) if correction.concerns(clip)]
         if source == PUBLISHED:
-            at = [i for i in at if _text(clips[i], correction.field) != correction.new]
+            at = [i for i in at if not _is_settled(clips[i], correction)]
             if not at:
                 continue
         if len(at) != 1:
@@ -256,6 +256,12 @@ def _corrected(clip: Clip, correction: Correction) -> Clip:
 def _text(clip: Clip, field: str) -> str:
     value = clip.emotion_text if field == "emotion" else getattr(clip, field)
     return "" if value is None else str(value)
+
+
+def _is_settled(clip: Clip, correction: Correction) -> bool:
+    """Tell whether a published correction has nothing to do with a clip."""
+    text = _text(clip, correction.field)
+    return text == correction.new or (correction.field == "action_units" and not text)
 
 
 def _csv_rows(path: Path) -> list[Row]:

@@ -272,6 +272,21 @@ def test_notes_leave_a_data_set_clean(tmp_path):
     assert report.clean
 
 
+def test_alternative_action_units_are_told(tmp_path):
+    rows = [[*row] for row in made.SAMM_ROWS[:2]]
+    rows[0][8], rows[1][8] = "L2 or R2", "(6 or 12)+15"
+    rows += [["011", "011_4_2", 4, 1, 2, 9, 9, "Micro - 1/2", "L12 or L14", "Other", 7, ""]]
+    made.write_csv(tmp_path / "samm.csv", [made.SAMM_HEADER, *rows])
+    report = audit("samm", None, tmp_path / "samm.csv")
+    told = {f.clip: f for f in report.findings if f.rule == "action-units"}
+    assert {clip: f.message for clip, f in told.items()} == {
+        "samm/006/006_2_4": "one of several: 6, 12",
+        "samm/011/011_4_2": "one of several: 12, 14",
+    }
+    assert told["samm/011/011_4_2"].proposal.startswith("action_units: L12 or L14 -> L14 (")
+    assert [fix.new for fix in report.corrections] == ["L14"]
+
+
 def test_folders_that_belong_beside_the_clips(tmp_path):
     header = ("Subject", "Filename", "Onset", "Apex", "Offset", "AU", "Objective class", "emotion")
     table = made.write_csv(tmp_path / "t.csv", [header, ("spNO.1", "b", 1, 3, 5, 4, "I", "sad")])

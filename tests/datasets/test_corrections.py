@@ -145,6 +145,21 @@ def test_the_published_table_passes_over_newer_editions(samm):
         apply_corrections(older, "published")
 
 
+def test_the_published_table_decides_between_action_units(tmp_path):
+    row = ["011", "011_4_2", 4, 1, 2, 3, 3, "Micro - 1/2", "L12 or L14", "Other", 7, ""]
+    table = made.write_csv(tmp_path / "samm.csv", [made.SAMM_HEADER, row])
+    (clip,) = read_samm(None, table, corrections="published")
+    assert clip.action_units == "L14"
+    assert clip.corrections[0].startswith("action_units: L12 or L14 -> L14 (")
+    row[8] = "L12 or R14"
+    table = made.write_csv(tmp_path / "other.csv", [made.SAMM_HEADER, row])
+    with pytest.raises(ApexflowError, match="is 'L12 or R14', not 'L12 or L14'"):
+        read_samm(None, table, corrections="published")
+    row[8] = ""
+    table = made.write_csv(tmp_path / "none.csv", [made.SAMM_HEADER, row])
+    assert read_samm(None, table, corrections="published") == read_samm(None, table)
+
+
 def test_corrections_may_be_plain_data(samm):
     one = Correction(dataset="samm", clip="006_1_2", field="onset", old="5562", new="1", source="x")
     assert read_samm(None, samm, corrections=[one])[0].onset == 1

@@ -53,6 +53,9 @@ def units(text: str) -> list[list[tuple[int, str, str, bool]]]:
         ("ref(7B)+43C", [[(7, "", "B", True)], [(43, "", "C", False)]]),
         ("10A/B", [[(10, "", "A/B", False)]]),
         ("A/L12", [[(12, "A/L", "", False)]]),
+        ("(A/L)12(B/C)", [[(12, "A/L", "B/C", False)]]),
+        ("12A/14", [[(12, "", "A", False), (14, "", "", False)]]),
+        ("ref(R12/14)", [[(12, "R", "", True), (14, "", "", True)]]),
         ("12+15 ", [[(12, "", "", False)], [(15, "", "", False)]]),
         ("L12 or L14", [[(12, "L", "", False), (14, "L", "", False)]]),
         (

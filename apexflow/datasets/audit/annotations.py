@@ -29,7 +29,7 @@ def check_annotations(reader: Reader, clips: Sequence[Clip]) -> Iterator[Finding
         yield from _order(clip, published)
         yield from _missing_key_frames(clip, apexes)
         yield from _emotion(clip, emotions)
-        yield from _action_units(clip)
+        yield from _action_units(clip, published)
         yield from _intervals(clip)
 
 
@@ -74,6 +74,7 @@ def _alike(clips: Sequence[Clip]) -> Iterator[Finding]:
 def _order(clip: Clip, published: Sequence[Correction]) -> Iterator[Finding]:
     onset, apex, offset = clip.onset, clip.apex, clip.offset
     known = [number for number in (onset, apex, offset) if number is not None]
+    published = [one for one in published if one.field != "action_units"]
     proposed = tuple(proposals(clip, published))
     if known != sorted(known):
         yield Finding.of(
@@ -193,11 +194,24 @@ def _like_emotion(clip: Clip) -> tuple[Correction, ...]:
     return (_fix(clip, "emotion", found[0], "a similar emotion"),) if found else ()
 
 
-def _action_units(clip: Clip) -> Iterator[Finding]:
-    unparsed = parse_action_units(clip.action_units).unparsed
-    if unparsed:
-        texts = ", ".join(map(repr, unparsed))
-        yield Finding.of("note", "action-units", clip, f"no action unit: {texts}")
+def _action_units(clip: Clip, published: Sequence[Correction]) -> Iterator[Finding]:
+    found = parse_action_units(clip.action_units)
+    doubts = [f"no action unit: {text!r}" for text in found.unparsed]
+    doubts += [
+        f"one of several: {', '.join(str(unit.number) for unit in group)}"
+        for group in found.groups
+        if len({unit.number for unit in group}) > 1
+    ]
+    mine = [one for one in published if one.field == "action_units"]
+    if doubts:
+        yield Finding.of(
+            "note",
+            "action-units",
+            clip,
+            "; ".join(doubts),
+            proposal=_published(clip, mine),
+            fixes=tuple(proposals(clip, mine)),
+        )
 
 
 def _intervals(clip: Clip) -> Iterator[Finding]:
