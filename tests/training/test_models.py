@@ -125,6 +125,26 @@ def test_padding_does_not_change_what_the_bilstm_says(pooled: bool) -> None:
     torch.testing.assert_close(model(frames, mask)[:1], alone)
 
 
+@pytest.mark.parametrize("pooled", [False, True])
+def test_frames_are_convolved_a_few_at_a_time_with_the_gradient_of_all(pooled: bool) -> None:
+    torch.manual_seed(0)
+    model = models.CnnBiLstm(3, size=(24, 24), pooled=pooled, dropout=0.0)
+    frames = torch.rand(2, 9, 1, 24, 24)
+    _, (last, _) = model.lstm(model.frame(frames.flatten(0, 1)).unflatten(0, (2, 9)))
+    expected = model.classifier(torch.cat([last[0], last[1]], 1))
+    wanted = torch.autograd.grad(expected.square().sum(), list(model.parameters()))
+    at_once: list[int] = []
+    model.frame.register_forward_pre_hook(lambda _, given: at_once.append(len(given[0])))
+    found = model(frames)
+    made = torch.autograd.grad(found.square().sum(), list(model.parameters()))
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(made, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+    # Of 18 frames, there and again for the gradient.
+    assert max(at_once) <= 4
+    assert sum(at_once) == 36
+
+
 def test_weights_come_from_a_file(tmp_path: Path) -> None:
     torch.manual_seed(1)
     published = resnet18(weights=None)
