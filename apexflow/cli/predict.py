@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import click
+
+from apexflow.cli.own_modules import find_in_current_folder
 
 
 @click.command(short_help="Predict new clips with a trained run.")
@@ -46,8 +45,7 @@ def predict(
     """
     from apexflow.new_clips import predict as predict_clips
 
-    # As `train` has it: the user's own modules lie in this folder.
-    sys.path.insert(0, str(Path.cwd()))
+    find_in_current_folder()
     found = predict_clips(
         run,
         clips,

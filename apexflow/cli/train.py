@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 from apexflow.cli import completion
+from apexflow.cli.own_modules import find_in_current_folder
 
 
 def _listed(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -189,8 +188,7 @@ def train(**values: Any) -> None:
     from apexflow.training.config import TrainConfig
     from apexflow.training.run import train as run
 
-    # As `python -m` has it: the user's own modules lie in this folder.
-    sys.path.insert(0, str(Path.cwd()))
+    find_in_current_folder()
     result = run(
         values["stores"],
         values["output"],
