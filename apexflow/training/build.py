@@ -23,6 +23,11 @@ from apexflow.training.learning import Learning, Loss
 # as the sequence models take of a clip, at most 3% of it from one to the next.
 _APEX_FRAMES = 32
 
+_NO_FEATURES = (
+    "no features are in every store; make them, as by `apexflow features STORE --method lbp-top "
+    "-o lbp.zarr`, or say --maps, --flow or --roi"
+)
+
 
 def make_dataset(
     stores: Target | Sequence[Target], config: TrainConfig, *, memory: int = MEMORY
@@ -47,6 +52,8 @@ def make_dataset(
             return ClipDataset(stores, **{**kept, **option})
         except NotStoredError as error:
             reasons.append(str(error))
+    if len(options) > 1 and all("features" in option for option in options):
+        reasons = [_NO_FEATURES]
     raise ApexflowError(f"nothing in the store to feed {config.model_name}: {'; '.join(reasons)}")
 
 

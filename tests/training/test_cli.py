@@ -65,6 +65,14 @@ def test_progress_says_each_fold_and_the_time_left(store: Path, tmp_path: Path) 
     assert "s left" in told
 
 
+def test_without_features_it_is_said_once_how_to_make_them(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(ApexflowError, match="`apexflow features STORE --method") as said:
+        run(store, "--model", "svm", "-o", tmp_path)
+    assert len(str(said.value)) < 200
+    with pytest.raises(ApexflowError, match="has no features 'hoof'"):
+        run(store, "--model", "svm", "--features", "hoof", "-o", tmp_path)
+
+
 def test_wrong_use_is_told(store: Path, tmp_path: Path) -> None:
     lost = CliRunner().invoke(
         cli, ["train", str(store), "--model", "ststnet", "-o", str(tmp_path), "--encode", "hsv"]
