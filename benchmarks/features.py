@@ -30,8 +30,8 @@ from apexflow.storage.dataset import ClipDataset
 from apexflow.training.config import TrainConfig
 from apexflow.training.fitting import fit_fold
 from apexflow.training.folds import make_folds
+from apexflow.training.machine import find_machine
 from apexflow.training.metrics import scores
-from apexflow.training.run import find_machine
 from tests.storage.stores import Made
 from tests.training.motion import CLASSES, motion_clips
 

@@ -16,7 +16,8 @@ import torch
 
 import apexflow as af
 from apexflow.training.config import TrainConfig
-from apexflow.training.fitting import Machine, _Training
+from apexflow.training.fitting import _Training
+from apexflow.training.machine import Machine
 
 
 def main() -> None:

@@ -244,13 +244,22 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Return what `to_dict` gave; what was given as a callable is its name now."""
-        values = dict(values)
-        if "protocol" in values:  # as earlier versions call them
-            values["labels"] = values.pop("protocol")
+        values = settings_of_today(values)
         found = {one.name: values[one.name] for one in fields(cls) if one.name in values}
         if found.get("clip_norm", 0) is None:
             found["clip_norm"] = math.inf
         return cls(**found)
+
+
+def settings_of_today(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `TrainConfig.to_dict` of an earlier version gave as this one has it.
+
+    A setting that did not exist then has its default, which does what was done without it.
+    """
+    found = dict(written)
+    if "protocol" in found:
+        found["labels"] = found.pop("protocol")
+    return {**TrainConfig(model="").to_dict(), **found}
 
 
 def settings_of(changes: Mapping[str, Any]) -> dict[str, Any]:

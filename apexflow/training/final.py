@@ -18,7 +18,8 @@ from apexflow.training.checkpoint import (
     write_whole,
 )
 from apexflow.training.config import TrainConfig
-from apexflow.training.fitting import Machine, fit, fold_seed
+from apexflow.training.fitting import fit, fold_seed
+from apexflow.training.machine import Machine
 
 FINAL = "final"
 

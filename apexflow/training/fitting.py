@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +32,7 @@ from apexflow.training.config import TrainConfig
 from apexflow.training.estimators import fit_estimator, is_estimator
 from apexflow.training.folds import Fold, inner_split
 from apexflow.training.learning import learning_of
+from apexflow.training.machine import Machine, deterministic, is_scaled, precision
 from apexflow.training.scoring import scoring_of
 
 
@@ -83,24 +82,6 @@ class Fitted:
     sample_shape: tuple[int, ...]
     probabilities: NDArray[np.float32]
     leak: Leak | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Where training runs; it changes speed, and rounding, but not what is computed.
-
-    Attributes
-    ----------
-    device : torch.device
-    mixed : bool
-        Mixed precision, on a GPU alone.
-    workers : int
-        Processes that read what does not fit into memory.
-    """
-
-    device: torch.device
-    mixed: bool = False
-    workers: int = 0
 
 
 def _nothing(_: int) -> None:
@@ -230,39 +211,6 @@ def fold_seed(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "little")
 
 
-@contextmanager
-def deterministic(seed: int, device: torch.device, threads: int = 1) -> Iterator[None]:
-    """Seed torch, fix its threads and a GPU's kernels; leave torch as it was afterwards."""
-    on_gpu = device.type == "cuda"
-    before_threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[device] if on_gpu else []):
-        torch.manual_seed(seed)
-        # Sums are split over threads: another number of them rounds otherwise.
-        torch.set_num_threads(threads)
-        try:
-            with _repeatable_kernels() if on_gpu else nullcontext():
-                yield
-        finally:
-            torch.set_num_threads(before_threads)
-
-
-@contextmanager
-def _repeatable_kernels() -> Iterator[None]:
-    """Ask for repeatable GPU kernels; the CPU repeats itself, and asking it loads a compiler."""
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    tf32 = torch.backends.cudnn.allow_tf32
-    # cuBLAS repeats its results only with a fixed workspace.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
-        torch.backends.cudnn.allow_tf32 = tf32
-
-
 @dataclass(slots=True)
 class _Course:
     """How a training went so far.
@@ -338,7 +286,7 @@ class _Training:
             pin_memory=machine.device.type == "cuda",
         )
         self._rng = torch.Generator().manual_seed(seed)
-        self._scaler = torch.amp.GradScaler(machine.device.type, enabled=_scaled(machine))
+        self._scaler = torch.amp.GradScaler(machine.device.type, enabled=is_scaled(machine))
 
     def run(
         self,
@@ -380,7 +328,7 @@ class _Training:
             inputs = self.normalization(augmented(inputs, self._augment, self._rng))
             targets = labels.to(self._machine.device)
             self._optimizer.zero_grad()
-            with _precision(self._machine):
+            with precision(self._machine):
                 loss = self._loss(_call(self.network, inputs), targets)
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self._scaler.unscale_(self._optimizer)
@@ -471,7 +419,7 @@ def _logits(
     found = []
     for values, _ in in_order(dataset, indices, batch_size):
         inputs = normalization(to_device(one_input(values), machine.device))
-        with _precision(machine):
+        with precision(machine):
             found.append(_call(network, inputs).float().cpu())
     return torch.cat(found)
 
@@ -479,16 +427,6 @@ def _logits(
 def _call(network: nn.Module, inputs: Input) -> torch.Tensor:
     logits: torch.Tensor = network(*inputs) if isinstance(inputs, Padded) else network(inputs)
     return logits
-
-
-def _precision(machine: Machine) -> torch.autocast:
-    dtype = torch.float16 if _scaled(machine) else torch.bfloat16
-    return torch.autocast(machine.device.type, dtype=dtype, enabled=machine.mixed)
-
-
-def _scaled(machine: Machine) -> bool:
-    """Whether mixed precision is float16, which needs its gradients scaled."""
-    return machine.mixed and not torch.cuda.is_bf16_supported()
 
 
 def _tensor(value: Any) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +14,8 @@ from apexflow.errors import ApexflowError
 from apexflow.storage.dataset import ClipDataset
 from apexflow.storage.packed import Packed
 from apexflow.training.shifts import Shift, shifts_within
+
+logger = logging.getLogger(__name__)
 
 # Beside a fold's seed and the epoch: other draws than those of the clips' order.
 _DRAWS = 1
@@ -75,6 +78,37 @@ class JitteredClips(ClipDataset):
         chosen = rng.integers(self._count, size=len(self)) * len(self) + np.arange(len(self))
         rows = torch.from_numpy(chosen)
         return self.with_values({name: one.select(rows) for name, one in self._forms.items()})
+
+
+def jittered(
+    dataset: ClipDataset,
+    shifter: Shifter,
+    jitter: int,
+    *,
+    threads: int = 1,
+    on_clip: Callable[[], None] = lambda: None,
+) -> JitteredClips:
+    """Make all clips again at each shift of their key frames by up to ``jitter`` frames."""
+    shifts, clips = shifts_within(jitter), range(len(dataset))
+    made = shifter.read(clips, shifts, threads=threads, on_clip=on_clip)
+    warn_differs(made.differs)
+    if any(made.clamped):
+        logger.warning(
+            "jitter %d: %.0f%% of the shifts would leave their clip, and go as far as its frames; "
+            "a recipe with frames.which = 'all' keeps those around a clip, too",
+            *(jitter, 100 * sum(made.clamped) / (len(shifts) * len(clips))),
+        )
+    return JitteredClips.of(dataset, made)
+
+
+def warn_differs(differs: float) -> None:
+    """Say that clips come out otherwise than they are stored, if they do."""
+    if differs:
+        logger.warning(
+            "clips that are not moved come out otherwise than they are stored, by up to %.3g: the "
+            "store was made on another kind of machine, or by another version",
+            differs,
+        )
 
 
 def check_memory(dataset: ClipDataset, frames: int) -> None:

@@ -20,7 +20,7 @@ import cloudpickle
 
 from apexflow.errors import ApexflowError
 from apexflow.storage.dataset import ClipDataset
-from apexflow.training.fitting import Machine
+from apexflow.training.machine import Machine
 from apexflow.training.task import FoldTask
 
 _GRACE = 5.0  # seconds

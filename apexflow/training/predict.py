@@ -22,10 +22,11 @@ from apexflow.training.build import make_dataset
 from apexflow.training.checkpoint import CHECKPOINT, Checkpoint, vouched_checkpoint
 from apexflow.training.config import TrainConfig
 from apexflow.training.final import FINAL
-from apexflow.training.fitting import Machine, deterministic, predict_clips
+from apexflow.training.fitting import predict_clips
 from apexflow.training.folds import person
+from apexflow.training.machine import Machine, deterministic, find_machine
 from apexflow.training.results import TrainResult, read_result, write_csv
-from apexflow.training.run import SEEN, find_machine
+from apexflow.training.run_folder import SEEN
 from apexflow.training.scoring import Prediction, Scoring, scoring_of
 from apexflow.training.scoring.base import DIGITS
 from apexflow.training.tables import Table

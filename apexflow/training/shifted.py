@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +12,11 @@ from numpy.typing import NDArray
 from apexflow.storage.dataset import ClipDataset
 from apexflow.storage.packed import Packed
 from apexflow.training.checkpoint import vouched_checkpoint
-from apexflow.training.fitting import Machine, deterministic, predict_clips
-from apexflow.training.jitter import Shifter
+from apexflow.training.fitting import predict_clips
+from apexflow.training.jitter import Shifter, warn_differs
+from apexflow.training.machine import Machine, deterministic
 from apexflow.training.shifts import Shift
 from apexflow.training.task import FoldTask
-
-logger = logging.getLogger(__name__)
 
 Rows = dict[int, NDArray[np.float32]]
 """What was said of each clip."""
@@ -96,13 +94,3 @@ class _Network:
             return predict_clips(
                 *(self.module, self.normalization, clips, everything, self.machine, clips.kind)
             )
-
-
-def warn_differs(differs: float) -> None:
-    """Say that clips come out otherwise than they are stored, if they do."""
-    if differs:
-        logger.warning(
-            "clips that are not moved come out otherwise than they are stored, by up to %.3g: the "
-            "store was made on another kind of machine, or by another version",
-            differs,
-        )

@@ -17,8 +17,9 @@ from apexflow.storage.dataset import ClipDataset
 from apexflow.storage.target import exclusive
 from apexflow.training.checkpoint import CHECKPOINT, FOLD, Bookmark, Checkpoint, write_whole
 from apexflow.training.config import TrainConfig
-from apexflow.training.fitting import Fitted, Leak, Machine, fit_fold
+from apexflow.training.fitting import Fitted, Leak, fit_fold
 from apexflow.training.folds import Fold
+from apexflow.training.machine import Machine
 
 _BOOKMARK = "bookmark.pt"
 

@@ -19,8 +19,8 @@ from apexflow.training.config import TrainConfig
 from apexflow.training.estimators import C_GRID, fit_estimator
 from apexflow.training.fitting import fit_fold
 from apexflow.training.folds import make_folds
+from apexflow.training.machine import find_machine
 from apexflow.training.results import read_result
-from apexflow.training.run import find_machine
 from tests.training.motion import CLASSES, motion_clips
 
 MACHINE = find_machine("cpu", None, 0)

@@ -17,8 +17,9 @@ from apexflow.shifted_clips import ShiftedClips
 from apexflow.storage.dataset import ClipDataset
 from apexflow.training.batches import Feeder
 from apexflow.training.config import TrainConfig
-from apexflow.training.fitting import Machine, fit
+from apexflow.training.fitting import fit
 from apexflow.training.jitter import JitteredClips, ShiftedSamples
+from apexflow.training.machine import Machine
 from apexflow.training.results import TrainResult
 from apexflow.training.shifts import shifts_to_test, shifts_within, size_of
 from apexflow.training.task import checkpoints

@@ -12,8 +12,9 @@ import apexflow as af
 from apexflow.errors import ApexflowError
 from apexflow.training.checkpoint import Bookmark, Checkpoint
 from apexflow.training.config import TrainConfig
-from apexflow.training.fitting import Machine, _Training, fit_fold, predict_clips
+from apexflow.training.fitting import _Training, fit_fold, predict_clips
 from apexflow.training.folds import make_folds
+from apexflow.training.machine import Machine
 from apexflow.training.task import checkpoints
 
 SETTINGS: dict[str, Any] = {

@@ -333,12 +333,6 @@ def test_what_a_model_cannot_be_fed_is_refused(
         trained(store, tmp_path, model, **changes)
 
 
-def test_an_unknown_device_is_refused(store: Path, tmp_path: Path) -> None:
-    config = TrainConfig.of("ststnet", **STSTNET)
-    with pytest.raises(ApexflowError, match="device moon"):
-        train(store, tmp_path, config, device="moon", progress=False)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
