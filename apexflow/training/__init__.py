@@ -1,7 +1,8 @@
 """What reads the store to learn: folds, metrics, reference models.
 
-`metrics` and `folds` are plain functions, `models` the networks, one file a family; `fitting`
-trains one fold, `run` all of them; `results` and `figures` write what came out. Everything
+`metrics` and `folds` are plain functions, `models` the networks, one file a family. A training is
+`plan` (what is asked for), `run` (all folds), `task` and `fitting` (one of them), `run_folder` and
+`pooled` (what its folder and its results are of); `results` and `figures` write them. Everything
 loads on first use: scores need no torch, and the networks load torchvision only where they
 are built on it.
 """
