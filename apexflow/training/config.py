@@ -259,7 +259,9 @@ def settings_of_today(written: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(written)
     if "protocol" in found:
         found["labels"] = found.pop("protocol")
-    return {**TrainConfig(model="").to_dict(), **found}
+    defaults = TrainConfig(model="").to_dict()
+    del defaults["model"]
+    return {**defaults, **found}
 
 
 def settings_of(changes: Mapping[str, Any]) -> dict[str, Any]:

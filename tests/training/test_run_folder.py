@@ -57,6 +57,12 @@ def test_labels_were_called_protocol(tmp_path: Path) -> None:
         claim(tmp_path, described())
 
 
+def test_a_folder_that_names_no_model_is_refused(tmp_path: Path) -> None:
+    made_by_another_version(tmp_path, without="model")
+    with pytest.raises(ApexflowError, match="holds results with model None, now it is 'ststnet'"):
+        claim(tmp_path, described())
+
+
 def test_a_setting_of_a_later_version_is_refused(tmp_path: Path) -> None:
     made_by_another_version(tmp_path, mixup=0.2)
     with pytest.raises(ApexflowError, match=r"holds results with mixup 0\.2, now it is None"):
