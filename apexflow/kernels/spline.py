@@ -28,7 +28,7 @@ def spline(image: Image) -> Image:
     return cv2.sepFilter2D(image, cv2.CV_32F, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
 
 
-@njit(error_model="numpy")
+@njit
 def sample(coefficients: Image, points: Points) -> Image:
     """Read a spline (H, W) at points (…, …, 2), (x, y); beyond its edge the edge repeats."""
     out = np.empty(points.shape[:2], np.float32)
@@ -38,7 +38,7 @@ def sample(coefficients: Image, points: Points) -> Image:
     return out
 
 
-@njit(error_model="numpy")
+@njit
 def read(coefficients: Image, x: float, y: float) -> np.float32:
     """Value of the spline at (x, y)."""
     height, width = coefficients.shape
@@ -61,7 +61,7 @@ def read(coefficients: Image, x: float, y: float) -> np.float32:
     return a0 * t0 + a1 * t1 + a2 * t2 + a3 * t3
 
 
-@njit(error_model="numpy")
+@njit
 def _weights(t: np.float32) -> tuple[np.float32, np.float32, np.float32, np.float32]:
     """Cubic B-spline weights of the four neighbours at fraction t."""
     one, sixth = np.float32(1), np.float32(1 / 6)

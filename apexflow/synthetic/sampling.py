@@ -44,7 +44,7 @@ _PROBES = 96  # a side; an eyelid's bump spans over 10 of them
 NO_LIDS = np.empty((0, 6))
 
 
-@njit(error_model="numpy")
+@njit
 def forward(points: Points, pose: Pose, bumps: Points, lids: Points) -> Points:
     """Move material points (N, 2) to where they are seen; NaN where a lid covers them."""
     x, y = points[:, 0].copy(), points[:, 1].copy()
@@ -75,7 +75,7 @@ def face_steepness(bumps: Points) -> float:
     return float(np.sqrt(np.sum(np.square(slopes), axis=(0, 1)).max()))
 
 
-@njit(error_model="numpy")
+@njit
 def inverse(points: Points, pose: Pose, bumps: Points, lids: Points) -> Points:
     """Find the material points (N, 2) that are seen at given points."""
     x, y = points[:, 0].copy(), points[:, 1].copy()
@@ -87,7 +87,7 @@ def inverse(points: Points, pose: Pose, bumps: Points, lids: Points) -> Points:
     return np.stack((x, y), axis=1)
 
 
-@njit(error_model="numpy")
+@njit
 def expose(
     coefficients: Image, pose: Pose, bumps: Points, lids: Points, height: int, width: int
 ) -> Image:
@@ -105,7 +105,7 @@ def expose(
     return out
 
 
-@njit(error_model="numpy")
+@njit
 def develop(
     light: Image, gain: float, offset: float, sigma: float, key: np.uint64
 ) -> NDArray[np.uint8]:
@@ -142,7 +142,7 @@ def develop(
     return out
 
 
-@njit(error_model="numpy")
+@njit
 def _trace(x: Line, y: Line, pose: Pose, bumps: Points, lids: Points, dx: Line, dy: Line) -> None:
     """Replace points by the material points seen there.
 
@@ -169,7 +169,7 @@ def _trace(x: Line, y: Line, pose: Pose, bumps: Points, lids: Points, dx: Line, 
             break
 
 
-@njit(error_model="numpy")
+@njit
 def _step(x: Line, y: Line, seen_x: Line, seen_y: Line, dx: Line, dy: Line) -> int:
     """Set x, y to what moves to the seen points by dx, dy; return how many changed."""
     changed = 0
@@ -180,7 +180,7 @@ def _step(x: Line, y: Line, seen_x: Line, seen_y: Line, dx: Line, dy: Line) -> i
     return changed
 
 
-@njit(error_model="numpy")
+@njit
 def _bend(x: Line, y: Line, bumps: Points, dx: Line, dy: Line) -> None:
     """Displacement by the expression: bumps (1 - r²)³, zero outside their ellipses."""
     dx[:] = 0.0
@@ -196,7 +196,7 @@ def _bend(x: Line, y: Line, bumps: Points, dx: Line, dy: Line) -> None:
             dy[n] += height * my
 
 
-@njit(error_model="numpy")
+@njit
 def _carry(x: Line, y: Line, pose: Pose, dx: Line, dy: Line) -> None:
     """Displacement by the head's pose, fading out beyond the head."""
     cx, cy, inner, outer, cosine, sine, tx, ty = pose
@@ -209,7 +209,7 @@ def _carry(x: Line, y: Line, pose: Pose, dx: Line, dy: Line) -> None:
         dy[n] = weight * (sine * u + cosine * v - v + ty)
 
 
-@njit(error_model="numpy")
+@njit
 def _lid_at(lid: Line, x: float) -> tuple[float, float, float]:
     """Return where a lid ends at x: its upper end, the rim it began at, the edge it fell to."""
     u = (x - lid[0]) / lid[2]
@@ -218,7 +218,7 @@ def _lid_at(lid: Line, x: float) -> tuple[float, float, float]:
     return rim - lid[4], rim, rim + 2.0 * lid[5] * opening
 
 
-@njit(error_model="numpy")
+@njit
 def _cover(x: Line, y: Line, lids: Points) -> None:
     """Stretch what lies on the lids, and lose what they cover."""
     for k in range(len(lids)):
@@ -230,7 +230,7 @@ def _cover(x: Line, y: Line, lids: Points) -> None:
                 x[n] = y[n] = np.nan
 
 
-@njit(error_model="numpy")
+@njit
 def _uncover(x: Line, y: Line, lids: Points) -> None:
     """Replace places by those on the open eye that are seen there."""
     for k in range(len(lids)):
@@ -240,7 +240,7 @@ def _uncover(x: Line, y: Line, lids: Points) -> None:
                 y[n] = top + (y[n] - top) * (rim - top) / (edge - top)
 
 
-@njit(error_model="numpy")
+@njit
 def _bounds(bumps: Points) -> tuple[float, float, float, float]:
     """Bounds x0, y0, x1, y1 of all bumps."""
     x0 = y0 = np.inf

@@ -136,7 +136,7 @@ def _check_size(size: object) -> tuple[int, int]:
     return check_integer("size", height, minimum=1), check_integer("size", width, minimum=1)
 
 
-@njit(error_model="numpy")
+@njit
 def _encode(flows, maps, least):  # type: ignore[no-untyped-def]
     """Fill ``maps`` (N, h, 3 w) from ``flows`` (N, h k, 2 w l); False if not finite."""
     count, height, double_width = flows.shape
@@ -190,7 +190,7 @@ def _extent(flow):  # type: ignore[no-untyped-def]
     return lowest(least), highest(greatest), all_lanes(finite)
 
 
-@njit(error_model="numpy")
+@njit
 def _stretch(shortest, longest, least):  # type: ignore[no-untyped-def]
     """Scale and shift of cv2.normalize, and whether a value can leave 0..255.
 
@@ -205,7 +205,7 @@ def _stretch(shortest, longest, least):  # type: ignore[no-untyped-def]
     return scale, shift, wraps
 
 
-@njit(error_model="numpy")
+@njit
 def _sum_columns(cell, scale, shift, wraps, edge, sums):  # type: ignore[no-untyped-def]
     """Sum the colours of each column of ``cell`` (k, 2 w) into ``sums`` (3, w or more)."""
     rows, double_width = cell.shape
@@ -277,7 +277,7 @@ def _half_angle(u, v):  # type: ignore[no-untyped-def]
     return select(v < zero, splat(_F(180)) - angle, angle)
 
 
-@njit(error_model="numpy")
+@njit
 def _average(sums, cell_width, cell_height, row):  # type: ignore[no-untyped-def]
     """Turn sums of columns into one row of RGB bytes, rounded as cv2.INTER_AREA does."""
     inverse = _F(1) / _F(cell_width * cell_height)

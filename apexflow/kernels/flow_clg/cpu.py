@@ -138,7 +138,7 @@ def workspace(height, width):  # type: ignore[no-untyped-def]
     return aligned(fields_size(height, width) + 2 * bordered_size(height, width))
 
 
-@njit(error_model="numpy")
+@njit
 def refine(  # type: ignore[no-untyped-def]
     first, second, flow, room, alpha, taps, warps, iterations, tolerance
 ):
@@ -161,7 +161,7 @@ def refine(  # type: ignore[no-untyped-def]
     keep(row)
 
 
-@njit(error_model="numpy")
+@njit
 def fit(  # type: ignore[no-untyped-def]
     mean, change, flow, room, alpha, taps, iterations, tolerance
 ):
@@ -187,7 +187,7 @@ def fit(  # type: ignore[no-untyped-def]
     keep(row)
 
 
-@njit(error_model="numpy")
+@njit
 def compare(first, second, flow, room):  # type: ignore[no-untyped-def]
     """Return what `fit` takes, mean and change, of two images (H, W) and a flow (2, H, W)."""
     height, width = first.shape
@@ -210,7 +210,7 @@ def compare(first, second, flow, room):  # type: ignore[no-untyped-def]
     return mean, change
 
 
-@njit(error_model="numpy")
+@njit
 def confidence(mean, change, step, flow, room, alpha, taps, share):  # type: ignore[no-untyped-def]
     """Return the confidence (H, W) in a flow (2, H, W).
 
@@ -260,7 +260,7 @@ def confidence(mean, change, step, flow, room, alpha, taps, share):  # type: ign
     return result
 
 
-@njit(error_model="numpy")
+@njit
 def _square(fields, y, height, width):  # type: ignore[no-untyped-def]
     """Fill a row of XT with the square of the change that is left after the step in U, V."""
     size, pitch = plane_size(height, width), pitch_of(width)
@@ -307,7 +307,7 @@ def copy_out(fields, flow):  # type: ignore[no-untyped-def]
             flow[1, y, x] = fields[V * size + at + x]
 
 
-@njit(error_model="numpy")
+@njit
 def _compare(images, fields, height, width):  # type: ignore[no-untyped-def]
     """Warp the second image by the flow and fill MEAN and CHANGE against the first."""
     first, second = images
@@ -324,7 +324,7 @@ def _compare(images, fields, height, width):  # type: ignore[no-untyped-def]
             store(fields, CHANGE * size + at, warped - here)
 
 
-@njit(error_model="numpy")
+@njit
 def warp(image, u, v, x, y, height, width, positions, values):  # type: ignore[no-untyped-def]
     """Return 16 pixels from (x, y) on of a bordered image, moved by (u, v).
 
@@ -370,7 +370,7 @@ def _warp_alone(image, stride, positions, values):  # type: ignore[no-untyped-de
         values[lane] = total
 
 
-@njit(error_model="numpy")
+@njit
 def average(  # type: ignore[no-untyped-def]
     fields, height, width, alpha, taps, radius, offsets, row
 ):
@@ -415,7 +415,7 @@ def slopes(planes, plane, x, y, height, pitch):  # type: ignore[no-untyped-def]
     return slope_x, splat(_F(2 / 3)) * near - splat(_F(1 / 12)) * far
 
 
-@njit(error_model="numpy")
+@njit
 def _multiply(fields, y, height, width):  # type: ignore[no-untyped-def]
     """Fill a row of the five products of the slopes of MEAN and of CHANGE."""
     size, pitch = plane_size(height, width), pitch_of(width)
@@ -451,7 +451,7 @@ def _inside(value, x, width):  # type: ignore[no-untyped-def]
     return select(ramp() < splat(_F(width - x)), value, splat(_F(0)))
 
 
-@njit(error_model="numpy")
+@njit
 def solve(fields, height, width, iterations, tolerance):  # type: ignore[no-untyped-def]
     """Solve (J - Laplacian) f = J f0 - b for f by conjugate gradients, from f = f0 on.
 
@@ -505,7 +505,7 @@ def _precondition(fields, at, size, r1, r2):  # type: ignore[no-untyped-def]
     return z1, muladd(load(fields, at + M22 * size), r2, m12 * r1)
 
 
-@njit(error_model="numpy")
+@njit
 def _start(fields, height, width, sums):  # type: ignore[no-untyped-def]
     """Fill the residual, the preconditioner and a direction of zero.
 

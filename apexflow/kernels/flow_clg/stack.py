@@ -60,7 +60,7 @@ def fill_plane(image, planes, number):  # type: ignore[no-untyped-def]
         at += pitch_of(width)
 
 
-@njit(error_model="numpy")
+@njit
 def fill_slope(planes, height, width):  # type: ignore[no-untyped-def]
     """Fill the slope of the reference along the flow, and return the sum of its squares.
 
@@ -88,7 +88,7 @@ def fill_slope(planes, height, width):  # type: ignore[no-untyped-def]
     return sums.sum()
 
 
-@njit(error_model="numpy")
+@njit
 def compare(image, planes, amplitude, residual):  # type: ignore[no-untyped-def]
     """Fill the residual (H, W) of a frame that is moved by the flow times its amplitude.
 
@@ -121,7 +121,7 @@ def compare(image, planes, amplitude, residual):  # type: ignore[no-untyped-def]
     return sums.sum()
 
 
-@njit(error_model="numpy")
+@njit
 def move(images, planes, amplitudes, height, width, warped):  # type: ignore[no-untyped-def]
     """Fill ``warped`` with the frames moved by the flow times their amplitudes."""
     size, pitch, step = plane_size(height, width), pitch_of(width), bordered_size(height, width)
@@ -140,7 +140,7 @@ def move(images, planes, amplitudes, height, width, warped):  # type: ignore[no-
     keep(room)
 
 
-@njit(error_model="numpy")
+@njit
 def weigh(warped, count, height, width, taps, scale, weights):  # type: ignore[no-untyped-def]
     """Fill the weight of each pixel of each warped frame: 1 / (1 + (G * |W - median| / scale)^4).
 
@@ -175,7 +175,7 @@ def weigh(warped, count, height, width, taps, scale, weights):  # type: ignore[n
     keep(line)
 
 
-@njit(error_model="numpy")
+@njit
 def _weigh_frame(  # type: ignore[no-untyped-def]
     weights, start, offsets, height, width, taps, radius, row, scale
 ):
@@ -195,7 +195,7 @@ def _weigh_frame(  # type: ignore[no-untyped-def]
     keep(blurred)
 
 
-@njit(error_model="numpy")
+@njit
 def combine(  # type: ignore[no-untyped-def]
     warped, weights, still, moved, height, width, planes, mean, change
 ):

@@ -86,7 +86,7 @@ def _pitch(width):  # type: ignore[no-untyped-def]
     return -(-width // LANES) * LANES + GAP
 
 
-@njit(error_model="numpy")
+@njit
 def refine(  # type: ignore[no-untyped-def]
     first, second, flow, room, tau, lambda_, theta, warps, epsilon, inner, outer, median, cubic
 ):
@@ -164,7 +164,7 @@ def _copy_flow_out(rows, flow, pitch, step):  # type: ignore[no-untyped-def]
             flow[1, y, x] = rows[at + U2 * pitch + x] * inverse
 
 
-@njit(error_model="numpy")
+@njit
 def _sweep(rows, height, width, pitch, limit, tau):  # type: ignore[no-untyped-def]
     """Do one iteration and return the sum of squared changes of U, in double.
 
@@ -204,7 +204,7 @@ def _has_right_neighbour(x, width):  # type: ignore[no-untyped-def]
     return ramp() < splat(_F(width - 1 - x))
 
 
-@njit(error_model="numpy")
+@njit
 def _step_flow(rows, at, pitch, limit, tau):  # type: ignore[no-untyped-def]
     """Primal step of 16 pixels: thresholding, then the divergence of the dual field.
 
@@ -231,7 +231,7 @@ def _step_flow(rows, at, pitch, limit, tau):  # type: ignore[no-untyped-def]
     return new1, new2, p12, p22, muladd(change1, change1, change2 * change2)
 
 
-@njit(error_model="numpy")
+@njit
 def _step_dual(rows, at, u, p, pitch, below, p_y, inside):  # type: ignore[no-untyped-def]
     """Dual step of 16 pixels of one component: p = (p + grad U) / (1 + |grad U|)."""
     here = load(rows, at + u * pitch)
@@ -244,7 +244,7 @@ def _step_dual(rows, at, u, p, pitch, below, p_y, inside):  # type: ignore[no-un
     store(rows, at + (p + 1) * pitch, (p_y + d_y) * shrink)
 
 
-@njit(error_model="numpy")
+@njit
 def _warp(planes, rows, height, width, pitch, step, cubic):  # type: ignore[no-untyped-def]
     """Linearise around the present flow: fill IX, IY, RHO and INVERSE of all rows.
 
@@ -294,7 +294,7 @@ def _warp(planes, rows, height, width, pitch, step, cubic):  # type: ignore[no-u
             store(rows, at + INVERSE * pitch, slope)
 
 
-@njit(error_model="numpy")
+@njit
 def _sample_alone(planes, stride, plane, positions, samples, cubic):  # type: ignore[no-untyped-def]
     """Sample the second image and its gradient at 16 unrelated positions, (columns, lines)."""
     for lane in range(LANES):

@@ -19,7 +19,7 @@ from apexflow.kernels.simd import LANES, aligned, load, pointer, splat, sqrt, st
 GAIN = np.float32(20)
 
 
-@njit(error_model="numpy")
+@njit
 def normalize(image, taps, epsilon, normalized):  # type: ignore[no-untyped-def]
     """Fill ``normalized`` (H, W) from an image (H, W), both float32."""
     height, width = image.shape
@@ -31,7 +31,7 @@ def normalize(image, taps, epsilon, normalized):  # type: ignore[no-untyped-def]
     _normalize(image, pointer(taps), radius, epsilon, normalized, room, offsets)
 
 
-@njit(error_model="numpy")
+@njit
 def _normalize(  # type: ignore[no-untyped-def]
     image, weights, radius, epsilon, normalized, room, offsets
 ):
