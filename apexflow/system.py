@@ -12,12 +12,16 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
 # From <malloc.h> of glibc.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+# The largest block that glibc takes, and goes to by itself; what is kept at the end of the heap.
+_LARGEST_BLOCK = 32 << 20
+_FREE_AT_MOST = 256 << 20
 
 
 def _module(name: str) -> ModuleType | None:
@@ -65,20 +69,21 @@ def end_group(leader: int) -> None:
                 one.kill()
 
 
-def keep_freed_memory(*, largest_block: int, at_most: int) -> None:
-    """Let the C library keep freed blocks; no effect where it is not glibc.
+@lru_cache(maxsize=1)
+def keep_freed_memory() -> None:
+    """Keep what a frame or a batch leaves free for the next one, instead of giving it back.
 
-    Parameters
-    ----------
-    largest_block, at_most : int
-        Bytes: of one block, and of all that is kept at the end of the heap.
+    By default each one's megabytes are fresh pages, which the system clears and hands over one by
+    one: a third of the time that decoding takes, 5 to 20 % of the training of most networks. A
+    Dask worker is even told to give back everything at once. No effect where the C library is
+    not glibc.
     """
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, largest_block)
-        mallopt(_M_TRIM_THRESHOLD, at_most)
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
+        mallopt(_M_TRIM_THRESHOLD, _FREE_AT_MOST)
 
 
 def limit_memory(most: int) -> None:

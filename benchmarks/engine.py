@@ -37,8 +37,8 @@ from apexflow.engine.clip import process_clip
 from apexflow.engine.clip.clock import STAGES
 from apexflow.engine.clip.plan import plan_clip
 from apexflow.engine.recipe import Recipe
-from apexflow.engine.run.task import keep_freed_memory
 from apexflow.synthetic import write_samm
+from apexflow.system import keep_freed_memory
 
 FLOORS = {"decode floor": False, "decode floor, memory kept": True}
 """What is measured against, and whether memory is kept."""

@@ -50,10 +50,12 @@ def measure(name: str, clips: int) -> None:
     import torch
     from torch import nn
 
+    from apexflow.system import keep_freed_memory
     from apexflow.training.build import make_network, make_optimizer
     from apexflow.training.config import TrainConfig
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     config = TrainConfig.of(name)
     count = clips or config.batch_size
     shape = SHAPES[name]

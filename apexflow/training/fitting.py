@@ -17,6 +17,7 @@ from apexflow.errors import ApexflowError
 from apexflow.storage.collate import Padded
 from apexflow.storage.dataset import ClipDataset
 from apexflow.storage.labels import Kind
+from apexflow.system import keep_freed_memory
 from apexflow.training.augmentation import augmentation_kind, augmented
 from apexflow.training.batches import (
     Feeder,
@@ -123,6 +124,7 @@ def fit(
     bookmark: Bookmark | None = None,
 ) -> Fitted:
     """Train on some clips as ``config.choose`` says, and predict ``test``, clip by clip."""
+    keep_freed_memory()
     if is_estimator(config):
         return _fit_at_once(dataset, indices, config, machine, seed, test, on_epoch)
     bookmark = Bookmark() if bookmark is None else bookmark

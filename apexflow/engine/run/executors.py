@@ -22,12 +22,12 @@ from apexflow.engine.run.gpus import RESOURCE, VISIBLE, GpuOptions, check_gpus, 
 from apexflow.engine.run.task import (
     Outcome,
     Task,
-    keep_freed_memory,
     opencv_threads_restored,
     run_task,
     worker_versions,
 )
 from apexflow.errors import ApexflowError
+from apexflow.system import keep_freed_memory
 
 if TYPE_CHECKING:
     from distributed import Client

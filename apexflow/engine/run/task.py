@@ -16,7 +16,6 @@ from typing import Any
 import cv2
 from numpy.typing import NDArray
 
-from apexflow import system
 from apexflow.catalog import Clip
 from apexflow.engine.clip import CPU, ClipResult, process_clip
 from apexflow.engine.clip.backend import Backend
@@ -48,9 +47,6 @@ _PIXEL_PACKAGES = (
     *("apexflow", "numpy", "numba", "opencv-contrib-python-headless", "torch"),
     *("facenet-pytorch", "cupy-cuda13x"),
 )
-# The most that glibc takes, and the most that it goes to by itself.
-_LARGEST_BLOCK = 32 << 20
-_FREE_AT_MOST = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,17 +237,6 @@ def layout(recipe: Recipe) -> Layout:
         mesh=MESH_POINTS if recipe.face.mesh else 0,
         interpolated=recipe.frames.interpolated,
     )
-
-
-@lru_cache(maxsize=1)
-def keep_freed_memory() -> None:
-    """Keep what a frame leaves free for the next one, instead of giving it back to the system.
-
-    By default each frame's megabytes are fresh pages, which the system clears and hands over
-    one by one: a third of the time that decoding takes. A Dask worker is even told to give
-    back everything at once. No effect where the C library is not glibc.
-    """
-    system.keep_freed_memory(largest_block=_LARGEST_BLOCK, at_most=_FREE_AT_MOST)
 
 
 @lru_cache(maxsize=1)

@@ -28,12 +28,12 @@ from apexflow.engine.run.task import (
     Task,
     committed_together,
     finished_outcome,
-    keep_freed_memory,
     one_thread_each,
     run_task,
     worker_versions,
 )
 from apexflow.kernels.gpu import GpuUnavailable
+from apexflow.system import keep_freed_memory
 
 
 @dataclass(frozen=True, slots=True)
