@@ -1,9 +1,8 @@
-"""Videos given to a trained run: processed as its clips were, and called by their names."""
+"""Videos given to a trained run are called by their names."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -11,33 +10,31 @@ import numpy as np
 import pytest
 
 import apexflow as af
-from apexflow.engine.recipe import Recipe
+from apexflow.catalog import Clip
 from apexflow.storage.target import Target
+from tests.storage.stores import make_store, random_clips
 
-SIDE = 32
 
-
-def test_messages_call_a_video_by_its_name(
+def test_messages_call_a_store_of_videos_by_their_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # What reads the store is not what is tested: no network is trained for it.
-    recipe = Recipe.load("seed-samm").to_dict()
-    recipe["face"] |= {"detector": "fixed"}
-    recipe["alignment"] |= {"method": "none"}
-    recipe["crop"] |= {"height": SIDE, "width": SIDE}
-    trained = SimpleNamespace(read=lambda _: SimpleNamespace(recipe=lambda: recipe))
-    monkeypatch.setattr("apexflow.training.predict.TrainedRun", trained)
+    # Neither processing nor prediction is what is tested: the pages of docs walk both.
+    def process(_: str, clips: list[Clip], store: Target) -> None:
+        made = random_clips(len(clips))
+        made[0].flags = "repeated-frames=3"
+        make_store(store, made)
 
-    def read(_: Path, store: Target, **options: Any) -> af.ClipDataset:
-        return af.ClipDataset(store, flow="onset-apex", labels="none")
+    def predict_stores(_: str, store: Target, **options: Any) -> af.ClipDataset:
+        return af.ClipDataset(store, maps="hsv")
 
-    monkeypatch.setattr("apexflow.training.predict.predict_stores", read)
-    gray = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE), np.uint8)
-    for name in ("still", "frozen"):
-        (tmp_path / name).mkdir()
-        for number in range(1, 5):
-            cv2.imwrite(str(tmp_path / name / f"{number}.png"), gray)
-    videos = [tmp_path / "still", tmp_path / "frozen"]
-    assert [info.clip for info in af.predict("run", videos).samples] == ["still", "frozen"]
-    (said,) = [text for text in caplog.messages if "repeated-frames" in text]
-    assert said.startswith(f"{videos[0]} and 1 more: 2 of 2 clips are flagged")
+    monkeypatch.setattr("apexflow.new_clips._process", process)
+    monkeypatch.setattr("apexflow.training.predict.predict_stores", predict_stores)
+    videos = [tmp_path / name for name in ("one", "two")]
+    for video in videos:
+        video.mkdir()
+        for number in (1, 2):
+            cv2.imwrite(str(video / f"{number}.png"), np.zeros((20, 20), np.uint8))
+    af.predict("run", videos)
+    assert caplog.messages == [
+        f"{videos[0]} and 1 more: 1 of 2 clips is flagged (repeated-frames 1), and served"
+    ]
