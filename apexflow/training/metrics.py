@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -94,17 +93,6 @@ def scores(y_true: ArrayLike, y_pred: ArrayLike, n_classes: int) -> Scores:
             f"Got {len(true)} and {len(predicted)}."
         )
     return Scores.of(confusion_matrix(true, predicted, n_classes))
-
-
-def scores_by(
-    groups: Sequence[str], y_true: ArrayLike, y_pred: ArrayLike, n_classes: int
-) -> dict[str, Scores]:
-    """Score each group (data set, subject) of clips by itself, groups in sorted order."""
-    names, true, predicted = np.asarray(groups), np.asarray(y_true), np.asarray(y_pred)
-    return {
-        str(name): scores(true[names == name], predicted[names == name], n_classes)
-        for name in sorted(set(groups))
-    }
 
 
 def _classes(name: str, values: ArrayLike, n_classes: int) -> NDArray[np.int64]:

@@ -87,7 +87,8 @@ class Predictions:
     def summary(self) -> str:
         """Return which networks spoke, and the scores of the clips whose class is known."""
         unseen = sum(one.fold in (_ALL, FINAL) for one in self.predictions)
-        lines = [f"{len(self.predictions)} clips"]
+        count = len(self.predictions)
+        lines = ["1 clip" if count == 1 else f"{count} clips"]
         if unseen:
             fold = next(one.fold for one in self.predictions if one.fold in (_ALL, FINAL))
             lines.append(f"{unseen} of people whom the training does not know, by {_SAID[fold]}")

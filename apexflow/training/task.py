@@ -142,8 +142,3 @@ def _leak(values: Any, clips: int) -> Leak | None:
     if len(leak.predicted) != clips:
         raise ValueError(f"leak: {len(leak.predicted)} predictions for {clips} clips")
     return leak
-
-
-def checkpoints(folder: str | Path) -> list[Path]:
-    """Return the networks of a finished training of one seed, in the order of its folds."""
-    return sorted(Path(folder, "folds").glob(f"*/{CHECKPOINT}"))

@@ -22,8 +22,8 @@ from apexflow.training.jitter import JitteredClips, ShiftedSamples
 from apexflow.training.machine import Machine
 from apexflow.training.results import TrainResult
 from apexflow.training.shifts import shifts_to_test, shifts_within, size_of
-from apexflow.training.task import checkpoints
 from tests.storage.stores import make_store
+from tests.training.folders import checkpoints
 from tests.training.motion import motion_clips
 
 FED = {"maps": "hsv"}

@@ -9,7 +9,6 @@ from sklearn import metrics
 
 import apexflow as af
 from apexflow.errors import ApexflowError
-from apexflow.training.metrics import scores_by
 
 PAIRS = st.integers(2, 6).flatmap(
     lambda n: st.tuples(
@@ -71,12 +70,6 @@ def test_pooling_is_not_averaging_folds() -> None:
     folds = [af.training.scores(true[s], predicted[s], 3).uar for s in true]
     assert pooled.uar == pytest.approx(2 / 3)
     assert np.mean(folds) == pytest.approx(3 / 4)
-
-
-def test_groups_are_scored_by_themselves() -> None:
-    found = scores_by(["b", "a", "b"], [0, 1, 1], [0, 0, 0], 2)
-    assert list(found) == ["a", "b"]
-    assert (found["a"].accuracy, found["b"].accuracy) == (0, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from apexflow.training.build import make_loss, make_network, make_optimizer, mak
 from apexflow.training.checkpoint import Checkpoint
 from apexflow.training.config import TrainConfig
 from apexflow.training.learning import learning_of
-from apexflow.training.task import checkpoints
+from tests.training.folders import checkpoints
 
 
 class Linear(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,8 @@ def test_clips_without_a_class_are_predicted_and_not_scored(run: Path, strangers
     assert found.scored is not None
     assert found.scored.scores.clips == 11
     assert "[" in found.table()
+    (unknown,) = [one for one in found.predictions if one.label == -1]
+    assert replace(found, predictions=(unknown,)).summary().startswith("1 clip\n")
 
 
 def copy(run: Path, folder: Path) -> Path:

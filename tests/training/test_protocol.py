@@ -15,7 +15,7 @@ from apexflow.training.config import TrainConfig
 from apexflow.training.fitting import _Training, fit_fold, predict_clips
 from apexflow.training.folds import make_folds
 from apexflow.training.machine import Machine
-from apexflow.training.task import checkpoints
+from tests.training.folders import checkpoints
 
 SETTINGS: dict[str, Any] = {
     "model": "ststnet",
