@@ -182,8 +182,9 @@ def gradients(
             for h in range(2):
                 k = f + h
                 line = factor[k], k1[k], k2[k]
-                _gradient(z[i, k], top[i, k], above[i, k], kept[i, k], *line, columns, g[h])
-                d_bias[k] += _sum(g[h])
+                d_bias[k] += _gradient(
+                    z[i, k], top[i, k], above[i, k], kept[i, k], *line, columns, g[h]
+                )
             for c in range(channels):
                 _products(padded[c], g[0], g[1], d_weight[f, c], d_weight[f + 1, c])
 
@@ -222,14 +223,6 @@ def _positive_sum(z: Any) -> Any:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
-def _sum(g: Any) -> Any:
-    total = np.float32(0)
-    for p in range(_ROW):
-        total += g[p]
-    return total
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
 def _moments(z: Any, pivot: Any) -> Any:
     first = second = np.float32(0)
     for p in range(_ROW):
@@ -251,14 +244,17 @@ def _pool(z: Any, rows: Any, top: Any) -> None:
             top[i, j] = max(rows[3 * j - 1], rows[3 * j], rows[3 * j + 1])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)
 def _gradient(
     z: Any, top: Any, above: Any, kept: Any, factor: Any, k1: Any, k2: Any, columns: Any, g: Any
-) -> None:
-    """Write the gradient of each place of a map after one filter."""
+) -> Any:
+    """Write the gradient of each place of a map after one filter; return their sum."""
     zero = np.float32(0)
+    total = zero
     for p in range(_ROW):
-        g[p] = -(k1 + k2 * z[p]) if z[p] > zero else zero
+        value = -(k1 + k2 * z[p]) if z[p] > zero else zero
+        g[p] = value
+        total += value
     for i in range(POOLED):
         # A place with a sign might count from the end, which takes a look each time.
         middle = _Place(3 * i * WIDTH)
@@ -274,7 +270,10 @@ def _gradient(
             j = columns[m]
             left, column = _Place(max(3 * j - 1, 0)), _Place(3 * j)
             at = _first(z, top[i, j], before, middle, behind, left, column)
-            g[at] += factor * above[i // 2, j // 2]
+            back = factor * above[i // 2, j // 2]
+            g[at] += back
+            total += back
+    return total
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
