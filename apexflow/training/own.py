@@ -39,7 +39,9 @@ def find(value: Any) -> Any:
         for part in path.split("."):
             found = getattr(found, part)
     except AttributeError as error:
-        raise ApexflowError(f"{value}: {error}") from None
+        raise ApexflowError(
+            f"{value}: {error}; what is to be found again has a name of its own in a module"
+        ) from None
     except Exception as error:  # whatever the user's module raises when it is imported
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ApexflowError(

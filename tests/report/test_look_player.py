@@ -83,6 +83,7 @@ def test_play_runs_until_it_is_stopped_and_speed_changes_its_step(page: Any) -> 
 
 
 def test_a_click_on_the_chart_goes_there(page: Any) -> None:
+    page.locator("#chart").scroll_into_view_if_needed()
     box = page.locator("#chart").bounding_box()
     page.mouse.click(box["x"] + 0.98 * box["width"], box["y"] + box["height"] / 2)
     assert at(page) == FRAMES - 1
