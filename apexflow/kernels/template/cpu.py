@@ -47,7 +47,7 @@ _TOGETHER = 16
 MOST_BOUNDED = 3000
 MOST_EXACT = 300
 """Positions that are bounded by fine blocks, and multiplied, at most, times the region's area over
-the template's. Either takes about a fifth of the time of the DFTs, which give all positions."""
+the template's. Either takes a fifth of the time of the DFTs at most, which give all positions."""
 
 
 class Pattern(NamedTuple):

@@ -21,9 +21,9 @@ class STSTNet(nn.Module):
     order: the three convolutions, the three batch norms, the linear layer.
 
     In training on a CPU the streams are computed by compiled kernels, which agree with the layers
-    to rounding and take a fifth of the time (`apexflow.training.models.ststnet_kernels`). The
-    layers are their specification, and what is used everywhere else: on a GPU, to predict, where
-    a weight of a norm is not positive, or where maps need a gradient themselves.
+    to rounding; an epoch takes a third of the time (`apexflow.training.models.ststnet_kernels`).
+    The layers are their specification, and what is used everywhere else: on a GPU, to predict,
+    where a weight of a norm is not positive, or where maps need a gradient themselves.
 
     Parameters
     ----------
